@@ -1,0 +1,299 @@
+//! The configuration, checked and typed. Nothing outside this module sees the file as it was written:
+//! the file becomes checked values once, and every fault is reported in one run.
+
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use ipnet::IpNet;
+
+use crate::vault::reference::Reference;
+
+/// Everything an operator decides, checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Networks that may call at all. An empty list lets nobody in. Reloadable.
+    pub allow: Vec<IpNet>,
+    /// Networks whose `forwarded_header` and PROXY protocol are believed. Empty by default. Reloadable.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Which header names the caller's address behind a trusted proxy. Reloadable.
+    pub forwarded_header: ForwardedHeader,
+    /// Where callers connect. At least one. Restart-only.
+    pub listeners: Vec<Listener>,
+    /// Bounds of every listener. Reloadable.
+    pub limits: Limits,
+    /// The embedded vault; `None` when every reference is `env:` or `file:`. Restart-only.
+    pub vault: Option<VaultFile>,
+    /// By name. Reloadable.
+    pub environments: BTreeMap<String, Arc<Environment>>,
+    /// The health and metrics listener; `None` switches it off. Restart-only.
+    pub health: Option<Health>,
+    /// The control socket's path; `None` switches it off. Restart-only.
+    pub control_socket: Option<PathBuf>,
+    /// Log level and shape. The level is reloadable.
+    pub log: Log,
+    /// Where access records go. Restart-only.
+    pub record: RecordDestination,
+    /// Threads and shutdown. Restart-only.
+    pub process: Process,
+}
+
+/// The header that a trusted proxy adds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ForwardedHeader {
+    /// `X-Forwarded-For`, the rightmost address that is not itself a trusted proxy.
+    #[default]
+    XForwardedFor,
+    /// `Forwarded` (RFC 7239), its `for` parameters, read likewise.
+    Forwarded,
+    /// Neither is believed from anybody.
+    None,
+}
+
+/// One `[[listener]]`.
+#[derive(Debug, Clone)]
+pub struct Listener {
+    /// TCP address or Unix socket path.
+    pub address: ListenAddress,
+    /// The name of the environment that its requests go to; it exists in [`Config::environments`].
+    pub environment: String,
+    /// TLS towards callers.
+    pub tls: Option<ListenerTls>,
+    /// Every connection must open with a PROXY protocol header (v1 or v2) and come from a trusted proxy.
+    pub proxy_protocol: bool,
+    /// `Host` names (lower case, no port) that a loopback listener answers to besides `localhost` and loopback literals.
+    pub hosts: Vec<String>,
+    /// Values of `Origin` that may call (exact, lower case). Empty: no browser may.
+    pub origins: Vec<String>,
+}
+
+/// Where a listener binds.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ListenAddress {
+    /// `127.0.0.1:8080`, `[::1]:8080`.
+    Tcp(SocketAddr),
+    /// `unix:/run/mxgate/mx.sock`; created with mode 0660.
+    Unix(PathBuf),
+}
+
+/// A certificate chain and its key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenerTls {
+    /// PEM file with the chain, leaf first.
+    pub certificate: PathBuf,
+    /// PEM file with the private key.
+    pub key: PathBuf,
+}
+
+/// Bounds on what a caller can cost. Every listener has the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections of all listeners together. Default 4096, 1 to 1,000,000.
+    pub connections_max: usize,
+    /// Connections from one address (all Unix socket peers count as one). Default 2048, 1 to 1,000,000.
+    pub connections_per_address_max: usize,
+    /// Bytes of a request's header section, its line included. Default 16,384, 1,024 to 65,536.
+    pub header_bytes_max: usize,
+    /// Fields in a request's header section. Default 64, 8 to 100 (hyper's own bound).
+    pub header_count_max: usize,
+    /// Bytes of a request line. Default 8,192, 256 to 32,768.
+    pub request_line_bytes_max: usize,
+    /// Bytes of a request body. Default 10 MiB, 0 to 1 GiB.
+    pub body_bytes_max: u64,
+    /// From the first byte of a head to its last. Default 10 s, 100 ms to 5 min.
+    pub header_read_timeout: Duration,
+    /// A kept-alive connection without a request. Default 60 s, 100 ms to 1 h.
+    pub idle_timeout: Duration,
+    /// From the head to the last byte of the body. Default 60 s, 100 ms to 1 h.
+    pub upload_timeout: Duration,
+}
+
+/// `[vault]` with `kind = "file"`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VaultFile {
+    /// The age-encrypted file.
+    pub path: PathBuf,
+    /// Where the age identity is: `file:` or `env:`, never `vault:`.
+    pub identity: Reference,
+}
+
+/// One MX host, or another one that speaks with the same kinds of credential.
+#[derive(Debug, Clone)]
+pub struct Environment {
+    /// Its name in the configuration.
+    pub name: String,
+    /// `https` only; host in lower case, and port.
+    pub host: String,
+    /// Default 443.
+    pub port: u16,
+    /// What may be called there.
+    pub api: Api,
+    /// `Accept-Version` for callers that send none. Default `v20250224`.
+    pub accept_version: String,
+    /// What is attached to each request.
+    pub credential: Credential,
+    /// What is attached on the operations that take a Bearer token of one user or account.
+    pub bearer_operations: BearerOperations,
+    /// PEM file that replaces the system's roots; reloaded when it changes.
+    pub ca_file: Option<PathBuf>,
+    /// A client certificate towards the upstream.
+    pub client_certificate: Option<ListenerTls>,
+    /// Which addresses of the host are dialled.
+    pub ip_family: IpFamily,
+    /// Connections to this environment, of all workers together. Default 256, 1 to 2,000 (MX's own limit per address).
+    pub connections_max: usize,
+    /// Waits.
+    pub timeouts: Timeouts,
+}
+
+/// What may be called at an environment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Api {
+    /// MX's Platform API: the catalogue decides.
+    Platform,
+    /// Another API: only these patterns.
+    Paths(Vec<PathPattern>),
+}
+
+/// `GET /v1/things/{id}`; a template segment `{name}` stands for exactly one segment, `{*rest}` at the end for one or more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PathPattern {
+    /// The method.
+    pub method: http::Method,
+    /// The template, as written.
+    pub template: String,
+}
+
+/// How secrets are attached to a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Credential {
+    /// `Authorization: Basic base64(client_id:api_key)`: MX's default.
+    Basic {
+        /// An identifier, not a secret.
+        client_id: String,
+        /// The key.
+        api_key: Reference,
+    },
+    /// `Authorization: API_KEY <key>` and `MX-Client-ID`.
+    ApiKey {
+        /// An identifier, not a secret.
+        client_id: String,
+        /// The key.
+        api_key: Reference,
+    },
+    /// `MX-API-Key` and `MX-Client-ID`.
+    MxApiKey {
+        /// An identifier, not a secret.
+        client_id: String,
+        /// The key.
+        api_key: Reference,
+    },
+    /// `?api_key=<key>&client_id=<id>`, with configurable names.
+    Query {
+        /// An identifier, not a secret.
+        client_id: String,
+        /// The key.
+        api_key: Reference,
+        /// Default `client_id`.
+        client_id_name: String,
+        /// Default `api_key`.
+        api_key_name: String,
+    },
+    /// `Authorization: Bearer <token>`.
+    Bearer {
+        /// The token.
+        token: Reference,
+    },
+    /// Any named header, with an optional prefix before the value.
+    Header {
+        /// The header's name.
+        name: http::HeaderName,
+        /// For example `Token `; empty by default.
+        prefix: String,
+        /// The value.
+        value: Reference,
+    },
+}
+
+/// What happens on the four operations that take a Bearer token.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum BearerOperations {
+    /// They are refused with `no_credential`, unless the environment's credential is itself `bearer`.
+    #[default]
+    Refused,
+    /// This token is attached.
+    Token(Reference),
+    /// The caller's own `Authorization: Bearer` passes through, on these operations only.
+    PassThrough,
+}
+
+/// Which addresses are dialled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum IpFamily {
+    /// Both, in the resolver's order.
+    #[default]
+    Any,
+    /// IPv4 only: MX allowlists fixed addresses.
+    Ipv4,
+    /// IPv6 only.
+    Ipv6,
+}
+
+/// Waits towards an upstream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Timeouts {
+    /// TCP connect, per attempt. Default 5 s.
+    pub connect: Duration,
+    /// TLS handshake. Default 5 s.
+    pub tls: Duration,
+    /// From the request's last byte to the answer's head. Default 60 s.
+    pub first_byte: Duration,
+    /// Between two pieces of an answer. Default 30 s.
+    pub idle: Duration,
+    /// The whole exchange. Default 5 min.
+    pub total: Duration,
+    /// How long an unused connection is kept. Default 30 s.
+    pub pool_idle: Duration,
+    /// How long any connection is used. Default 5 min.
+    pub connection_age: Duration,
+}
+
+/// `[health]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    /// Default `127.0.0.1:9090`; it may be the pod's address.
+    pub address: SocketAddr,
+    /// `Host` names that are answered besides loopback ones, when the address is loopback.
+    pub hosts: Vec<String>,
+    /// Whether `/readyz` also fails when the vault could not be read at the last reload. Default false.
+    pub ready_needs_vault: bool,
+}
+
+/// `[log]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// A level or a filter such as `info,mxgate::upstream=debug`. Default `info`. Reloadable.
+    pub filter: String,
+    /// One JSON object a line instead of text. Default false.
+    pub json: bool,
+}
+
+/// `[record]`: where access records go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RecordDestination {
+    /// Standard output, the default.
+    Stdout,
+    /// Appended to a file (created 0600), reopened on SIGHUP.
+    File(PathBuf),
+    /// Nowhere.
+    Off,
+}
+
+/// `[process]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Process {
+    /// Worker threads; `None`: one per usable core, following a CPU quota. 1 to 256.
+    pub workers: Option<usize>,
+    /// After SIGTERM: how long new connections are still served. Default 0.
+    pub drain_delay: Duration,
+    /// After `drain_delay`: how long requests in flight may take. Default 30 s.
+    pub drain_total: Duration,
+}

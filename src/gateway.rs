@@ -1,0 +1,3 @@
+//! One request's walk.
+
+pub mod refusal;

@@ -1,0 +1,104 @@
+//! Every reason to say no, each with its stable code: a [`Refusal`] is the caller's fault, a [`Failure`]
+//! is the upstream's or ours. `respond` turns them into answers; records and metrics use the codes.
+
+use http::StatusCode;
+
+macro_rules! reasons {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $code:literal, $status:ident;)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum $name { $($(#[$vdoc])* $variant,)* }
+
+        impl $name {
+            /// All of them, in a fixed order; a metric is an array over it.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The stable code that callers, records and metrics see.
+            #[must_use]
+            pub const fn code(self) -> &'static str {
+                match self { $(Self::$variant => $code,)* }
+            }
+
+            /// The HTTP status of the answer.
+            #[must_use]
+            pub const fn status(self) -> StatusCode {
+                match self { $(Self::$variant => StatusCode::$status,)* }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Our no, the caller's fault.
+    Refusal {
+        /// The message is not one that two readers must read alike.
+        MalformedRequest = "malformed_request", BAD_REQUEST;
+        /// The path or query is not in the one spelling that is accepted.
+        MalformedTarget = "malformed_target", BAD_REQUEST;
+        /// The head did not arrive in time.
+        HeadTimeout = "head_timeout", REQUEST_TIMEOUT;
+        /// The body did not arrive in time.
+        BodyTimeout = "body_timeout", REQUEST_TIMEOUT;
+        /// The body is over `body_bytes_max`.
+        BodyTooLarge = "body_too_large", PAYLOAD_TOO_LARGE;
+        /// The request line is over `request_line_bytes_max`.
+        RequestLineTooLong = "request_line_too_long", URI_TOO_LONG;
+        /// The header section is over `header_bytes_max` or `header_count_max`.
+        HeaderTooLarge = "header_too_large", REQUEST_HEADER_FIELDS_TOO_LARGE;
+        /// An expectation other than `100-continue`.
+        ExpectationFailed = "expectation_failed", EXPECTATION_FAILED;
+        /// A method that this gateway never forwards (CONNECT, TRACE, extension methods).
+        MethodNotSupported = "method_not_supported", NOT_IMPLEMENTED;
+        /// The caller's address is in no allowed network.
+        AddressNotAllowed = "address_not_allowed", FORBIDDEN;
+        /// A browser's request: an `Origin` or `Sec-Fetch-Site` that is not configured.
+        BrowserNotAllowed = "browser_not_allowed", FORBIDDEN;
+        /// `Host` names something that this loopback listener is not.
+        MisdirectedRequest = "misdirected_request", MISDIRECTED_REQUEST;
+        /// The path is no operation of the catalogue, or no configured pattern.
+        UnknownOperation = "unknown_operation", NOT_FOUND;
+        /// The path is known, with other methods.
+        MethodNotAllowed = "method_not_allowed", METHOD_NOT_ALLOWED;
+        /// The operation exists and is denied.
+        OperationDenied = "operation_denied", FORBIDDEN;
+        /// The operation needs a Bearer token and neither one nor pass-through is configured (or the
+        /// caller sent none to pass through).
+        NoCredential = "no_credential", FORBIDDEN;
+        /// The environment or this address was stopped by an operator.
+        Suspended = "suspended", FORBIDDEN;
+        /// A cap on connections or requests was reached.
+        TooManyRequests = "too_many_requests", TOO_MANY_REQUESTS;
+    }
+}
+
+reasons! {
+    /// The upstream's fault, or ours.
+    Failure {
+        /// The upstream's name did not resolve, or no address accepted the connection.
+        UpstreamUnreachable = "upstream_unreachable", BAD_GATEWAY;
+        /// The upstream's certificate could not be verified, or the handshake failed.
+        UpstreamUntrusted = "upstream_untrusted", BAD_GATEWAY;
+        /// The upstream closed or reset the connection before its answer was complete.
+        UpstreamClosed = "upstream_closed", BAD_GATEWAY;
+        /// The upstream's answer is not well formed.
+        UpstreamMalformed = "upstream_malformed", BAD_GATEWAY;
+        /// The upstream's answer has a content encoding in which the injected secret could hide.
+        UpstreamEncoding = "upstream_encoding", BAD_GATEWAY;
+        /// No connection within the connect or TLS time-out.
+        ConnectTimeout = "connect_timeout", GATEWAY_TIMEOUT;
+        /// No answer within the first-byte time-out.
+        FirstByteTimeout = "first_byte_timeout", GATEWAY_TIMEOUT;
+        /// The answer stopped for longer than the idle time-out.
+        UpstreamIdleTimeout = "upstream_idle_timeout", GATEWAY_TIMEOUT;
+        /// The exchange took longer than the total time-out.
+        TotalTimeout = "total_timeout", GATEWAY_TIMEOUT;
+        /// Every upstream connection is busy.
+        UpstreamBusy = "upstream_busy", SERVICE_UNAVAILABLE;
+        /// No usable configuration or secret is loaded.
+        NotReady = "not_ready", SERVICE_UNAVAILABLE;
+        /// The gateway is shutting down.
+        Draining = "draining", SERVICE_UNAVAILABLE;
+        /// A defect of ours: the stage panicked.
+        Internal = "internal", INTERNAL_SERVER_ERROR;
+    }
+}

@@ -1,0 +1,3 @@
+//! The `mxgate` command.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Counters: one set a worker, added up when they are read.

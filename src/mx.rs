@@ -1,0 +1,3 @@
+//! What MX is: hosts, versions, credential kinds, and the catalogue of its operations.
+
+pub mod catalogue;

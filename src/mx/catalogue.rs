@@ -1,0 +1,1 @@
+//! MX's operations and how a request line is matched to one.

@@ -1,0 +1,1 @@
+//! One access record a request, written once, off the request's path.

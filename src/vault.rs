@@ -1,0 +1,4 @@
+//! Where secrets live, and how a reference becomes one.
+
+pub mod reference;
+pub mod secret;
