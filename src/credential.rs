@@ -1,0 +1,254 @@
+//! How secrets are attached to a request.
+//!
+//! In: a reference's secret, once, when the snapshot is built; then a `Grant` and the clean outbound
+//! headers of one request. Out: the same headers with exactly one credential. Header values are made
+//! ready beforehand, are marked sensitive and own bytes that are wiped on drop.
+//!
+//! What must never happen: a credential is attached without a `Grant`, or sent to a host that its secret
+//! is not sealed for (checked when the snapshot is built, since an environment has one host).
+
+use std::sync::Arc;
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, header::AUTHORIZATION};
+use zeroize::Zeroizing;
+
+use crate::{
+    config,
+    redaction::Masker,
+    vault::{
+        reference::Reference,
+        secret::{Fingerprint, Secret},
+    },
+};
+
+/// A credential made ready: what is put on the wire, and how its secret is found in an answer.
+#[derive(Debug)]
+pub(crate) struct Credential {
+    /// The reference, for records and logs.
+    pub(crate) name: Arc<str>,
+    /// Tells which version of the secret this is.
+    pub(crate) fingerprint: Fingerprint,
+    /// Finds the secret in an answer.
+    pub(crate) masker: Arc<Masker>,
+    headers: Vec<(HeaderName, HeaderValue)>,
+    query: Option<Zeroizing<String>>,
+}
+
+/// Why a secret cannot be used as this kind of credential.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unusable {
+    #[error("holds bytes that no header may carry")]
+    NotAHeaderValue,
+}
+
+impl Credential {
+    /// Puts the wire form together.
+    pub(crate) fn prepare(kind: &config::Credential, secret: &Secret) -> Result<Self, Unusable> {
+        let mut headers = Vec::with_capacity(2);
+        let mut query = None;
+        match kind {
+            config::Credential::Basic { client_id, .. } => {
+                headers.push((AUTHORIZATION, basic(client_id, secret)?));
+            }
+            config::Credential::ApiKey { client_id, .. } => {
+                headers.push((AUTHORIZATION, value("API_KEY ", secret)?));
+                headers.push((MX_CLIENT_ID, plain(client_id)?));
+            }
+            config::Credential::MxApiKey { client_id, .. } => {
+                headers.push((MX_API_KEY, value("", secret)?));
+                headers.push((MX_CLIENT_ID, plain(client_id)?));
+            }
+            config::Credential::Query { client_id, client_id_name, api_key_name, .. } => {
+                query = Some(query_pairs(client_id_name, client_id, api_key_name, secret));
+            }
+            config::Credential::Bearer { .. } => headers.push((AUTHORIZATION, value("Bearer ", secret)?)),
+            config::Credential::Header { name, prefix, .. } => {
+                headers.push((name.clone(), value(prefix, secret)?));
+            }
+        }
+        Ok(Self {
+            name: kind.reference().to_string().into(),
+            fingerprint: secret.fingerprint(),
+            masker: Arc::new(Masker::new([secret])),
+            headers,
+            query,
+        })
+    }
+
+    /// A deep copy for one worker, so that no request counts references on a line another core holds.
+    pub(crate) fn copy_for_worker(&self) -> Self {
+        let copy = |value: &HeaderValue| wiped_value(Zeroizing::new(value.as_bytes().to_vec()));
+        Self {
+            name: Arc::from(&*self.name),
+            fingerprint: self.fingerprint,
+            masker: Arc::new((*self.masker).clone()),
+            headers: self
+                .headers
+                .iter()
+                .filter_map(|(name, value)| Some((name.clone(), copy(value).ok()?)))
+                .collect(),
+            query: self.query.clone(),
+        }
+    }
+
+    /// Attaches the header form; whatever was there under these names is replaced.
+    pub(crate) fn inject(&self, headers: &mut HeaderMap) {
+        for (name, value) in &self.headers {
+            headers.insert(name.clone(), value.clone());
+        }
+    }
+
+    /// The query form, to be appended to the query: `api_key=...&client_id=...`.
+    pub(crate) fn query(&self) -> Option<&str> {
+        self.query.as_ref().map(|pairs| pairs.as_str())
+    }
+}
+
+impl config::Credential {
+    /// The one secret that this credential needs.
+    pub(crate) fn reference(&self) -> &Reference {
+        match self {
+            Self::Basic { api_key, .. }
+            | Self::ApiKey { api_key, .. }
+            | Self::MxApiKey { api_key, .. }
+            | Self::Query { api_key, .. } => api_key,
+            Self::Bearer { token } => token,
+            Self::Header { value, .. } => value,
+        }
+    }
+}
+
+/// MX's own header names (overview; Atrium).
+pub(crate) const MX_API_KEY: HeaderName = HeaderName::from_static("mx-api-key");
+pub(crate) const MX_CLIENT_ID: HeaderName = HeaderName::from_static("mx-client-id");
+
+#[expect(clippy::disallowed_methods, reason = "puts the secret into the header that carries it")]
+fn basic(client_id: &str, secret: &Secret) -> Result<HeaderValue, Unusable> {
+    let mut pair = Zeroizing::new(Vec::with_capacity(client_id.len() + 1 + secret.expose().len()));
+    pair.extend_from_slice(client_id.as_bytes());
+    pair.push(b':');
+    pair.extend_from_slice(secret.expose());
+    // Room for the whole text beforehand: growing would leave an unwiped copy behind.
+    let mut text = String::with_capacity("Basic ".len() + pair.len().div_ceil(3) * 4);
+    text.push_str("Basic ");
+    STANDARD.encode_string(pair.as_slice(), &mut text);
+    wiped_value(Zeroizing::new(text.into_bytes()))
+}
+
+#[expect(clippy::disallowed_methods, reason = "puts the secret into the header that carries it")]
+fn value(prefix: &str, secret: &Secret) -> Result<HeaderValue, Unusable> {
+    let mut bytes = Zeroizing::new(Vec::with_capacity(prefix.len() + secret.expose().len()));
+    bytes.extend_from_slice(prefix.as_bytes());
+    bytes.extend_from_slice(secret.expose());
+    wiped_value(bytes)
+}
+
+fn plain(text: &str) -> Result<HeaderValue, Unusable> {
+    HeaderValue::from_str(text).map_err(|_| Unusable::NotAHeaderValue)
+}
+
+/// A sensitive header value over bytes that are wiped when the last clone is dropped.
+fn wiped_value(bytes: Zeroizing<Vec<u8>>) -> Result<HeaderValue, Unusable> {
+    let mut value = HeaderValue::from_maybe_shared(Bytes::from_owner(bytes))
+        .map_err(|_| Unusable::NotAHeaderValue)?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+#[expect(clippy::disallowed_methods, reason = "puts the secret into the query that carries it")]
+fn query_pairs(id_name: &str, id: &str, key_name: &str, secret: &Secret) -> Zeroizing<String> {
+    use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
+    const UNRESERVED: &AsciiSet =
+        &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+    let longest = id_name.len() + id.len() + key_name.len() + secret.expose().len();
+    let mut pairs = Zeroizing::new(String::with_capacity(3 * longest + 3));
+    let mut push = |name: &str, value: &[u8]| {
+        if !pairs.is_empty() {
+            pairs.push('&');
+        }
+        pairs.extend(percent_encode(name.as_bytes(), UNRESERVED));
+        pairs.push('=');
+        pairs.extend(percent_encode(value, UNRESERVED));
+    };
+    push(key_name, secret.expose());
+    push(id_name, id.as_bytes());
+    pairs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn prepared(kind: &config::Credential) -> Credential {
+        Credential::prepare(kind, &Secret::new(b"k3y/with+odd=chars".to_vec()).unwrap()).unwrap()
+    }
+
+    fn sent(kind: &config::Credential) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert(AUTHORIZATION, HeaderValue::from_static("Bearer the-callers-own"));
+        headers.remove(AUTHORIZATION);
+        prepared(kind).copy_for_worker().inject(&mut headers);
+        headers
+    }
+
+    fn api_key() -> Reference {
+        "vault:sandbox/api_key".parse().unwrap()
+    }
+
+    #[test]
+    fn basic_is_the_pair_in_standard_base64() {
+        let headers = sent(&config::Credential::Basic { client_id: "client".into(), api_key: api_key() });
+        let value = headers.get(AUTHORIZATION).unwrap();
+        let pair = STANDARD.decode(&value.as_bytes()["Basic ".len()..]).unwrap();
+        assert_eq!(pair, b"client:k3y/with+odd=chars");
+        assert!(value.is_sensitive(), "a debug print would show it");
+        assert_eq!(headers.len(), 1);
+    }
+
+    #[test]
+    fn api_key_and_mx_api_key_name_the_client_beside_the_key() {
+        let headers = sent(&config::Credential::ApiKey { client_id: "c".into(), api_key: api_key() });
+        assert_eq!(headers[AUTHORIZATION], "API_KEY k3y/with+odd=chars");
+        assert_eq!(headers["mx-client-id"], "c");
+        let headers = sent(&config::Credential::MxApiKey { client_id: "c".into(), api_key: api_key() });
+        assert_eq!(headers["mx-api-key"], "k3y/with+odd=chars");
+        assert_eq!(headers["mx-client-id"], "c");
+        assert!(!headers.contains_key(AUTHORIZATION));
+    }
+
+    #[test]
+    fn bearer_and_header_carry_the_value_after_their_prefix() {
+        let headers = sent(&config::Credential::Bearer { token: api_key() });
+        assert_eq!(headers[AUTHORIZATION], "Bearer k3y/with+odd=chars");
+        let headers = sent(&config::Credential::Header {
+            name: HeaderName::from_static("md-session-token"),
+            prefix: "T ".into(),
+            value: api_key(),
+        });
+        assert_eq!(headers["md-session-token"], "T k3y/with+odd=chars");
+    }
+
+    #[test]
+    fn query_values_are_percent_encoded() {
+        let credential = prepared(&config::Credential::Query {
+            client_id: "a b".into(),
+            api_key: api_key(),
+            client_id_name: "c".into(),
+            api_key_name: "k".into(),
+        });
+        assert_eq!(credential.query(), Some("k=k3y%2Fwith%2Bodd%3Dchars&c=a%20b"));
+        assert!(credential.headers.is_empty());
+    }
+
+    #[test]
+    fn debug_shows_no_value() {
+        let shown = format!(
+            "{:?}",
+            prepared(&config::Credential::Basic { client_id: "c".into(), api_key: api_key() })
+        );
+        assert!(!shown.contains("k3y"), "{shown}");
+        assert!(!shown.contains(&STANDARD.encode("c:k3y/with+odd=chars")), "{shown}");
+    }
+}

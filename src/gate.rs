@@ -1,0 +1,281 @@
+//! A byte stream that is handed on only as far as it is well framed.
+//!
+//! [`Gate`] stands between a socket and hyper. It reads, lets a [`Follow`]er judge, and passes the judged
+//! prefix on unchanged: it may only *refuse*, never repair. So two independent readers, this one and
+//! hyper, must agree before a message exists. [`inbound`] judges callers, [`answer`] judges upstreams.
+//!
+//! Copies: a head is scanned where it was read (one scratch buffer a worker) and copied once into hyper's
+//! buffer; a body in whose middle nothing can end is read straight into hyper's buffer.
+
+pub(crate) mod answer;
+pub(crate) mod inbound;
+
+use std::{
+    cell::RefCell,
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use hyper::rt::{Read, ReadBufCursor, Write};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// How many bytes one read takes from a socket.
+const SCRATCH_BYTES: usize = 64 * 1024;
+
+/// How many unjudged bytes are kept while a message is in flight (a caller that pipelines).
+const AHEAD_BYTES_MAX: usize = 16 * 1024;
+
+thread_local! {
+    // One a worker: a read is judged and copied out before the next one begins.
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH_BYTES].into());
+}
+
+/// Judges a byte stream.
+pub(crate) trait Follow<S>: Unpin {
+    /// Whether the end of the conversation leaves the stream open, for whoever takes it back.
+    const KEEPS_STREAM: bool;
+
+    /// Judges `bytes`, the ones after all that was accepted so far.
+    fn follow(&mut self, bytes: &[u8]) -> Verdict;
+
+    /// How many of the next bytes are sure to be accepted whatever they are.
+    fn certain(&self) -> u64;
+
+    /// Takes note that `count` of the certain bytes have passed unseen.
+    fn passed(&mut self, count: u64);
+
+    /// The stream has ended; an error when it may not end here.
+    fn ended(&mut self) -> io::Result<()>;
+
+    /// Everything that hyper had to write is in the kernel.
+    fn flushed(&mut self, _stream: &S) {}
+
+    /// Part of a message has come, too little to judge it.
+    fn waiting(&mut self) {}
+
+    /// Whether the reader must see the end of the stream now, whatever has come.
+    fn stopped(&mut self) -> bool {
+        false
+    }
+}
+
+/// A follower's judgement.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// This many bytes, at least one, may pass.
+    Accept(usize),
+    /// More bytes are needed to judge.
+    More,
+    /// Nothing may pass for now: a message is in flight.
+    Hold,
+    /// Nothing will pass ever again; the reader sees the end of the stream.
+    Refuse,
+    /// Nothing will pass ever again; the reader sees this error.
+    Fail(&'static str),
+}
+
+/// The stream with its follower.
+#[derive(Debug)]
+pub(crate) struct Gate<S, F> {
+    stream: Metered<S>,
+    pub(crate) follower: F,
+    /// Bytes that were read and not handed on. Normally empty, and then without an allocation.
+    held: Vec<u8>,
+    /// How many of `held` may pass.
+    accepted: usize,
+    closed: bool,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin, F: Follow<S>> Gate<S, F> {
+    pub(crate) fn new(stream: S, follower: F) -> Self {
+        Self { stream: Metered { stream, read: 0 }, follower, held: Vec::new(), accepted: 0, closed: false }
+    }
+
+    /// Whether nothing is kept here, so that the stream may be taken back without loss.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+
+    pub(crate) fn into_parts(self) -> (S, F) {
+        (self.stream.stream, self.follower)
+    }
+
+    /// Hands accepted bytes on.
+    fn deliver(&mut self, cursor: &mut ReadBufCursor<'_>) {
+        let count = self.accepted.min(cursor.remaining());
+        cursor.put_slice(&self.held[..count]);
+        self.accepted -= count;
+        if count == self.held.len() {
+            self.held = Vec::new();
+        } else {
+            self.held.drain(..count);
+        }
+    }
+
+    /// Reads once into the scratch buffer, judges, and hands on what may pass.
+    fn poll_judged(&mut self, cx: &mut Context<'_>, cursor: &mut ReadBufCursor<'_>) -> Poll<io::Result<Step>> {
+        SCRATCH.with_borrow_mut(|scratch| {
+            let mut buffer = ReadBuf::new(scratch);
+            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))?;
+            let bytes = buffer.filled();
+            if bytes.is_empty() {
+                self.closed = true;
+                self.follower.ended()?;
+                return Poll::Ready(Ok(Step::Done));
+            }
+            if !self.held.is_empty() {
+                self.held.extend_from_slice(bytes);
+                return Poll::Ready(Ok(Step::Judge));
+            }
+            match self.follower.follow(bytes) {
+                Verdict::Accept(count) => {
+                    let now = count.min(cursor.remaining());
+                    cursor.put_slice(&bytes[..now]);
+                    self.held.extend_from_slice(&bytes[now..]);
+                    self.accepted = count - now;
+                    Poll::Ready(Ok(Step::Done))
+                }
+                verdict => {
+                    self.held.extend_from_slice(bytes);
+                    Poll::Ready(self.settle(verdict))
+                }
+            }
+        })
+    }
+
+    /// What a verdict about `held` means for the read in progress.
+    fn settle(&mut self, verdict: Verdict) -> io::Result<Step> {
+        match verdict {
+            Verdict::Accept(count) => {
+                self.accepted = count.min(self.held.len());
+                Ok(Step::Judge)
+            }
+            Verdict::More => {
+                self.follower.waiting();
+                Ok(Step::Read)
+            }
+            Verdict::Hold if self.held.len() >= AHEAD_BYTES_MAX => Ok(Step::Wait),
+            Verdict::Hold => Ok(Step::Read),
+            Verdict::Refuse => {
+                self.closed = true;
+                Ok(Step::Done)
+            }
+            Verdict::Fail(what) => {
+                self.closed = true;
+                Err(io::Error::new(io::ErrorKind::InvalidData, what))
+            }
+        }
+    }
+}
+
+/// What a read does next.
+enum Step {
+    Judge,
+    Read,
+    Wait,
+    Done,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin, F: Follow<S>> Read for Gate<S, F> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut cursor: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        this.closed |= this.follower.stopped();
+        loop {
+            if this.accepted > 0 {
+                this.deliver(&mut cursor);
+                return Poll::Ready(Ok(()));
+            }
+            if this.closed {
+                return Poll::Ready(Ok(()));
+            }
+            if this.held.is_empty() {
+                let room = cursor.remaining();
+                if room > 0 && this.follower.certain() >= room as u64 {
+                    return this.poll_certain(cx, cursor);
+                }
+            } else {
+                let verdict = this.follower.follow(&this.held);
+                match this.settle(verdict)? {
+                    Step::Judge => continue,
+                    Step::Done => return Poll::Ready(Ok(())),
+                    Step::Wait => return Poll::Pending,
+                    Step::Read => {}
+                }
+            }
+            match ready!(this.poll_judged(cx, &mut cursor))? {
+                Step::Done => return Poll::Ready(Ok(())),
+                Step::Wait => return Poll::Pending,
+                Step::Judge | Step::Read => {}
+            }
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin, F: Follow<S>> Gate<S, F> {
+    /// Reads straight into hyper's buffer: every byte that fits is certain to be accepted.
+    fn poll_certain(&mut self, cx: &mut Context<'_>, cursor: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        let before = self.stream.read;
+        let mut stream = hyper_util::rt::TokioIo::new(&mut self.stream);
+        ready!(Pin::new(&mut stream).poll_read(cx, cursor))?;
+        let count = self.stream.read - before;
+        if count == 0 {
+            self.closed = true;
+            self.follower.ended()?;
+        }
+        self.follower.passed(count);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin, F: Follow<S>> Write for Gate<S, F> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream.stream).poll_write_vectored(cx, bytes)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(Pin::new(&mut self.stream.stream).poll_flush(cx))?;
+        let this = &mut *self;
+        this.follower.flushed(&this.stream.stream);
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if F::KEEPS_STREAM {
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut self.stream.stream).poll_shutdown(cx)
+    }
+}
+
+/// Counts what is read, since hyper's cursor does not say.
+#[derive(Debug)]
+struct Metered<S> {
+    stream: S,
+    read: u64,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
+        self.read += (buffer.filled().len() - before) as u64;
+        Poll::Ready(Ok(()))
+    }
+}

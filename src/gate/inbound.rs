@@ -1,0 +1,263 @@
+//! What a caller sends, judged: one complete, valid head at a time, then its body, then nothing until the
+//! answer is in the kernel.
+//!
+//! hyper therefore never sees a bad head, nor two requests at once, and never makes an answer of its own.
+//! A refusal is left in the [`Session`] for the connection's task, which writes it when hyper is done.
+
+use std::{
+    cell::Cell,
+    io,
+    rc::Rc,
+};
+
+use tokio::time::Instant;
+
+use super::{Follow, Verdict};
+use crate::{
+    config::Limits,
+    framing::{
+        chunked::ChunkedScanner,
+        request::{self, BodyFraming, HeadLimits},
+    },
+    gateway::refusal::Refusal,
+    listener::{
+        stream::Stream,
+        watch::{Expiry, Watch},
+    },
+};
+
+/// What the connection's task, its gate and the request in flight share.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) watch: Watch,
+    pub(crate) limits: Limits,
+    /// Why nothing more is read from this caller.
+    refusal: Cell<Option<Refusal>>,
+    /// The answer's body is gone: what is left of it is in hyper's buffer.
+    answer_ended: Cell<bool>,
+    phase: Cell<Phase>,
+    /// Asks the gate to ask the kernel whether the caller is still there.
+    probe: Cell<bool>,
+    gone: Cell<bool>,
+    /// When the last exchange ended, or the connection began.
+    idle_since: Cell<Instant>,
+    /// Body bytes of the request in flight.
+    body_bytes: Cell<u64>,
+}
+
+impl Session {
+    pub(crate) fn new(limits: Limits) -> Rc<Self> {
+        Rc::new(Self {
+            watch: Watch::default(),
+            limits,
+            refusal: Cell::new(None),
+            answer_ended: Cell::new(false),
+            phase: Cell::new(Phase::Idle),
+            probe: Cell::new(false),
+            gone: Cell::new(false),
+            idle_since: Cell::new(Instant::now()),
+            body_bytes: Cell::new(0),
+        })
+    }
+
+    /// Why this caller's bytes were refused, if they were.
+    pub(crate) fn refusal(&self) -> Option<Refusal> {
+        self.refusal.get()
+    }
+
+    /// Whether not even a part of a request has come since the last answer.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.phase.get() == Phase::Idle
+    }
+
+    /// Whether the caller has left a request in flight behind. Asks anew for the next call.
+    pub(crate) fn caller_left(&self) -> bool {
+        self.probe.set(self.phase.get() == Phase::InFlight);
+        self.gone.get()
+    }
+
+    pub(crate) fn idle_since(&self) -> Instant {
+        self.idle_since.get()
+    }
+
+    /// Body bytes of the current request that have passed, framing included.
+    pub(crate) fn body_bytes(&self) -> u64 {
+        self.body_bytes.get()
+    }
+
+    /// Nothing of the current answer is left to make.
+    pub(crate) fn end_answer(&self) {
+        self.answer_ended.set(true);
+        self.watch.exchange_done();
+    }
+
+    fn begin(&self) {
+        self.phase.set(Phase::InFlight);
+        self.answer_ended.set(false);
+        self.body_bytes.set(0);
+    }
+
+    fn end(&self) {
+        self.phase.set(Phase::Idle);
+        self.idle_since.set(Instant::now());
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Idle,
+    /// A part of a head has come.
+    Head,
+    /// A request has been handed on whose answer is not in the kernel yet.
+    InFlight,
+}
+
+/// Follows one caller's bytes.
+#[derive(Debug)]
+pub(crate) struct Inbound {
+    session: Rc<Session>,
+    limits: HeadLimits,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Between messages, or in a head of which this many bytes were searched for its end.
+    Head(usize),
+    Length(u64),
+    Chunked(Box<ChunkedScanner>),
+    /// The message is complete and its answer is not.
+    Answering,
+    Refused,
+}
+
+impl Inbound {
+    pub(crate) fn new(session: Rc<Session>) -> Self {
+        let limits = HeadLimits {
+            header_bytes_max: session.limits.header_bytes_max,
+            header_count_max: session.limits.header_count_max,
+            request_line_bytes_max: session.limits.request_line_bytes_max,
+            body_bytes_max: session.limits.body_bytes_max,
+        };
+        Self { session, limits, state: State::Head(0) }
+    }
+
+    fn refuse(&mut self, refusal: Refusal) -> Verdict {
+        self.session.refusal.set(Some(refusal));
+        self.session.watch.inbound_done();
+        self.state = State::Refused;
+        Verdict::Refuse
+    }
+
+    fn head(&mut self, bytes: &[u8], seen: usize) -> Verdict {
+        let head = match request::scan(bytes, seen, &self.limits) {
+            Err(violation) => return self.refuse(violation.refusal()),
+            Ok(None) => {
+                if seen == 0 {
+                    self.session.watch.inbound(self.session.limits.header_read_timeout, Expiry::Head);
+                }
+                self.state = State::Head(bytes.len());
+                return Verdict::More;
+            }
+            Ok(Some(head)) => head,
+        };
+        self.session.begin();
+        self.session.watch.inbound_done();
+        self.state = match head.framing {
+            BodyFraming::None | BodyFraming::Length(0) => State::Answering,
+            BodyFraming::Length(length) => State::Length(length),
+            BodyFraming::Chunked => State::Chunked(Box::new(ChunkedScanner::new(self.limits.body_bytes_max))),
+        };
+        if !matches!(self.state, State::Answering) {
+            self.session.watch.inbound(self.session.limits.upload_timeout, Expiry::Upload);
+        }
+        Verdict::Accept(head.len)
+    }
+
+    fn took_body(&mut self, count: u64, done: bool) {
+        self.session.body_bytes.set(self.session.body_bytes.get() + count);
+        if done {
+            self.session.watch.inbound_done();
+            self.state = State::Answering;
+        }
+    }
+}
+
+impl Follow<Stream> for Inbound {
+    const KEEPS_STREAM: bool = true;
+
+    fn follow(&mut self, bytes: &[u8]) -> Verdict {
+        match &mut self.state {
+            State::Head(seen) => {
+                let seen = *seen;
+                self.head(bytes, seen)
+            }
+            State::Length(left) => {
+                let count = (*left).min(bytes.len() as u64);
+                *left -= count;
+                let done = *left == 0;
+                self.took_body(count, done);
+                Verdict::Accept(count as usize)
+            }
+            State::Chunked(scanner) => match scanner.scan(bytes) {
+                Err(violation) => self.refuse(violation.refusal()),
+                Ok(scanned) => {
+                    self.took_body(scanned.accepted as u64, scanned.done);
+                    if scanned.accepted == 0 { Verdict::More } else { Verdict::Accept(scanned.accepted) }
+                }
+            },
+            State::Answering => Verdict::Hold,
+            State::Refused => Verdict::Refuse,
+        }
+    }
+
+    fn certain(&self) -> u64 {
+        match &self.state {
+            // One less: the last byte must be seen, since it ends the message.
+            State::Length(left) => left.saturating_sub(1),
+            State::Chunked(scanner) => scanner.data_left().saturating_sub(1),
+            _ => 0,
+        }
+    }
+
+    fn passed(&mut self, count: u64) {
+        match &mut self.state {
+            State::Length(left) => *left -= count,
+            State::Chunked(scanner) => scanner.pass(count),
+            _ => {}
+        }
+        self.took_body(count, false);
+    }
+
+    fn ended(&mut self) -> io::Result<()> {
+        self.session.watch.inbound_done();
+        Ok(())
+    }
+
+    fn waiting(&mut self) {
+        self.session.phase.set(Phase::Head);
+    }
+
+    fn flushed(&mut self, stream: &Stream) {
+        if self.session.probe.take() && stream.hung_up() {
+            self.session.gone.set(true);
+        }
+        if matches!(self.state, State::Answering) && self.session.answer_ended.get() {
+            self.state = State::Head(0);
+            self.session.end();
+        }
+    }
+
+    fn stopped(&mut self) -> bool {
+        match (self.session.watch.expired(), &self.state) {
+            (Some(Expiry::Head), State::Head(_)) => {
+                self.refuse(Refusal::HeadTimeout);
+            }
+            (Some(Expiry::Upload), State::Length(_) | State::Chunked(_)) => {
+                self.refuse(Refusal::BodyTimeout);
+            }
+            _ => {}
+        }
+        matches!(self.state, State::Refused)
+    }
+}

@@ -1,0 +1,173 @@
+//! One caller's connection, from its first byte to its last.
+//!
+//! It alternates between two states. *Parked*: only the socket is kept, no buffer and no hyper. *Driven*:
+//! hyper serves requests over the gate, and a slow tick ends waits that took too long. When the gate has
+//! refused something, hyper sees the end of the stream, finishes, and the refusal is written here.
+
+use std::{
+    convert::Infallible,
+    future::poll_fn,
+    pin::{Pin, pin},
+    rc::Rc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use http::{Request, Response};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::{Instant, Sleep, sleep, timeout},
+};
+
+use super::{ListenerState, peer::Peer, stream::Stream, watch::TICK};
+use crate::{
+    gate::{
+        Gate,
+        inbound::{Inbound, Session},
+    },
+    gateway::{self, answer::AnswerBody, refusal::Refusal, respond},
+    worker::Worker,
+};
+
+/// How long a connection without a request keeps hyper's buffers.
+const PARK_AFTER: Duration = Duration::from_millis(500);
+
+/// How long, and how much, is read from a caller after a refusal, so that the refusal is not lost to a
+/// reset (RFC 9112, 9.6).
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES_MAX: usize = 256 * 1024;
+
+/// What every request on one connection is served with.
+pub(crate) struct Connection {
+    pub(crate) worker: Rc<Worker>,
+    pub(crate) listener: std::sync::Arc<ListenerState>,
+    pub(crate) peer: Peer,
+    pub(crate) session: Rc<Session>,
+}
+
+/// Why hyper's part ended.
+enum End {
+    /// Nothing to do for a while; the stream is taken back.
+    Idle,
+    /// The conversation is over.
+    Over,
+}
+
+/// Serves `stream` until either side is done with it.
+pub(crate) async fn serve(connection: Rc<Connection>, mut stream: Stream) {
+    let limits = &connection.session.limits;
+    let mut patience = limits.header_read_timeout;
+    while parked(&connection, &stream, patience).await {
+        patience = limits.idle_timeout;
+        let gate = Gate::new(stream, Inbound::new(connection.session.clone()));
+        let at = connection.clone();
+        let service = service_fn(move |request: Request<Incoming>| {
+            let at = at.clone();
+            async move { Ok::<Response<AnswerBody>, Infallible>(gateway::serve(at, request).await) }
+        });
+        let mut http = http1::Builder::new()
+            .half_close(false)
+            .header_read_timeout(None)
+            .max_buf_size(limits.header_bytes_max.max(8 * 1024) + 8 * 1024)
+            .serve_connection(gate, service);
+        let end = drive(&connection, &mut http).await;
+        stream = http.into_parts().io.into_parts().0;
+        match (end, connection.session.refusal()) {
+            (End::Idle, None) => {}
+            (_, Some(refusal)) => return refuse(&connection, stream, refusal).await,
+            (End::Over, None) => {
+                let _ = stream.shutdown().await;
+                return;
+            }
+        }
+    }
+}
+
+/// Waits for the next byte. False when the caller has gone, was silent for too long, or must go.
+async fn parked(connection: &Connection, stream: &Stream, patience: Duration) -> bool {
+    tokio::select! {
+        biased;
+        readable = stream.readable() => readable.is_ok(),
+        () = connection.worker.drained() => false,
+        () = sleep(patience) => false,
+    }
+}
+
+type Http<S> = http1::Connection<Gate<Stream, Inbound>, S>;
+
+/// Lets hyper serve, and looks at the waits once a tick.
+async fn drive<S>(connection: &Connection, http: &mut Http<S>) -> End
+where
+    S: hyper::service::HttpService<Incoming, ResBody = AnswerBody, Error = Infallible> + Unpin,
+{
+    let mut tick = pin!(sleep(TICK));
+    poll_fn(|cx| {
+        loop {
+            if Pin::new(&mut *http).poll(cx).is_ready() {
+                return Poll::Ready(End::Over);
+            }
+            if !poll_tick(tick.as_mut(), cx) {
+                return Poll::Pending;
+            }
+            match look(connection) {
+                Look::Leave(end) => return Poll::Ready(end),
+                Look::Close => Pin::new(&mut *http).graceful_shutdown(),
+                Look::Stay => {}
+            }
+        }
+    })
+    .await
+}
+
+/// True, and the next tick is set, when a tick has come.
+fn poll_tick(mut tick: Pin<&mut Sleep>, cx: &mut Context<'_>) -> bool {
+    let due = tick.as_mut().poll(cx).is_ready();
+    if due {
+        tick.reset(Instant::now() + TICK);
+    }
+    due
+}
+
+enum Look {
+    Leave(End),
+    Close,
+    Stay,
+}
+
+/// What a tick finds.
+fn look(connection: &Connection) -> Look {
+    let session = &connection.session;
+    let now = Instant::now();
+    session.watch.look(now);
+    if session.caller_left() {
+        return Look::Leave(End::Over);
+    }
+    if connection.worker.draining() {
+        return if session.is_idle() { Look::Leave(End::Over) } else { Look::Close };
+    }
+    if session.is_idle() && now - session.idle_since() >= PARK_AFTER {
+        return Look::Leave(End::Idle);
+    }
+    Look::Stay
+}
+
+/// Writes a refusal that concerns bytes hyper never saw, and closes.
+async fn refuse(connection: &Rc<Connection>, mut stream: Stream, refusal: Refusal) {
+    let answer = respond::raw(connection, refusal);
+    let write = async {
+        stream.write_all(&answer).await?;
+        stream.shutdown().await?;
+        let mut rest = [0; 4096];
+        let mut left = LINGER_BYTES_MAX;
+        while left > 0 {
+            match stream.read(&mut rest).await? {
+                0 => break,
+                count => left = left.saturating_sub(count),
+            }
+        }
+        std::io::Result::Ok(())
+    };
+    // The caller may be gone already; then there is nobody to tell.
+    let _ = timeout(LINGER, write).await;
+}

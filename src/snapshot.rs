@@ -1,0 +1,245 @@
+//! What a request sees: built whole, swapped whole.
+//!
+//! In: a checked `Config` and an opened `Vault`. Out: a [`Snapshot`] with everything a request needs made
+//! ready: networks sorted, header values encoded, TLS set up. One that cannot be built keeps the old one.
+//! What must never happen: a request sees parts of two snapshots, or a secret in an environment whose host
+//! it is not sealed for.
+
+use std::{collections::HashMap, sync::Arc};
+
+use crate::{
+    admission::{Admission, Networks},
+    config::{self, BearerOperations, Config, Limits},
+    credential::{Credential, Unusable},
+    listener::tls::{self, ServerTls},
+    policy::{Api, Patterns},
+    upstream::dial::{DialTarget, TlsFault},
+    vault::{self, Vault, reference::Reference},
+};
+
+/// All that a request is decided by.
+#[derive(Debug)]
+pub(crate) struct Snapshot {
+    /// Counts snapshots of this process, from 1.
+    pub(crate) generation: u64,
+    pub(crate) admission: Admission,
+    pub(crate) limits: Limits,
+    pub(crate) environments: Vec<Arc<Environment>>,
+    /// One for each listener, in the configuration's order.
+    pub(crate) listeners: Vec<ListenerSettings>,
+}
+
+/// The reloadable part of one listener.
+#[derive(Debug, Clone)]
+pub(crate) struct ListenerSettings {
+    /// Index into [`Snapshot::environments`].
+    pub(crate) environment: usize,
+    pub(crate) browser: crate::browser::Rules,
+    pub(crate) tls: Option<ServerTls>,
+}
+
+/// One environment, ready for requests.
+#[derive(Debug)]
+pub(crate) struct Environment {
+    pub(crate) name: Arc<str>,
+    pub(crate) api: Api,
+    pub(crate) accept_version: http::HeaderValue,
+    pub(crate) credential: Credential,
+    pub(crate) bearer: Bearer,
+    pub(crate) dial: Arc<DialTarget>,
+    pub(crate) timeouts: config::Timeouts,
+}
+
+/// What is attached on operations that take a Bearer token.
+#[derive(Debug)]
+pub(crate) enum Bearer {
+    /// Nothing: they are refused.
+    Refused,
+    /// The environment's own credential, which is a Bearer token.
+    Environment,
+    Token(Credential),
+    PassThrough,
+}
+
+/// Why no snapshot could be built. Messages name references and files, never values.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A secret could not be had.
+    #[error("environment {environment}: {source}")]
+    Secret {
+        /// The environment that needs it.
+        environment: String,
+        /// Why.
+        source: vault::Error,
+    },
+    /// A secret is sealed for other hosts.
+    #[error(
+        "environment {environment}: {reference} is sealed for {hosts} and may not be sent to {host}; store it \
+         again with `mxgate vault set --host {host}`, if that is meant"
+    )]
+    WrongHost {
+        /// The environment that asked for it.
+        environment: String,
+        /// The secret's name.
+        reference: Reference,
+        /// The environment's host.
+        host: String,
+        /// The hosts it is sealed for.
+        hosts: String,
+    },
+    /// A secret does not fit its kind of credential.
+    #[error("environment {environment}: {reference} {source}")]
+    Unusable {
+        /// The environment that needs it.
+        environment: String,
+        /// The secret's name.
+        reference: Reference,
+        /// Why.
+        source: UnusableSecret,
+    },
+    /// Certificates or keys could not be loaded.
+    #[error("{what}: {source}")]
+    Tls {
+        /// The environment or listener.
+        what: String,
+        /// Why.
+        source: TlsFault,
+    },
+    /// A path pattern that no router takes.
+    #[error("environment {environment}: paths: {reason}")]
+    Pattern {
+        /// The environment.
+        environment: String,
+        /// Which pattern, and why.
+        reason: String,
+    },
+}
+
+/// Why a secret does not fit its kind of credential.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct UnusableSecret(#[from] Unusable);
+
+impl Snapshot {
+    /// Builds a snapshot; what has not changed since `previous` (connections and their TLS state) is shared
+    /// with it.
+    ///
+    /// # Errors
+    /// Every reason at once.
+    pub(crate) fn build(config: &Config, vault: &Vault, previous: Option<&Self>) -> Result<Self, Vec<Error>> {
+        let mut errors = Vec::new();
+        let mut environments = Vec::new();
+        for settings in config.environments.values() {
+            match environment(settings, vault, previous) {
+                Ok(environment) => environments.push(Arc::new(environment)),
+                Err(error) => errors.push(error),
+            }
+        }
+        let index: HashMap<&str, usize> =
+            config.environments.keys().enumerate().map(|(at, name)| (name.as_str(), at)).collect();
+        let mut listeners = Vec::new();
+        for settings in &config.listeners {
+            match listener(settings, &index) {
+                Ok(listener) => listeners.push(listener),
+                Err(error) => errors.push(error),
+            }
+        }
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        Ok(Self {
+            generation: previous.map_or(1, |previous| previous.generation + 1),
+            admission: Admission {
+                allow: Networks::new(&config.allow),
+                trusted_proxies: Networks::new(&config.trusted_proxies),
+                forwarded_header: config.forwarded_header,
+            },
+            limits: config.limits.clone(),
+            environments,
+            listeners,
+        })
+    }
+
+    pub(crate) fn environment(&self, name: &str) -> Option<&Arc<Environment>> {
+        self.environments.iter().find(|environment| &*environment.name == name)
+    }
+}
+
+fn listener(settings: &config::Listener, index: &HashMap<&str, usize>) -> Result<ListenerSettings, Error> {
+    let tls = settings.tls.as_ref().map(tls::load).transpose().map_err(|source| Error::Tls {
+        what: format!("listener {}", settings.address),
+        source,
+    })?;
+    Ok(ListenerSettings {
+        // `Config` has checked that the name exists.
+        environment: index.get(settings.environment.as_str()).copied().unwrap_or_default(),
+        browser: crate::browser::Rules::for_listener(settings),
+        tls,
+    })
+}
+
+fn environment(
+    settings: &config::Environment,
+    vault: &Vault,
+    previous: Option<&Snapshot>,
+) -> Result<Environment, Error> {
+    let name = &settings.name;
+    let api = match &settings.api {
+        config::Api::Platform => Api::Platform,
+        config::Api::Paths(paths) => Api::Paths(
+            Patterns::new(paths)
+                .map_err(|reason| Error::Pattern { environment: name.clone(), reason })?,
+        ),
+    };
+    let credential = credential(settings, &settings.credential, vault)?;
+    let bearer = match &settings.bearer_operations {
+        BearerOperations::Refused if matches!(settings.credential, config::Credential::Bearer { .. }) => {
+            Bearer::Environment
+        }
+        BearerOperations::Refused => Bearer::Refused,
+        BearerOperations::PassThrough => Bearer::PassThrough,
+        BearerOperations::Token(token) => Bearer::Token(self::credential(
+            settings,
+            &config::Credential::Bearer { token: token.clone() },
+            vault,
+        )?),
+    };
+    let before = previous.and_then(|previous| previous.environment(name)).map(|before| &before.dial);
+    let dial = DialTarget::new(settings, before)
+        .map_err(|source| Error::Tls { what: format!("environment {name}"), source })?;
+    Ok(Environment {
+        name: name.as_str().into(),
+        api,
+        accept_version: http::HeaderValue::from_str(&settings.accept_version)
+            .unwrap_or(http::HeaderValue::from_static("v20250224")),
+        credential,
+        bearer,
+        dial,
+        timeouts: settings.timeouts.clone(),
+    })
+}
+
+fn credential(
+    settings: &config::Environment,
+    kind: &config::Credential,
+    vault: &Vault,
+) -> Result<Credential, Error> {
+    let environment = || settings.name.clone();
+    let reference = kind.reference();
+    let resolved =
+        vault.resolve(reference).map_err(|source| Error::Secret { environment: environment(), source })?;
+    if !resolved.allows(&settings.host) {
+        return Err(Error::WrongHost {
+            environment: environment(),
+            reference: reference.clone(),
+            host: settings.host.clone(),
+            hosts: resolved.hosts.unwrap_or_default().join(", "),
+        });
+    }
+    crate::redaction::remember(&resolved.secret);
+    Credential::prepare(kind, &resolved.secret).map_err(|source| Error::Unusable {
+        environment: environment(),
+        reference: reference.clone(),
+        source: source.into(),
+    })
+}
