@@ -90,7 +90,9 @@ fn names_loopback(host: &[u8], hosts: &[String]) -> bool {
     if let Some(rest) = host.strip_prefix('[') {
         let Some((literal, port)) = rest.split_once(']') else { return false };
         return is_port_or_nothing(port)
-            && literal.parse::<Ipv6Addr>().is_ok_and(|address| IpAddr::V6(address).to_canonical().is_loopback());
+            && literal
+                .parse::<Ipv6Addr>()
+                .is_ok_and(|address| IpAddr::V6(address).to_canonical().is_loopback());
     }
     let end = host.find(':').unwrap_or(host.len());
     let (name, port) = host.split_at(end);
