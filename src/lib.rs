@@ -8,7 +8,9 @@
 //!
 //! Beside the walk: [`config`] and [`vault`] become one `snapshot`; `control` serves operators.
 
+pub mod browser;
 pub mod config;
+pub mod control;
 pub mod framing;
 pub mod gateway;
 pub mod metrics;

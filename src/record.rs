@@ -1,1 +1,340 @@
-//! One access record a request, written once, off the request's path.
+//! The access record: one JSON line a request, written once, off the request's path.
+//!
+//! In: a [`Record`] when a request is over, however it ended. Out: whole lines at one destination.
+//! Each worker has a [`Recorder`] that serialises into its own buffer and hands full buffers to the one
+//! [`writer`] thread over a bounded queue. Schema v1 is described in `docs/records.md`; the audit trail
+//! builds on it, so a field is never renamed or given another meaning within a version.
+//!
+//! What must never happen: a worker waits for the writer (lines are lost and counted instead); a path,
+//! a query or a header value becomes part of a line; a buffer is written without having passed the
+//! mask; half a line is followed by another one.
+
+pub mod writer;
+
+use std::{net::IpAddr, time::SystemTime};
+
+use serde::Serialize;
+
+use crate::{record::writer::Queue, vault::secret::Fingerprint};
+
+/// The value of `v` in every line.
+pub const SCHEMA_VERSION: u8 = 1;
+
+/// A buffer is handed over when it holds more than this.
+const BATCH_BYTES: usize = 16 * 1024;
+
+/// What became of one request. No string in it is the caller's own: `method` is from a fixed set,
+/// everything else is the gateway's or the operator's.
+#[derive(Debug, Serialize)]
+pub struct Record<'a> {
+    /// When the request's head was complete; becomes `time`.
+    #[serde(skip)]
+    pub start: SystemTime,
+    /// As in `x-mxgate-request-id`.
+    pub request_id: &'a str,
+    /// The address that counted for the decision; `None` for a peer on a Unix socket.
+    pub caller_address: Option<IpAddr>,
+    /// The connection's own address, when a trusted proxy named another one as the caller's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer_address: Option<IpAddr>,
+    /// The listener's address as configured.
+    pub listener: &'a str,
+    /// The environment's name.
+    pub environment: &'a str,
+    /// The operation's id, when the catalogue knows the request.
+    pub operation: Option<&'a str>,
+    /// The path template that matched: never the path itself.
+    pub template: Option<&'a str>,
+    /// From the set of methods that are forwarded, or `OTHER`.
+    pub method: &'static str,
+    /// How it ended.
+    pub decision: Decision,
+    /// A refusal's or failure's stable code.
+    pub code: Option<&'static str>,
+    /// What was attached, when something was.
+    pub credential: Option<&'a UsedCredential>,
+    /// The answer's status; `None` when the caller left before there was one.
+    pub status: Option<u16>,
+    /// Bytes of the request's body that were read.
+    pub bytes_in: u64,
+    /// Bytes of the answer's body that were written.
+    pub bytes_out: u64,
+    /// Microseconds from `start` to the end of the answer.
+    pub duration_us: u64,
+    /// Microseconds of it spent waiting for the upstream; `None` when it was not asked.
+    pub upstream_us: Option<u64>,
+    /// How many secrets were masked in the answer.
+    pub masked: u32,
+}
+
+/// How a request ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Decision {
+    /// It was forwarded and its answer passed on.
+    Allowed,
+    /// Our no, the caller's fault; `code` says which.
+    Refused,
+    /// The upstream's fault, or ours; `code` says which.
+    Failed,
+    /// The caller left, or was cut off, before the answer was complete.
+    Aborted,
+}
+
+/// Which credential was attached: enough to tell two keys apart. Made once a snapshot, since formatting
+/// a fingerprint would take a quarter of a line's time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct UsedCredential {
+    name: Box<str>,
+    fingerprint: Box<str>,
+}
+
+impl UsedCredential {
+    /// `name` is the secret's reference as configured.
+    #[must_use]
+    pub fn new(name: &str, fingerprint: Fingerprint) -> Self {
+        Self { name: name.into(), fingerprint: fingerprint.to_string().into() }
+    }
+}
+
+/// One worker's side: serialises lines and hands them over in batches.
+#[derive(Debug)]
+pub struct Recorder {
+    /// `None`: records go nowhere, and cost nothing.
+    queue: Option<Queue>,
+    batch: Batch,
+    clock: Clock,
+}
+
+/// Whole lines, and how many.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    pub(crate) text: Vec<u8>,
+    pub(crate) lines: u64,
+}
+
+impl Recorder {
+    pub(crate) fn new(queue: Option<Queue>) -> Self {
+        Self { queue, batch: Batch::default(), clock: Clock::default() }
+    }
+
+    /// Adds one line. Never waits: what the writer cannot take is lost and counted.
+    pub fn record(&mut self, record: &Record<'_>) {
+        let Some(queue) = &self.queue else { return };
+        let whole = self.batch.text.len();
+        if write_line(&mut self.batch.text, &mut self.clock, record).is_err() {
+            self.batch.text.truncate(whole);
+            queue.lost(1);
+            return;
+        }
+        self.batch.lines += 1;
+        if self.batch.text.len() > BATCH_BYTES {
+            self.flush();
+        }
+    }
+
+    /// Hands over what is buffered. The worker's tick calls it about every 100 ms, so that a quiet
+    /// gateway's lines are not held back.
+    pub fn flush(&mut self) {
+        let Some(queue) = &self.queue else { return };
+        if self.batch.lines > 0 {
+            // A margin for the line that passes the mark, so that a full batch does not grow twice.
+            let next = Batch { text: Vec::with_capacity(BATCH_BYTES + 1024), lines: 0 };
+            queue.push(std::mem::replace(&mut self.batch, next));
+        }
+    }
+}
+
+/// A worker that ends, even by a panic, does not take its last lines along.
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        self.flush();
+    }
+}
+
+/// The fields that every schema version has, then the record's own.
+fn write_line(text: &mut Vec<u8>, clock: &mut Clock, record: &Record<'_>) -> serde_json::Result<()> {
+    text.extend_from_slice(PREFIX);
+    text.extend_from_slice(clock.text(record.start).as_bytes());
+    text.push(b'"');
+    // The record's opening brace becomes the comma between the two parts, which costs less than
+    // serde's `flatten`.
+    let joint = text.len();
+    serde_json::to_writer(&mut *text, record)?;
+    if let Some(brace) = text.get_mut(joint) {
+        *brace = b',';
+    }
+    text.push(b'\n');
+    Ok(())
+}
+
+/// [`SCHEMA_VERSION`] and the start of `time`.
+const PREFIX: &[u8] = br#"{"v":1,"time":""#;
+
+/// RFC 3339 in UTC with milliseconds. Only the milliseconds are formatted anew within one second.
+#[derive(Debug, Default)]
+struct Clock {
+    second: Option<u64>,
+    text: String,
+}
+
+impl Clock {
+    fn text(&mut self, time: SystemTime) -> &str {
+        // A clock before 1970 shows as 1970: a wrong clock is no reason to lose a line.
+        let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        if self.second != Some(since.as_secs()) {
+            self.text.clear();
+            // humantime panics past the year 9999.
+            let shown = if since.as_secs() <= LAST_SECOND { time } else { SystemTime::UNIX_EPOCH };
+            let shown = shown.max(SystemTime::UNIX_EPOCH);
+            let seconds = humantime::format_rfc3339_seconds(shown).to_string();
+            self.text.push_str(seconds.trim_end_matches('Z'));
+            self.text.push_str(".000Z");
+            self.second = Some(since.as_secs());
+        }
+        let millis = since.subsec_millis();
+        self.text.truncate(SECONDS_LENGTH);
+        for divisor in [100, 10, 1] {
+            // A single decimal digit.
+            self.text.push(char::from(b'0' + (millis / divisor % 10) as u8));
+        }
+        self.text.push('Z');
+        &self.text
+    }
+}
+
+/// 9999-12-31T23:59:59Z.
+const LAST_SECOND: u64 = 253_402_300_799;
+
+/// Bytes of `2026-01-31T23:59:59.`.
+const SECONDS_LENGTH: usize = 20;
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::vault::secret::Secret;
+
+    pub(crate) fn example() -> Record<'static> {
+        Record {
+            start: SystemTime::UNIX_EPOCH + Duration::from_millis(1_790_000_000_123),
+            request_id: "01JD0A3V9Q8Z6M5T4R2W1X0Y7B",
+            caller_address: Some(IpAddr::from([10, 20, 1, 7])),
+            peer_address: None,
+            listener: "127.0.0.1:8080",
+            environment: "production",
+            operation: Some("listUsers"),
+            template: Some("/users"),
+            method: "GET",
+            decision: Decision::Allowed,
+            code: None,
+            credential: None,
+            status: Some(200),
+            bytes_in: 0,
+            bytes_out: 1234,
+            duration_us: 56_789,
+            upstream_us: Some(56_000),
+            masked: 0,
+        }
+    }
+
+    fn line(record: &Record<'_>) -> String {
+        let mut text = Vec::new();
+        write_line(&mut text, &mut Clock::default(), record).unwrap();
+        let line = String::from_utf8(text).unwrap();
+        let value: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(value["v"], SCHEMA_VERSION);
+        line.strip_suffix('\n').unwrap().to_owned()
+    }
+
+    #[test]
+    fn a_line_holds_the_fields_of_schema_v1_in_order() {
+        let expected = r#"{"v":1,"time":"2026-09-21T14:13:20.123Z","request_id":"01JD0A3V9Q8Z6M5T4R2W1X0Y7B","caller_address":"10.20.1.7","listener":"127.0.0.1:8080","environment":"production","operation":"listUsers","template":"/users","method":"GET","decision":"allowed","code":null,"credential":null,"status":200,"bytes_in":0,"bytes_out":1234,"duration_us":56789,"upstream_us":56000,"masked":0}"#;
+        assert_eq!(line(&example()), expected);
+    }
+
+    #[test]
+    fn the_documentation_lists_the_same_fields_in_the_same_order() {
+        let used = UsedCredential::new("n", Secret::new(b"canary-value".to_vec()).unwrap().fingerprint());
+        let peer_address = Some(IpAddr::from([10, 0, 0, 2]));
+        let line = line(&Record { peer_address, credential: Some(&used), ..example() });
+        let table = include_str!("../docs/records.md").lines().filter(|line| line.starts_with("| `"));
+        let mut rest = line.as_str();
+        let mut count = 0;
+        for field in
+            table.flat_map(|row| row.split('|').nth(1).unwrap_or_default().split('`').skip(1).step_by(2))
+        {
+            let key = format!("\"{field}\":");
+            let at = rest.find(&key).unwrap_or_else(|| panic!("{field} is not next in {rest}"));
+            rest = &rest[at + key.len()..];
+            count += 1;
+        }
+        let value: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(value.as_object().unwrap().len(), count);
+    }
+
+    #[test]
+    fn the_peers_address_shows_only_when_another_one_counted() {
+        assert!(!line(&example()).contains("peer_address"));
+        let behind_proxy = Record { peer_address: Some(IpAddr::from([10, 0, 0, 2])), ..example() };
+        assert!(line(&behind_proxy).contains(r#""peer_address":"10.0.0.2""#));
+    }
+
+    #[test]
+    fn a_credential_shows_its_name_and_fingerprint_and_not_its_value() {
+        let secret = Secret::new(b"canary-value".to_vec()).unwrap();
+        let used = UsedCredential::new("vault:production/api_key", secret.fingerprint());
+        let line = line(&Record { credential: Some(&used), ..example() });
+        let expected = format!(
+            r#""credential":{{"name":"vault:production/api_key","fingerprint":"{}"}}"#,
+            secret.fingerprint()
+        );
+        assert!(line.contains(&expected), "{line}");
+        assert!(!line.contains("canary-value"));
+    }
+
+    #[test]
+    fn what_did_not_happen_is_null() {
+        let aborted = Record {
+            caller_address: None,
+            operation: None,
+            template: None,
+            decision: Decision::Aborted,
+            status: None,
+            upstream_us: None,
+            ..example()
+        };
+        let value: serde_json::Value = serde_json::from_str(&line(&aborted)).unwrap();
+        for field in ["caller_address", "operation", "template", "status", "upstream_us"] {
+            assert_eq!(value.get(field), Some(&serde_json::Value::Null), "{field}");
+        }
+        assert_eq!(value["decision"], "aborted");
+    }
+
+    #[test]
+    fn the_cached_second_is_not_kept_too_long() {
+        let mut clock = Clock::default();
+        let start = SystemTime::UNIX_EPOCH + Duration::from_millis(951_782_399_998);
+        for (millis, expected) in [
+            (0, "2000-02-28T23:59:59.998Z"),
+            (1, "2000-02-28T23:59:59.999Z"),
+            (2, "2000-02-29T00:00:00.000Z"),
+            (59, "2000-02-29T00:00:00.057Z"),
+            (1, "2000-02-28T23:59:59.999Z"),
+        ] {
+            assert_eq!(clock.text(start + Duration::from_millis(millis)), expected);
+        }
+    }
+
+    #[test]
+    fn a_wrong_clock_loses_no_line() {
+        let mut clock = Clock::default();
+        let before = SystemTime::UNIX_EPOCH - Duration::from_secs(5);
+        assert_eq!(clock.text(before), "1970-01-01T00:00:00.000Z");
+        let after = SystemTime::UNIX_EPOCH + Duration::from_secs(LAST_SECOND + 1);
+        assert_eq!(clock.text(after), "1970-01-01T00:00:00.000Z");
+        let last = SystemTime::UNIX_EPOCH + Duration::from_secs(LAST_SECOND);
+        assert_eq!(clock.text(last), "9999-12-31T23:59:59.000Z");
+    }
+}

@@ -1,0 +1,420 @@
+//! The text of a scrape: OpenMetrics for scrapers that ask for it, the classic Prometheus text for the rest.
+
+use std::{fmt, sync::atomic::Ordering::Relaxed, time::Instant};
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, NoLabelSet, text},
+    metrics::MetricType,
+    registry::{Registry, Unit},
+};
+
+use super::{CLASSES, Inner, Set, histogram, histogram::Total, process};
+use crate::gateway::refusal::{Failure, Refusal};
+
+/// A text format of metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// `text/plain; version=0.0.4`, which every tool reads.
+    Classic,
+    /// `application/openmetrics-text; version=1.0.0`.
+    OpenMetrics,
+}
+
+impl Format {
+    /// What a scraper's `Accept` asks for. OpenMetrics has to be named: it is Prometheus's first choice,
+    /// and `*/*` comes from people's tools.
+    #[must_use]
+    pub fn accepted(accept: &str) -> Self {
+        let asks = |part: &str| {
+            let mut parameters = part.split(';').map(str::trim);
+            let named = parameters.next().is_some_and(|media| media.eq_ignore_ascii_case(OPEN_METRICS_MEDIA));
+            named && !parameters.any(|parameter| matches!(parameter, "q=0" | "q=0.0"))
+        };
+        if accept.split(',').any(asks) { Self::OpenMetrics } else { Self::Classic }
+    }
+
+    /// The answer's `Content-Type`.
+    #[must_use]
+    pub const fn content_type(self) -> &'static str {
+        match self {
+            Self::Classic => "text/plain; version=0.0.4; charset=utf-8",
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        }
+    }
+}
+
+const OPEN_METRICS_MEDIA: &str = "application/openmetrics-text";
+
+pub(super) fn render(inner: &std::sync::Arc<Inner>, format: Format) -> String {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(std::sync::Arc::clone(inner)));
+    let mut page = String::with_capacity(16 * 1024);
+    // A `String` takes every write, and no encoder above fails by itself.
+    let _: fmt::Result = text::encode(&mut page, &registry);
+    match format {
+        Format::OpenMetrics => page,
+        Format::Classic => classic(&page),
+    }
+}
+
+/// OpenMetrics names a counter's family without `_total`, has units and an end mark; the classic text
+/// has none of these. Samples are the same.
+fn classic(open_metrics: &str) -> String {
+    let mut page = String::with_capacity(open_metrics.len());
+    let mut help = None;
+    for line in open_metrics.lines() {
+        if line.starts_with("# HELP ") {
+            // Held back: only the type, on the next line, tells a counter.
+            help = Some(line);
+        } else if let Some(family) = line.strip_prefix("# TYPE ") {
+            let suffix = if family.ends_with(" counter") { "_total" } else { "" };
+            for described in [help.take(), Some(line)].into_iter().flatten() {
+                page.push_str(&with_suffix(described, suffix));
+            }
+        } else if !line.starts_with("# UNIT ") && line != "# EOF" {
+            page.push_str(line);
+            page.push('\n');
+        }
+    }
+    page
+}
+
+/// `# HELP name text`, with `suffix` after the name.
+fn with_suffix(line: &str, suffix: &str) -> String {
+    let mut words = line.splitn(4, ' ');
+    let mut next = || words.next().unwrap_or_default();
+    let (hash, kind, name, rest) = (next(), next(), next(), next());
+    format!("{hash} {kind} {name}{suffix} {rest}\n")
+}
+
+impl Collector for Inner {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut page = Page { encoder };
+        self.requests(&mut page)?;
+        self.connections(&mut page)?;
+        self.event_loops(&mut page)?;
+        self.records(&mut page)?;
+        self.reloads(&mut page)?;
+        self.process(&mut page)
+    }
+}
+
+impl Inner {
+    fn requests(&self, page: &mut Page<'_>) -> fmt::Result {
+        let help = "Requests that are over, by operation and class of status (none: no answer)";
+        let mut family = page.family("mxgate_requests", help, None, MetricType::Counter)?;
+        let names = self.operations.iter().map(String::as_str).chain(["none"]);
+        for (row, operation) in names.enumerate() {
+            for (column, status) in CLASSES.into_iter().enumerate() {
+                let one =
+                    |set: &Set| set.requests.get(row).and_then(|row| row.get(column)).map(super::Count::get);
+                let count: u64 = self.workers.iter().filter_map(|set| one(set)).sum();
+                // About 120 operations by 6 classes, of which few ever occur.
+                if count > 0 {
+                    family.counter(&[("operation", operation), ("status", status)], count)?;
+                }
+            }
+        }
+
+        let help = "Requests that were refused, by code";
+        let mut family = page.family("mxgate_refusals", help, None, MetricType::Counter)?;
+        for refusal in Refusal::ALL {
+            let count = self.sum(|set| set.refusals.get(*refusal as usize).map_or(0, super::Count::get));
+            family.counter(&[("code", refusal.code())], count)?;
+        }
+
+        let help = "Requests that failed at the upstream or in the gateway, by code";
+        let mut family = page.family("mxgate_failures", help, None, MetricType::Counter)?;
+        for failure in Failure::ALL {
+            let count = self.sum(|set| set.failures.get(*failure as usize).map_or(0, super::Count::get));
+            family.counter(&[("code", failure.code())], count)?;
+        }
+
+        let (mut gateway, mut upstream) = (Total::default(), Total::default());
+        for set in &self.workers {
+            set.gateway.add_to(&mut gateway);
+            set.upstream.add_to(&mut upstream);
+        }
+        page.histogram(
+            "mxgate_request_gateway_time",
+            "Time that the gateway itself took for a request",
+            &gateway,
+        )?;
+        page.histogram(
+            "mxgate_request_upstream_time",
+            "Time that a request waited for its upstream",
+            &upstream,
+        )?;
+
+        let help = "Body bytes received from callers";
+        page.bytes("mxgate_received", help, self.total(|set| &set.bytes_in))?;
+        let help = "Body bytes sent to callers";
+        page.bytes("mxgate_sent", help, self.total(|set| &set.bytes_out))?;
+        let help = "Secrets masked in answers";
+        page.counter("mxgate_secrets_masked", help, self.total(|set| &set.masked))
+    }
+
+    fn connections(&self, page: &mut Page<'_>) -> fmt::Result {
+        let opened = self.total(|set| &set.callers_opened);
+        let open = opened.saturating_sub(self.total(|set| &set.callers_closed));
+        page.gauge("mxgate_caller_connections_open", "Connections of callers that are open", open)?;
+        page.counter(
+            "mxgate_caller_connections_accepted",
+            "Connections of callers that were accepted",
+            opened,
+        )?;
+        let help = "Connections of callers that were closed at a cap";
+        page.counter("mxgate_caller_connections_refused", help, self.callers_turned_away.load(Relaxed))?;
+
+        let opened = self.total(|set| &set.upstreams_opened);
+        let open = opened.saturating_sub(self.total(|set| &set.upstreams_closed));
+        page.gauge("mxgate_upstream_connections_open", "Connections to upstreams that are open", open)?;
+        page.counter(
+            "mxgate_upstream_connections_opened",
+            "Connections to upstreams that were opened",
+            opened,
+        )?;
+        let help = "Requests that went out on a connection used before";
+        page.counter("mxgate_upstream_connections_reused", help, self.total(|set| &set.upstreams_reused))
+    }
+
+    fn event_loops(&self, page: &mut Page<'_>) -> fmt::Result {
+        let now = Instant::now().saturating_duration_since(self.start);
+        let per_worker = |page: &mut Page<'_>, name, help, value: &dyn Fn(&Set) -> f64| {
+            let mut family = page.family(name, help, Some(Unit::Seconds), MetricType::Gauge)?;
+            for (index, set) in self.workers.iter().enumerate() {
+                family.gauge_of(&[("worker", index.to_string().as_str())], value(set))?;
+            }
+            Ok::<(), fmt::Error>(())
+        };
+        let help = "Time since a worker's event loop last came round";
+        per_worker(page, "mxgate_worker_heartbeat_age", help, &|set| {
+            set.heartbeat.silence(now).as_secs_f64()
+        })?;
+        let help = "The longest that a worker's event loop was late since the start";
+        per_worker(page, "mxgate_worker_stall_max", help, &|set| {
+            histogram::seconds(set.heartbeat.late_max.load(Relaxed))
+        })?;
+
+        let help = "Time by which the workers' event loops were late";
+        let mut family =
+            page.family("mxgate_worker_stall", help, Some(Unit::Seconds), MetricType::Counter)?;
+        let late = self.sum(|set| set.heartbeat.late.get());
+        family.encoder.encode_counter::<NoLabelSet, _, f64>(&histogram::seconds(late), None)
+    }
+
+    fn records(&self, page: &mut Page<'_>) -> fmt::Result {
+        let records = &self.records;
+        let help = "Access records that were written";
+        page.counter("mxgate_records_written", help, records.written.load(Relaxed))?;
+        let help = "Access records that were lost because the writer could not keep up or write";
+        page.counter("mxgate_records_lost", help, records.lost.load(Relaxed))?;
+        let help = "Attempts to write or reopen the record file that failed";
+        page.counter("mxgate_record_errors", help, records.errors.load(Relaxed))
+    }
+
+    fn reloads(&self, page: &mut Page<'_>) -> fmt::Result {
+        let reloads = &self.reloads;
+        let help = "Loads of the configuration, by result; the first is the start";
+        let mut family = page.family("mxgate_config_reloads", help, None, MetricType::Counter)?;
+        family.counter(&[("result", "success")], reloads.succeeded.load(Relaxed))?;
+        family.counter(&[("result", "failure")], reloads.failed.load(Relaxed))?;
+        let help = "Whether the last load of the configuration succeeded";
+        page.gauge("mxgate_config_last_reload_successful", help, reloads.last_succeeded.load(Relaxed))?;
+        let help = "When a load of the configuration last succeeded, in Unix time";
+        let when = reloads.last_success.load(Relaxed) as f64 / 1e3;
+        page.seconds("mxgate_config_last_reload_success_timestamp", help, when)?;
+        let help = "Which configuration is in use, counted from the start";
+        page.gauge("mxgate_config_generation", help, reloads.generation.load(Relaxed))
+    }
+
+    fn process(&self, page: &mut Page<'_>) -> fmt::Result {
+        let mut family = page.family("mxgate_build_info", "Which mxgate this is", None, MetricType::Gauge)?;
+        family.gauge_of(&[("version", env!("CARGO_PKG_VERSION"))], 1.0)?;
+        let help = "When the process started, in Unix time";
+        let start = self.start_time.duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap_or_default();
+        page.seconds("process_start_time", help, start.as_secs_f64())?;
+        let help = "User and system CPU time";
+        let mut family = page.family("process_cpu", help, Some(Unit::Seconds), MetricType::Counter)?;
+        family.encoder.encode_counter::<NoLabelSet, _, f64>(&process::cpu_seconds(), None)?;
+        if let Some(bytes) = process::resident_bytes() {
+            let help = "Resident memory";
+            let mut family =
+                page.family("process_resident_memory", help, Some(Unit::Bytes), MetricType::Gauge)?;
+            family.encoder.encode_gauge(&bytes)?;
+        }
+        if let Some(count) = process::open_fds() {
+            page.gauge("process_open_fds", "Open file descriptors", count)?;
+        }
+        if let Some(count) = process::max_fds() {
+            page.gauge("process_max_fds", "The limit on file descriptors", count)?;
+        }
+        Ok(())
+    }
+
+    fn sum(&self, count: impl Fn(&Set) -> u64) -> u64 {
+        self.workers.iter().map(|set| count(set)).sum()
+    }
+}
+
+/// `prometheus-client`'s encoder in fewer words.
+struct Page<'a> {
+    encoder: DescriptorEncoder<'a>,
+}
+
+struct Family<'a> {
+    encoder: prometheus_client::encoding::MetricEncoder<'a>,
+}
+
+impl Page<'_> {
+    fn family<'s>(
+        &'s mut self,
+        name: &'s str,
+        help: &str,
+        unit: Option<Unit>,
+        kind: MetricType,
+    ) -> Result<Family<'s>, fmt::Error> {
+        // The encoder wants a unit that lives as long as it does.
+        let unit = match unit {
+            Some(Unit::Seconds) => Some(&Unit::Seconds),
+            Some(Unit::Bytes) => Some(&Unit::Bytes),
+            _ => None,
+        };
+        Ok(Family { encoder: self.encoder.encode_descriptor(name, help, unit, kind)? })
+    }
+
+    fn counter(&mut self, name: &str, help: &str, count: u64) -> fmt::Result {
+        let mut family = self.family(name, help, None, MetricType::Counter)?;
+        family.encoder.encode_counter::<NoLabelSet, _, f64>(&count, None)
+    }
+
+    fn bytes(&mut self, name: &str, help: &str, count: u64) -> fmt::Result {
+        let mut family = self.family(name, help, Some(Unit::Bytes), MetricType::Counter)?;
+        family.encoder.encode_counter::<NoLabelSet, _, f64>(&count, None)
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        self.family(name, help, None, MetricType::Gauge)?.encoder.encode_gauge(&value)
+    }
+
+    fn seconds(&mut self, name: &str, help: &str, value: f64) -> fmt::Result {
+        self.family(name, help, Some(Unit::Seconds), MetricType::Gauge)?.encoder.encode_gauge(&value)
+    }
+
+    fn histogram(&mut self, name: &str, help: &str, total: &Total) -> fmt::Result {
+        let mut family = self.family(name, help, Some(Unit::Seconds), MetricType::Histogram)?;
+        family.encoder.encode_histogram::<NoLabelSet>(total.sum(), total.count(), &total.buckets, None)
+    }
+}
+
+impl Family<'_> {
+    fn counter<const N: usize>(&mut self, labels: &[(&str, &str); N], count: u64) -> fmt::Result {
+        self.encoder.encode_family(labels)?.encode_counter::<NoLabelSet, _, f64>(&count, None)
+    }
+
+    fn gauge_of<const N: usize>(&mut self, labels: &[(&str, &str); N], value: f64) -> fmt::Result {
+        self.encoder.encode_family(labels)?.encode_gauge(&value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::metrics::{Metrics, Request, WorkerMetrics};
+
+    fn busy() -> (Metrics, Vec<WorkerMetrics>) {
+        let (metrics, workers) = Metrics::new(2, ["listUsers", "readUser"], Default::default());
+        for worker in &workers {
+            worker.request(&Request {
+                operation: Some(1),
+                status: Some(200),
+                gateway: Duration::from_micros(80),
+                upstream: Some(Duration::from_millis(70)),
+                bytes_in: 10,
+                bytes_out: 1000,
+                masked: 1,
+            });
+            worker.refused(Refusal::OperationDenied);
+            worker.failed(Failure::ConnectTimeout);
+            worker.upstream_opened();
+            worker.upstream_reused();
+        }
+        metrics.caller_turned_away();
+        metrics.reload_succeeded(1);
+        metrics.reload_succeeded(2);
+        metrics.reload_failed();
+        (metrics, workers)
+    }
+
+    #[test]
+    fn the_classic_page_adds_up_all_workers() {
+        let (metrics, _workers) = busy();
+        let page = metrics.render(Format::Classic);
+        for line in [
+            "# TYPE mxgate_requests_total counter",
+            r#"mxgate_requests_total{operation="readUser",status="2xx"} 2"#,
+            r#"mxgate_refusals_total{code="operation_denied"} 2"#,
+            r#"mxgate_refusals_total{code="suspended"} 0"#,
+            r#"mxgate_failures_total{code="connect_timeout"} 2"#,
+            r#"mxgate_request_gateway_time_seconds_bucket{le="0.00005"} 0"#,
+            r#"mxgate_request_gateway_time_seconds_bucket{le="0.0001"} 2"#,
+            r#"mxgate_request_gateway_time_seconds_bucket{le="+Inf"} 2"#,
+            "mxgate_request_gateway_time_seconds_count 2",
+            "mxgate_request_upstream_time_seconds_sum 0.14",
+            "mxgate_received_bytes_total 20",
+            "mxgate_sent_bytes_total 2000",
+            "mxgate_secrets_masked_total 2",
+            "mxgate_caller_connections_refused_total 1",
+            "mxgate_upstream_connections_open 2",
+            "mxgate_upstream_connections_reused_total 2",
+            r#"mxgate_config_reloads_total{result="success"} 2"#,
+            r#"mxgate_config_reloads_total{result="failure"} 1"#,
+            "mxgate_config_last_reload_successful 0",
+            "mxgate_config_generation 2",
+            "mxgate_records_lost_total 0",
+            "# TYPE process_cpu_seconds_total counter",
+        ] {
+            assert!(page.lines().any(|one| one == line), "{line} is not in\n{page}");
+        }
+        assert!(!page.contains("listUsers"), "an operation that never occurred has no series");
+        assert!(!page.contains("# UNIT") && !page.contains("# EOF"));
+    }
+
+    #[test]
+    fn the_open_metrics_page_has_units_and_an_end() {
+        let (metrics, _workers) = busy();
+        let page = metrics.render(Format::OpenMetrics);
+        assert!(page.contains("# TYPE mxgate_requests counter\n"));
+        assert!(page.contains("# UNIT mxgate_received_bytes bytes\n"));
+        assert!(page.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn every_family_is_in_the_documentation_and_the_reverse() {
+        let (metrics, _workers) = busy();
+        let page = metrics.render(Format::Classic);
+        let rendered: std::collections::BTreeSet<&str> = page
+            .lines()
+            .filter_map(|line| line.strip_prefix("# TYPE "))
+            .filter_map(|line| line.split(' ').next())
+            .collect();
+        let documented: std::collections::BTreeSet<&str> = include_str!("../../docs/metrics.md")
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `")?.split(['`', '{']).next())
+            .collect();
+        assert_eq!(rendered, documented);
+    }
+
+    #[test]
+    fn open_metrics_is_for_those_who_name_it() {
+        let prometheus =
+            "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1";
+        assert_eq!(Format::accepted(prometheus), Format::OpenMetrics);
+        for accept in ["", "*/*", "text/plain", "application/openmetrics-text;q=0", "text/html,*/*;q=0.8"] {
+            assert_eq!(Format::accepted(accept), Format::Classic, "{accept}");
+        }
+    }
+}
