@@ -1,1 +1,272 @@
-//! What is masked, and how: secrets are searched by value, in every encoding they could come back in.
+//! Masking by value: what a secret looks like is found and overwritten, byte for byte, with `*`.
+//!
+//! In go the secrets that could be in a text and the text: an upstream's answer ([`body`]) or whatever a log
+//! or an error is about to print ([`held`]). Out comes the same number of bytes, so a `Content-Length`
+//! stays true. What must never happen: part of a form of a secret is left beside a mask (but for the few
+//! bits that [`encodings`] names), or a text without secrets costs more than one vectorised pass.
+//!
+//! Two steps. The first six bytes of every form go to aho-corasick, which passes over clean text with
+//! Teddy; where one is found, whole forms are compared. So only beginnings are copied into an
+//! automaton, which cannot be wiped, and the rest is wiped on drop. All beginnings are of one length:
+//! every place where a form could start is visited, and forms that overlap are all found.
+
+use std::{fmt, ops::Range};
+
+use aho_corasick::{AhoCorasick, Input, MatchKind};
+use http::{HeaderMap, HeaderValue};
+
+use crate::vault::secret::Secret;
+use encodings::{FORM_BYTES_MIN, Form};
+
+pub mod body;
+mod encodings;
+mod held;
+
+pub use held::{Held, held};
+
+/// What each byte of a secret becomes.
+const MASK: u8 = b'*';
+
+/// Finds a set of secrets in all their forms. Immutable; made once for each snapshot's credential.
+pub struct Masker {
+    /// Finds the first bytes of forms; `None` without secrets.
+    finder: Option<AhoCorasick>,
+    /// For each pattern of `finder`: the forms that begin with it.
+    forms: Vec<Vec<Form>>,
+}
+
+/// What a text holds.
+#[derive(Debug, Default)]
+struct Scan {
+    /// Where forms are, in order; those that overlap are one.
+    hits: Vec<Range<usize>>,
+    /// From here to the end of the text could be the beginning of a form; at least six bytes.
+    open: Option<usize>,
+}
+
+impl Masker {
+    /// Finds each of `secrets`; without any it masks nothing.
+    #[must_use]
+    #[expect(clippy::expect_used, reason = "fails at 2^31 states, which is ten million secrets")]
+    pub fn new<'a>(secrets: impl IntoIterator<Item = &'a Secret>) -> Self {
+        let mut all: Vec<Form> = secrets.into_iter().flat_map(encodings::forms).collect();
+        all.sort_unstable_by(|a, b| a.as_slice().cmp(b));
+        all.dedup();
+        let mut forms: Vec<Vec<Form>> = Vec::new();
+        for form in all {
+            match forms.last_mut() {
+                Some(group) if beginning(group) == &form[..FORM_BYTES_MIN] => group.push(form),
+                _ => forms.push(vec![form]),
+            }
+        }
+        let finder = (!forms.is_empty()).then(|| {
+            // Teddy is only used with leftmost semantics.
+            let builder = AhoCorasick::builder().match_kind(MatchKind::LeftmostFirst).clone();
+            builder.build(forms.iter().map(|group| beginning(group))).expect("far fewer states than 2^31")
+        });
+        Self { finder, forms }
+    }
+
+    /// Masks nothing: for a test that shows that its search for a secret finds one where masking is left out.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn left_out_to_prove_that_a_test_finds_the_secret() -> Self {
+        Self::new([])
+    }
+
+    /// Overwrites every form of every secret and says how many places were hit; forms that overlap are one.
+    pub fn mask(&self, bytes: &mut [u8]) -> usize {
+        let hits = self.scan(bytes, 0).hits;
+        for hit in &hits {
+            bytes[hit.clone()].fill(MASK);
+        }
+        hits.len()
+    }
+
+    /// Whether a form of a secret is there.
+    #[must_use]
+    pub fn is_hit(&self, bytes: &[u8]) -> bool {
+        !self.scan(bytes, 0).hits.is_empty()
+    }
+
+    /// Visits every place where a form may begin. The first `masked` bytes count as a hit already.
+    /// It allocates only when something is found.
+    fn scan(&self, bytes: &[u8], masked: usize) -> Scan {
+        let mut scan = Scan::default();
+        if masked > 0 {
+            scan.hits.push(0..masked);
+        }
+        let Some(finder) = &self.finder else { return scan };
+        let mut from = 0;
+        while let Some(found) = finder.find(Input::new(bytes).range(from..)) {
+            let start = found.start();
+            let rest = &bytes[start..];
+            for form in &self.forms[found.pattern().as_usize()] {
+                if rest.starts_with(form) {
+                    scan.add(start..start + form.len());
+                } else if form.starts_with(rest) {
+                    scan.open.get_or_insert(start);
+                }
+            }
+            from = start + 1;
+        }
+        scan
+    }
+
+    /// Where the longest end of `bytes` begins that could be the beginning of a form, for ends too short for `scan`.
+    fn open_end(&self, bytes: &[u8]) -> Option<usize> {
+        let from = bytes.len().saturating_sub(FORM_BYTES_MIN - 1);
+        (from..bytes.len())
+            .find(|start| self.forms.iter().any(|group| beginning(group).starts_with(&bytes[*start..])))
+    }
+}
+
+/// The first bytes that all forms of a group have; a group is never empty.
+fn beginning(group: &[Form]) -> &[u8] {
+    &group[0][..FORM_BYTES_MIN]
+}
+
+impl Scan {
+    fn add(&mut self, hit: Range<usize>) {
+        match self.hits.last_mut() {
+            Some(last) if hit.start < last.end => last.end = last.end.max(hit.end),
+            _ => self.hits.push(hit),
+        }
+    }
+}
+
+impl fmt::Debug for Masker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Masker(hidden)")
+    }
+}
+
+/// Masks the values of `headers` and says how many places were hit. A name cannot hold a secret that its
+/// value or the body does not: names are ours or the upstream's own.
+pub fn mask_headers(masker: &Masker, headers: &mut HeaderMap) -> usize {
+    let mut hits = 0;
+    for value in headers.values_mut() {
+        if !masker.is_hit(value.as_bytes()) {
+            continue;
+        }
+        let mut bytes = value.as_bytes().to_vec();
+        hits += masker.mask(&mut bytes);
+        // A value stays one when bytes of it become `*`; were it not so, an empty one is the safe answer.
+        let mut masked =
+            HeaderValue::from_maybe_shared(bytes::Bytes::from(bytes)).unwrap_or(HeaderValue::from_static(""));
+        masked.set_sensitive(value.is_sensitive());
+        *value = masked;
+    }
+    hits
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CANARY: &str = "9f3Kq7Zt20xLmW8b";
+
+    fn secret(text: &str) -> Secret {
+        Secret::new(text.into()).unwrap()
+    }
+
+    fn masked(masker: &Masker, text: &str) -> (String, usize) {
+        let mut bytes = text.as_bytes().to_vec();
+        let hits = masker.mask(&mut bytes);
+        assert_eq!(bytes.len(), text.len());
+        assert_eq!(hits > 0, masker.is_hit(text.as_bytes()));
+        assert!(!masker.is_hit(&bytes), "{}", String::from_utf8_lossy(&bytes));
+        (String::from_utf8(bytes).unwrap(), hits)
+    }
+
+    #[test]
+    fn a_secret_becomes_as_many_asterisks_and_the_rest_stays() {
+        let masker = Masker::new([&secret(CANARY)]);
+        let (text, hits) = masked(&masker, &format!("{{\"key\":\"{CANARY}\",\"again\":\"{CANARY}\"}}"));
+        assert_eq!(text, "{\"key\":\"****************\",\"again\":\"****************\"}");
+        assert_eq!(hits, 2);
+    }
+
+    #[test]
+    fn near_misses_stay_as_they_are() {
+        let masker = Masker::new([&secret(CANARY)]);
+        for text in
+            ["", "9f3Kq7", "9f3Kq7Zt20xLmW8", "9F3KQ7ZT20XLMW8B", "f3Kq7Zt20xLmW8b", "9f3Kq7 Zt20xLmW8b"]
+        {
+            assert_eq!(masked(&masker, text), (text.to_owned(), 0));
+        }
+    }
+
+    #[test]
+    fn every_form_is_masked_by_its_own_masker_and_by_no_other() {
+        let odd = secret("a\"b\\c/d+e f&g<h'ü=~!");
+        let (masker, other) = (Masker::new([&odd]), Masker::new([&secret(CANARY)]));
+        for form in encodings::forms(&odd) {
+            let text = [b"<<", form.as_slice(), b">>"].concat();
+            let mut bytes = text.clone();
+            assert_eq!(other.mask(&mut bytes), 0);
+            assert_eq!(bytes, text);
+            assert!(masker.mask(&mut bytes) > 0);
+            assert_eq!(bytes, ["<<", &"*".repeat(form.len()), ">>"].concat().as_bytes());
+        }
+    }
+
+    #[test]
+    fn overlapping_secrets_leave_nothing_of_either() {
+        let masker = Masker::new([&secret("abcdefghij"), &secret("ghijklmnop"), &secret("cdefghijkl")]);
+        assert_eq!(masked(&masker, "-abcdefghijklmnop-"), ("-****************-".into(), 1));
+        assert_eq!(masked(&masker, "-abcdefghij-ghijklmnop-"), ("-**********-**********-".into(), 2));
+        assert_eq!(masked(&masker, "-ghijklmnopabcdefghij-"), ("-********************-".into(), 2));
+    }
+
+    #[test]
+    fn the_longer_of_two_secrets_is_masked_whole() {
+        let masker = Masker::new([&secret("abcdefgh"), &secret("abcdefghijkl")]);
+        assert_eq!(masked(&masker, "abcdefghijklm").0, "************m");
+        assert_eq!(masked(&masker, "abcdefghijk").0, "********ijk");
+    }
+
+    #[test]
+    fn a_secret_that_repeats_itself_is_masked_whole() {
+        let masker = Masker::new([&secret("aaaaaaaa")]);
+        assert_eq!(masked(&masker, "baaaaaaaaaaab").0, "b***********b");
+        assert_eq!(masked(&masker, "baaaaaaab").0, "baaaaaaab");
+    }
+
+    #[test]
+    fn many_secrets_are_all_found() {
+        let secrets: Vec<Secret> = (0..200).map(|n| secret(&format!("key-{n:03}-{:x}", n * 7919))).collect();
+        let masker = Masker::new(&secrets);
+        for n in 0..200 {
+            assert_eq!(masked(&masker, &format!("key-{n:03}-{:x}", n * 7919)).1, 1);
+        }
+        assert_eq!(masked(&masker, "key-200-x").1, 0);
+    }
+
+    #[test]
+    fn without_secrets_nothing_is_masked() {
+        let masker = Masker::left_out_to_prove_that_a_test_finds_the_secret();
+        assert_eq!(masked(&masker, CANARY), (CANARY.to_owned(), 0));
+    }
+
+    #[test]
+    fn header_values_are_masked_and_stay_sensitive() {
+        let masker = Masker::new([&secret(CANARY)]);
+        let mut headers = HeaderMap::new();
+        headers.append("x-echo", HeaderValue::from_static("plain"));
+        headers.append("x-echo", HeaderValue::from_str(&format!("API_KEY {CANARY}")).unwrap());
+        headers.insert("location", HeaderValue::from_str(&format!("/?api_key={CANARY}&a=b")).unwrap());
+        headers.get_mut("location").unwrap().set_sensitive(true);
+        assert_eq!(mask_headers(&masker, &mut headers), 2);
+        let values: Vec<_> = headers.get_all("x-echo").iter().collect();
+        assert_eq!(values, ["plain", "API_KEY ****************"]);
+        assert_eq!(headers["location"], "/?api_key=****************&a=b");
+        assert!(headers["location"].is_sensitive());
+        assert_eq!(mask_headers(&masker, &mut headers), 0);
+    }
+
+    #[test]
+    fn debug_shows_nothing() {
+        assert_eq!(format!("{:?}", Masker::new([&secret(CANARY)])), "Masker(hidden)");
+    }
+}
