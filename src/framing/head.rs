@@ -1,0 +1,181 @@
+//! The lines of a head, for requests and answers alike.
+//!
+//! Bytes are judged in their order, and a line's structure only when the line is complete. So a prefix
+//! that is refused is refused with every continuation, for the same reason: splits cannot matter.
+
+use memchr::{memchr, memchr_iter, memrchr};
+
+use super::{HeadLimits, Violation};
+
+/// hyper's bound on fields, with a fixed stack array.
+const FIELDS_MAX: usize = 100;
+/// `http::Uri`'s bound.
+const START_LINE_MAX: usize = 65_534;
+
+/// What is particular to requests or answers.
+pub(super) trait Reader<'a>: Default {
+    /// Whether a field value or reason phrase may hold bytes from 0x80 on (RFC 9110's obs-text).
+    const OBS_TEXT: bool;
+    /// The bytes of which field names are made.
+    const NAME: &'static Table;
+    /// What a start line over its bound is.
+    const START_LINE_TOO_LONG: Violation;
+
+    /// The complete start line, without CRLF.
+    fn start_line(&mut self, line: &'a [u8]) -> Result<(), Violation>;
+    /// A well-formed field; the value has no white space around it. What fields mean is judged when the
+    /// head is complete.
+    fn field(&mut self, name: &'a [u8], value: &'a [u8]);
+}
+
+/// Reads one head at the start of `bytes`: its length and what the reader gathered, or `None` while it
+/// is incomplete.
+pub(super) fn scan<'a, R: Reader<'a>>(
+    bytes: &'a [u8],
+    seen: usize,
+    limits: &HeadLimits,
+) -> Result<Option<(usize, R)>, Violation> {
+    // Complete lines before `seen` were judged in an earlier call; without this, a caller that drips
+    // bytes would make us read its head again for each.
+    let resumed = bytes.get(..seen).unwrap_or(bytes);
+    let from = memrchr(b'\n', resumed).map_or(0, |line_feed| line_feed + 1);
+    let mut reader = R::default();
+    let Some(mut len) = lines(bytes, from, limits, &mut reader)? else {
+        return Ok(None);
+    };
+    if from > 0 {
+        reader = R::default();
+        match lines(bytes, 0, limits, &mut reader)? {
+            Some(whole) => len = whole,
+            None => return Ok(None),
+        }
+    }
+    Ok(Some((len, reader)))
+}
+
+/// Walks the lines that start at `from`, up to the empty one.
+fn lines<'a, R: Reader<'a>>(
+    bytes: &'a [u8],
+    from: usize,
+    limits: &HeadLimits,
+    reader: &mut R,
+) -> Result<Option<usize>, Violation> {
+    let count_max = limits.header_count_max.min(FIELDS_MAX);
+    let window = &bytes[..bytes.len().min(limits.header_bytes_max)];
+    let mut at = from;
+    let mut count = match from {
+        0 => 0,
+        _ => memchr_iter(b'\n', &bytes[..from]).count() - 1,
+    };
+    loop {
+        let rest = window.get(at..).unwrap_or_default();
+        let end = memchr(b'\n', rest);
+        let received = &rest[..end.unwrap_or(rest.len())];
+        // The last byte of an unfinished line may be the CR of its CRLF.
+        let line = received.strip_suffix(b"\r").unwrap_or(received);
+        if at == 0 {
+            check_start_line::<R>(line, limits)?;
+        } else {
+            if count >= count_max && !line.is_empty() {
+                return Err(Violation::HeaderTooLarge);
+            }
+            check_bytes::<R>(line)?;
+        }
+        let Some(end) = end else {
+            let full = window.len() >= limits.header_bytes_max;
+            return if full { Err(Violation::HeaderTooLarge) } else { Ok(None) };
+        };
+        if line.len() == received.len() {
+            return Err(Violation::LineEnding);
+        }
+        if at == 0 {
+            reader.start_line(line)?;
+        } else if line.is_empty() {
+            return Ok(Some(at + end + 1));
+        } else {
+            let (name, value) = split_field(line, R::NAME)?;
+            reader.field(name, value);
+            count += 1;
+        }
+        at += end + 1;
+    }
+}
+
+fn check_start_line<'a, R: Reader<'a>>(line: &[u8], limits: &HeadLimits) -> Result<(), Violation> {
+    let max = limits.request_line_bytes_max.min(START_LINE_MAX);
+    let Some((within, _)) = line.split_at_checked(max) else {
+        return check_bytes::<R>(line);
+    };
+    check_bytes::<R>(within)?;
+    if line.len() > max { Err(R::START_LINE_TOO_LONG) } else { Ok(()) }
+}
+
+fn check_bytes<'a, R: Reader<'a>>(line: &[u8]) -> Result<(), Violation> {
+    // Without an early exit, the compiler makes this a loop over vectors.
+    let bad = |byte: u8| (byte < b' ' && byte != b'\t') | (byte == 0x7f) | (byte >= 0x80 && !R::OBS_TEXT);
+    if !line.iter().fold(false, |any, &byte| any | bad(byte)) {
+        return Ok(());
+    }
+    match line.iter().find(|&&byte| bad(byte)) {
+        Some(b'\r') => Err(Violation::LineEnding),
+        _ => Err(Violation::ForbiddenByte),
+    }
+}
+
+/// `name: value` without the white space around the value.
+pub(super) fn split_field<'a>(line: &'a [u8], table: &Table) -> Result<(&'a [u8], &'a [u8]), Violation> {
+    let colon = line.iter().position(|&byte| !table.has(byte)).unwrap_or(line.len());
+    match line.split_at(colon) {
+        ([], [b' ' | b'\t', ..]) => Err(Violation::LineFolding),
+        (name @ [_, ..], [b':', value @ ..]) => Ok((name, value.trim_ascii())),
+        _ => Err(Violation::FieldName),
+    }
+}
+
+/// A set of ASCII bytes.
+pub(super) struct Table([bool; 256]);
+
+impl Table {
+    /// Letters, digits and `others`.
+    pub(super) const fn alphanumeric_and(others: &[u8]) -> Self {
+        let mut table = [false; 256];
+        let mut byte = 0;
+        while byte < 128 {
+            table[byte] = (byte as u8).is_ascii_alphanumeric();
+            byte += 1;
+        }
+        let mut other = 0;
+        while other < others.len() {
+            table[others[other] as usize] = true;
+            other += 1;
+        }
+        Self(table)
+    }
+
+    pub(super) const fn has(&self, byte: u8) -> bool {
+        self.0[byte as usize]
+    }
+
+    pub(super) fn has_all(&self, bytes: &[u8]) -> bool {
+        bytes.iter().all(|&byte| self.has(byte))
+    }
+}
+
+/// RFC 9110's `token`.
+pub(super) static TOKEN: Table = Table::alphanumeric_and(b"!#$%&'*+-.^_`|~");
+
+/// `Content-Length` as both readers take it: 1 to 18 digits and no leading zero. 18 digits are an
+/// exabyte and fit any integer.
+pub(super) fn decimal(value: &[u8]) -> Option<u64> {
+    let plain = match value {
+        [b'0'] => true,
+        [b'1'..=b'9', rest @ ..] => rest.len() < 18 && rest.iter().all(u8::is_ascii_digit),
+        _ => false,
+    };
+    plain.then(|| value.iter().fold(0, |number, digit| number * 10 + u64::from(digit - b'0')))
+}
+
+/// Whether one of a list's members is `token`, in any case.
+pub(super) fn list_has(value: &[u8], token: &[u8]) -> bool {
+    value.split(|&byte| byte == b',').any(|member| member.trim_ascii().eq_ignore_ascii_case(token))
+}
