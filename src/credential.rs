@@ -7,7 +7,7 @@
 //! What must never happen: a credential is attached without a `Grant`, or sent to a host that its secret
 //! is not sealed for (checked when the snapshot is built, since an environment has one host).
 
-use std::sync::Arc;
+use std::{rc::Rc, sync::Arc};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
@@ -16,22 +16,27 @@ use zeroize::Zeroizing;
 
 use crate::{
     config,
+    record::UsedCredential,
     redaction::Masker,
-    vault::{
-        reference::Reference,
-        secret::{Fingerprint, Secret},
-    },
+    vault::{reference::Reference, secret::Secret},
 };
 
 /// A credential made ready: what is put on the wire, and how its secret is found in an answer.
 #[derive(Debug)]
+pub(crate) struct Prepared {
+    used: UsedCredential,
+    masker: Masker,
+    headers: Vec<(HeaderName, HeaderValue)>,
+    query: Option<Zeroizing<String>>,
+}
+
+/// One worker's own copy of a [`Prepared`] credential, so that no request counts references on a line
+/// that another core writes.
+#[derive(Debug)]
 pub(crate) struct Credential {
-    /// The reference, for records and logs.
-    pub(crate) name: Arc<str>,
-    /// Tells which version of the secret this is.
-    pub(crate) fingerprint: Fingerprint,
-    /// Finds the secret in an answer.
-    pub(crate) masker: Arc<Masker>,
+    /// The reference and the secret's fingerprint, for records.
+    pub(crate) used: Rc<UsedCredential>,
+    masker: Arc<Masker>,
     headers: Vec<(HeaderName, HeaderValue)>,
     query: Option<Zeroizing<String>>,
 }
@@ -43,7 +48,7 @@ pub(crate) enum Unusable {
     NotAHeaderValue,
 }
 
-impl Credential {
+impl Prepared {
     /// Puts the wire form together.
     pub(crate) fn prepare(kind: &config::Credential, secret: &Secret) -> Result<Self, Unusable> {
         let mut headers = Vec::with_capacity(2);
@@ -69,28 +74,41 @@ impl Credential {
             }
         }
         Ok(Self {
-            name: kind.reference().to_string().into(),
-            fingerprint: secret.fingerprint(),
-            masker: Arc::new(Masker::new([secret])),
+            used: UsedCredential::new(&kind.reference().to_string(), secret.fingerprint()),
+            masker: Masker::new([secret]),
             headers,
             query,
         })
     }
 
-    /// A deep copy for one worker, so that no request counts references on a line another core holds.
-    pub(crate) fn copy_for_worker(&self) -> Self {
-        let copy = |value: &HeaderValue| wiped_value(Zeroizing::new(value.as_bytes().to_vec()));
-        Self {
-            name: Arc::from(&*self.name),
-            fingerprint: self.fingerprint,
-            masker: Arc::new((*self.masker).clone()),
-            headers: self
-                .headers
-                .iter()
-                .filter_map(|(name, value)| Some((name.clone(), copy(value).ok()?)))
-                .collect(),
+    /// What tells this version of the secret from others.
+    pub(crate) fn used(&self) -> &UsedCredential {
+        &self.used
+    }
+
+    /// A deep copy for one worker.
+    ///
+    /// # Errors
+    /// None in practice: the same bytes were a header value before.
+    pub(crate) fn for_worker(&self) -> Result<Credential, Unusable> {
+        let copy = |(name, value): &(HeaderName, HeaderValue)| {
+            let bytes = Zeroizing::new(value.as_bytes().to_vec());
+            let value = if value.is_sensitive() { wiped_value(bytes)? } else { value.clone() };
+            Ok((name.clone(), value))
+        };
+        Ok(Credential {
+            used: Rc::new(self.used.clone()),
+            masker: Arc::new(self.masker.clone()),
+            headers: self.headers.iter().map(copy).collect::<Result<_, _>>()?,
             query: self.query.clone(),
-        }
+        })
+    }
+}
+
+impl Credential {
+    /// Finds the secret in an answer.
+    pub(crate) fn masker(&self) -> Arc<Masker> {
+        self.masker.clone()
     }
 
     /// Attaches the header form; whatever was there under these names is replaced.
@@ -181,15 +199,15 @@ fn query_pairs(id_name: &str, id: &str, key_name: &str, secret: &Secret) -> Zero
 mod tests {
     use super::*;
 
-    fn prepared(kind: &config::Credential) -> Credential {
-        Credential::prepare(kind, &Secret::new(b"k3y/with+odd=chars".to_vec()).unwrap()).unwrap()
+    fn prepared(kind: &config::Credential) -> Prepared {
+        Prepared::prepare(kind, &Secret::new(b"k3y/with+odd=chars".to_vec()).unwrap()).unwrap()
     }
 
     fn sent(kind: &config::Credential) -> HeaderMap {
         let mut headers = HeaderMap::new();
         headers.insert(AUTHORIZATION, HeaderValue::from_static("Bearer the-callers-own"));
         headers.remove(AUTHORIZATION);
-        prepared(kind).copy_for_worker().inject(&mut headers);
+        prepared(kind).for_worker().unwrap().inject(&mut headers);
         headers
     }
 
@@ -238,7 +256,7 @@ mod tests {
             client_id_name: "c".into(),
             api_key_name: "k".into(),
         });
-        assert_eq!(credential.query(), Some("k=k3y%2Fwith%2Bodd%3Dchars&c=a%20b"));
+        assert_eq!(credential.for_worker().unwrap().query(), Some("k=k3y%2Fwith%2Bodd%3Dchars&c=a%20b"));
         assert!(credential.headers.is_empty());
     }
 

@@ -1,3 +1,216 @@
-//! One request's walk.
+//! One request's walk, from a parsed head to the end of its answer.
+//!
+//! In: a request that the gate let through, on a connection whose peer is known. Out: an answer, always:
+//! the upstream's, masked, or one of ours from [`respond`]. The access record is opened first and closed
+//! once, when the answer is over or the caller has left.
 
+pub(crate) mod answer;
+pub(crate) mod entry;
 pub mod refusal;
+pub(crate) mod respond;
+
+use std::{
+    panic::AssertUnwindSafe,
+    pin::pin,
+    rc::Rc,
+};
+
+use http::{
+    HeaderMap, HeaderValue, Request, Response, Uri,
+    header::AUTHORIZATION,
+    uri::PathAndQuery,
+};
+use hyper::body::Incoming;
+
+use self::{
+    answer::{AnswerBody, Passage},
+    entry::Entry,
+    refusal::{Failure, Refusal},
+};
+use crate::{
+    browser,
+    credential::Credential,
+    listener::{connection::Connection, watch::Expiry},
+    policy::{self, Denial, Grant, target::Target},
+    snapshot::Bearer,
+    upstream::{self, headers, outgoing::Outgoing},
+    worker::{EnvironmentView, View},
+};
+
+/// Serves one request.
+pub(crate) async fn serve(at: Rc<Connection>, request: Request<Incoming>) -> Response<AnswerBody> {
+    let mut entry = Entry::open(&at, request.method());
+    let Some(view) = at.worker.view() else {
+        return respond::end(&at, End::Failed(Failure::NotReady), entry);
+    };
+    let walked = match caught(walk(&at, &view, request, &mut entry)).await {
+        Some(walked) => walked,
+        None => Err(End::Failed(Failure::Internal)),
+    };
+    match walked.and_then(|passage| answer::pass_on(&at, passage, &mut entry)) {
+        Ok((head, body)) => answer::response(&at, head, body, entry),
+        Err(end) => respond::end(&at, end, entry),
+    }
+}
+
+/// Who, what, with which secret, and forward.
+async fn walk(at: &Connection, view: &View, request: Request<Incoming>, entry: &mut Entry) -> Result<Passage, End> {
+    let (head, body) = request.into_parts();
+    let listener = view.listener(at.listener.index).ok_or(Failure::NotReady)?;
+    let environment = view.environment(listener.environment).ok_or(Failure::NotReady)?;
+    entry.environment(environment);
+
+    let caller = view.snapshot.admission.admit(&at.peer, &head.headers).map_err(|(refusal, origin)| {
+        entry.origin(origin);
+        at.worker.log_refused_address(refusal, origin);
+        refusal
+    })?;
+    entry.origin(caller.origin());
+    browser::check_head(&head, &listener.browser())?;
+    at.worker.check_suspended(&environment.settings.name, caller.origin())?;
+
+    let path_and_query = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
+    let target = Target::parse(path_and_query).map_err(|_| Refusal::MalformedTarget)?;
+    let grant = policy::decide(caller, &environment.settings, &head.method, &target)
+        .inspect_err(|denial| entry.denied(denial))?;
+    entry.granted(&grant);
+
+    let choice = choose(environment, &grant, &head.headers)?;
+    let mut fields = head.headers;
+    headers::outbound(&mut fields, &environment.settings, &grant);
+    choice.attach(&grant, &mut fields);
+    entry.credential(choice.credential());
+    let uri = outbound_uri(&target, &head.uri, environment, choice.credential())?;
+    let repeatable = grant.repeatable(&head.method);
+    let outgoing = Outgoing::new(head.method, uri, fields, body, repeatable);
+
+    let timeouts = &environment.settings.timeouts;
+    at.session.watch.total(timeouts.total);
+    entry.asked_upstream();
+    let forwarded = upstream::forward(&environment.pool, outgoing, timeouts, &at.session);
+    let answer = match at.session.watch.until_expired(forwarded).await {
+        Ok(Ok(answer)) => answer,
+        // The caller's own body was refused or broke off: that is why the upstream got no request.
+        Ok(Err(failure)) => return Err(at.session.body_refusal().map_or(failure.into(), End::from)),
+        Err(expiry) => return Err(expiry.into()),
+    };
+    entry.upstream_answered();
+    Ok(Passage { answer, environment: environment.clone(), masker: choice.credential().map(Credential::masker) })
+}
+
+/// Which credential a granted request gets.
+enum Choice<'v> {
+    Ours(&'v Credential),
+    /// The caller's own Bearer token, on an operation that takes one, where that is configured.
+    PassThrough(HeaderValue),
+}
+
+/// Never a broader credential than the operation takes: without the right one, the answer is no.
+fn choose<'v>(environment: &'v EnvironmentView, grant: &Grant, headers: &HeaderMap) -> Result<Choice<'v>, Refusal> {
+    if !grant.takes_bearer() {
+        return Ok(Choice::Ours(&environment.credential));
+    }
+    match (&environment.settings.bearer, &environment.bearer) {
+        (Bearer::Token(_), Some(token)) => Ok(Choice::Ours(token)),
+        (Bearer::Environment, _) => Ok(Choice::Ours(&environment.credential)),
+        (Bearer::PassThrough, _) => only_bearer(headers).map(Choice::PassThrough).ok_or(Refusal::NoCredential),
+        (Bearer::Refused | Bearer::Token(_), _) => Err(Refusal::NoCredential),
+    }
+}
+
+fn only_bearer(headers: &HeaderMap) -> Option<HeaderValue> {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let value = values.next().filter(|_| values.next().is_none())?;
+    let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
+    let mut own = (scheme.eq_ignore_ascii_case("bearer") && !token.trim().is_empty()).then(|| value.clone())?;
+    own.set_sensitive(true);
+    Some(own)
+}
+
+impl<'v> Choice<'v> {
+    /// A credential leaves only with the proof that policy allowed the request.
+    fn attach(&self, _grant: &Grant, headers: &mut HeaderMap) {
+        match self {
+            Self::Ours(credential) => credential.inject(headers),
+            Self::PassThrough(value) => {
+                headers.insert(AUTHORIZATION, value.clone());
+            }
+        }
+    }
+
+    fn credential(&self) -> Option<&'v Credential> {
+        match self {
+            Self::Ours(credential) => Some(credential),
+            Self::PassThrough(_) => None,
+        }
+    }
+}
+
+/// The target as received, less the caller's credentials in the query, plus ours where the kind is `query`.
+fn outbound_uri(
+    target: &Target<'_>,
+    received: &Uri,
+    environment: &EnvironmentView,
+    credential: Option<&Credential>,
+) -> Result<Uri, Failure> {
+    let kept = target.query_without(&environment.settings.query_names);
+    let added = credential.and_then(Credential::query);
+    if added.is_none() && kept.as_deref() == target.query() {
+        return Ok(received.path_and_query().cloned().map_or_else(Uri::default, Uri::from));
+    }
+    let query = match (kept.as_deref().filter(|kept| !kept.is_empty()), added) {
+        (None, None) => String::new(),
+        (Some(query), None) | (None, Some(query)) => format!("?{query}"),
+        (Some(kept), Some(added)) => format!("?{kept}&{added}"),
+    };
+    PathAndQuery::try_from(format!("{}{query}", target.path())).map(Uri::from).map_err(|_| Failure::Internal)
+}
+
+/// Why a walk ended before there was an answer to pass on.
+pub(crate) enum End {
+    Refused(Denial),
+    Failed(Failure),
+}
+
+impl From<Refusal> for End {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal.into())
+    }
+}
+
+impl From<Denial> for End {
+    fn from(denial: Denial) -> Self {
+        Self::Refused(denial)
+    }
+}
+
+impl From<Failure> for End {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+impl From<Expiry> for End {
+    fn from(expiry: Expiry) -> Self {
+        match expiry {
+            Expiry::Head => Refusal::HeadTimeout.into(),
+            Expiry::Upload => Refusal::BodyTimeout.into(),
+            Expiry::FirstByte => Failure::FirstByteTimeout.into(),
+            Expiry::AnswerIdle => Failure::UpstreamIdleTimeout.into(),
+            Expiry::Total => Failure::TotalTimeout.into(),
+        }
+    }
+}
+
+/// `None` when `walk` panicked: the request gets an answer and the connection goes on. The panic hook has
+/// logged it, masked.
+async fn caught<F: Future>(walk: F) -> Option<F::Output> {
+    let mut walk = pin!(walk);
+    std::future::poll_fn(|cx| {
+        match std::panic::catch_unwind(AssertUnwindSafe(|| walk.as_mut().poll(cx))) {
+            Ok(poll) => poll.map(Some),
+            Err(_) => std::task::Poll::Ready(None),
+        }
+    })
+    .await
+}

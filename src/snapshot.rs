@@ -9,10 +9,12 @@ use std::{collections::HashMap, sync::Arc};
 
 use crate::{
     admission::{Admission, Networks},
+    browser,
     config::{self, BearerOperations, Config, Limits},
-    credential::{Credential, Unusable},
+    credential::{Prepared, Unusable},
     listener::tls::{self, ServerTls},
     policy::{Api, Patterns},
+    redaction,
     upstream::dial::{DialTarget, TlsFault},
     vault::{self, Vault, reference::Reference},
 };
@@ -34,7 +36,9 @@ pub(crate) struct Snapshot {
 pub(crate) struct ListenerSettings {
     /// Index into [`Snapshot::environments`].
     pub(crate) environment: usize,
-    pub(crate) browser: crate::browser::Rules,
+    pub(crate) loopback: bool,
+    pub(crate) hosts: Vec<String>,
+    pub(crate) origins: Vec<String>,
     pub(crate) tls: Option<ServerTls>,
 }
 
@@ -44,10 +48,12 @@ pub(crate) struct Environment {
     pub(crate) name: Arc<str>,
     pub(crate) api: Api,
     pub(crate) accept_version: http::HeaderValue,
-    pub(crate) credential: Credential,
+    pub(crate) credential: Prepared,
     pub(crate) bearer: Bearer,
     pub(crate) dial: Arc<DialTarget>,
     pub(crate) timeouts: config::Timeouts,
+    /// Decoded names of query parameters that are credentials, here or elsewhere at MX.
+    pub(crate) query_names: Vec<String>,
 }
 
 /// What is attached on operations that take a Bearer token.
@@ -57,8 +63,17 @@ pub(crate) enum Bearer {
     Refused,
     /// The environment's own credential, which is a Bearer token.
     Environment,
-    Token(Credential),
+    Token(Prepared),
     PassThrough,
+}
+
+impl Bearer {
+    pub(crate) fn token(&self) -> Option<&Prepared> {
+        match self {
+            Self::Token(token) => Some(token),
+            _ => None,
+        }
+    }
 }
 
 /// Why no snapshot could be built. Messages name references and files, never values.
@@ -173,9 +188,31 @@ fn listener(settings: &config::Listener, index: &HashMap<&str, usize>) -> Result
     Ok(ListenerSettings {
         // `Config` has checked that the name exists.
         environment: index.get(settings.environment.as_str()).copied().unwrap_or_default(),
-        browser: crate::browser::Rules::for_listener(settings),
+        loopback: settings.address.is_loopback(),
+        hosts: settings.hosts.clone(),
+        origins: settings.origins.clone(),
         tls,
     })
+}
+
+impl ListenerSettings {
+    /// What keeps browsers out.
+    pub(crate) fn browser(&self) -> browser::Rules<'_> {
+        browser::Rules { loopback: self.loopback, hosts: &self.hosts, origins: &self.origins }
+    }
+}
+
+/// Names under which credentials travel in a query: the usual ones, and this environment's own.
+fn query_names(credential: &config::Credential) -> Vec<String> {
+    const USUAL: [&str; 8] = [
+        "api_key", "apikey", "client_id", "client_secret", "access_token", "authorization", "mx_api_key",
+        "mx_client_id",
+    ];
+    let mut names: Vec<String> = USUAL.map(str::to_owned).into();
+    if let config::Credential::Query { client_id_name, api_key_name, .. } = credential {
+        names.extend([client_id_name.clone(), api_key_name.clone()]);
+    }
+    names
 }
 
 fn environment(
@@ -216,6 +253,7 @@ fn environment(
         bearer,
         dial,
         timeouts: settings.timeouts.clone(),
+        query_names: query_names(&settings.credential),
     })
 }
 
@@ -223,7 +261,7 @@ fn credential(
     settings: &config::Environment,
     kind: &config::Credential,
     vault: &Vault,
-) -> Result<Credential, Error> {
+) -> Result<Prepared, Error> {
     let environment = || settings.name.clone();
     let reference = kind.reference();
     let resolved =
@@ -236,8 +274,8 @@ fn credential(
             hosts: resolved.hosts.unwrap_or_default().join(", "),
         });
     }
-    crate::redaction::remember(&resolved.secret);
-    Credential::prepare(kind, &resolved.secret).map_err(|source| Error::Unusable {
+    redaction::held().remember([&resolved.secret]);
+    Prepared::prepare(kind, &resolved.secret).map_err(|source| Error::Unusable {
         environment: environment(),
         reference: reference.clone(),
         source: source.into(),

@@ -31,8 +31,12 @@ use crate::{
 pub(crate) struct Session {
     pub(crate) watch: Watch,
     pub(crate) limits: Limits,
-    /// Why nothing more is read from this caller.
-    refusal: Cell<Option<Refusal>>,
+    /// Why a head was refused: hyper has not seen it, and the connection's task answers.
+    head_refusal: Cell<Option<Refusal>>,
+    /// Why a body was refused: hyper has its head, and the request's walk answers.
+    body_refusal: Cell<Option<Refusal>>,
+    /// Places masked in the current answer.
+    masked: Cell<u32>,
     /// The answer's body is gone: what is left of it is in hyper's buffer.
     answer_ended: Cell<bool>,
     phase: Cell<Phase>,
@@ -50,7 +54,9 @@ impl Session {
         Rc::new(Self {
             watch: Watch::default(),
             limits,
-            refusal: Cell::new(None),
+            head_refusal: Cell::new(None),
+            body_refusal: Cell::new(None),
+            masked: Cell::new(0),
             answer_ended: Cell::new(false),
             phase: Cell::new(Phase::Idle),
             probe: Cell::new(false),
@@ -60,9 +66,23 @@ impl Session {
         })
     }
 
-    /// Why this caller's bytes were refused, if they were.
-    pub(crate) fn refusal(&self) -> Option<Refusal> {
-        self.refusal.get()
+    /// Why a head was refused, if one was.
+    pub(crate) fn head_refusal(&self) -> Option<Refusal> {
+        self.head_refusal.get()
+    }
+
+    /// Why the current request's body was refused, if it was.
+    pub(crate) fn body_refusal(&self) -> Option<Refusal> {
+        self.body_refusal.get()
+    }
+
+    /// How many places were masked in the current answer.
+    pub(crate) fn masked(&self) -> u32 {
+        self.masked.get()
+    }
+
+    pub(crate) fn add_masked(&self, hits: usize) {
+        self.masked.set(self.masked.get().saturating_add(u32::try_from(hits).unwrap_or(u32::MAX)));
     }
 
     /// Whether not even a part of a request has come since the last answer.
@@ -95,6 +115,7 @@ impl Session {
         self.phase.set(Phase::InFlight);
         self.answer_ended.set(false);
         self.body_bytes.set(0);
+        self.masked.set(0);
     }
 
     fn end(&self) {
@@ -143,7 +164,11 @@ impl Inbound {
     }
 
     fn refuse(&mut self, refusal: Refusal) -> Verdict {
-        self.session.refusal.set(Some(refusal));
+        let place = match self.state {
+            State::Head(_) => &self.session.head_refusal,
+            _ => &self.session.body_refusal,
+        };
+        place.set(Some(refusal));
         self.session.watch.inbound_done();
         self.state = State::Refused;
         Verdict::Refuse

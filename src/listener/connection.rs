@@ -73,13 +73,10 @@ pub(crate) async fn serve(connection: Rc<Connection>, mut stream: Stream) {
             .serve_connection(gate, service);
         let end = drive(&connection, &mut http).await;
         stream = http.into_parts().io.into_parts().0;
-        match (end, connection.session.refusal()) {
+        match (end, connection.session.head_refusal()) {
             (End::Idle, None) => {}
-            (_, Some(refusal)) => return refuse(&connection, stream, refusal).await,
-            (End::Over, None) => {
-                let _ = stream.shutdown().await;
-                return;
-            }
+            (_, Some(refusal)) => return close(stream, &respond::raw(&connection, refusal)).await,
+            (End::Over, None) => return close(stream, &[]).await,
         }
     }
 }
@@ -152,11 +149,10 @@ fn look(connection: &Connection) -> Look {
     Look::Stay
 }
 
-/// Writes a refusal that concerns bytes hyper never saw, and closes.
-async fn refuse(connection: &Rc<Connection>, mut stream: Stream, refusal: Refusal) {
-    let answer = respond::raw(connection, refusal);
+/// Writes `last` and closes, reading on for a while so that what was written is not lost to a reset.
+async fn close(mut stream: Stream, last: &[u8]) {
     let write = async {
-        stream.write_all(&answer).await?;
+        stream.write_all(last).await?;
         stream.shutdown().await?;
         let mut rest = [0; 4096];
         let mut left = LINGER_BYTES_MAX;

@@ -60,6 +60,11 @@ impl Watch {
         self.upstream.set(Some((Instant::now() + wait, expiry)));
     }
 
+    /// Nothing is waited for upstream, for now.
+    pub(crate) fn upstream_done(&self) {
+        self.upstream.set(None);
+    }
+
     /// Starts the bound on the whole exchange.
     pub(crate) fn total(&self, wait: Duration) {
         self.total.set(Some(Instant::now() + wait));

@@ -1,0 +1,227 @@
+//! The upstream's answer on its way to the caller: head cleaned, body masked while it streams.
+
+use std::{
+    error::Error,
+    fmt,
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
+    header::{CONNECTION, CONTENT_ENCODING},
+    response,
+};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::{End, entry::Entry, refusal::Failure};
+use crate::{
+    gate::inbound::Session,
+    listener::{connection::Connection, watch::Expiry},
+    redaction::{
+        self, Masker,
+        body::{MaskedBody, OnHits},
+    },
+    upstream::{self, Answer, headers, pool::Lease},
+    worker::EnvironmentView,
+};
+
+/// On every answer, ours and the upstream's.
+pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-mxgate-request-id");
+
+/// An answer, and what is needed to pass it on.
+pub(crate) struct Passage {
+    pub(crate) answer: Answer,
+    pub(crate) environment: Rc<EnvironmentView>,
+    /// Finds the secret that was injected; `None` when none of ours was.
+    pub(crate) masker: Option<Arc<Masker>>,
+}
+
+/// Makes the answer fit for the caller.
+pub(crate) fn pass_on(at: &Rc<Connection>, passage: Passage, entry: &mut Entry) -> Result<(response::Parts, Upstream), End> {
+    let Passage { answer: Answer { response, lease }, environment, masker } = passage;
+    let (mut head, body) = response.into_parts();
+    // A reason phrase of the upstream's own travels as an extension, and could hold anything.
+    head.extensions.clear();
+    let bodyless = Body::is_end_stream(&body);
+    if !bodyless && is_encoded(&head.headers) {
+        return Err(Failure::UpstreamEncoding.into());
+    }
+    headers::inbound(&mut head.headers, &environment.settings);
+    let masker = masker.unwrap_or_else(|| at.worker.nothing_to_mask());
+    at.session.add_masked(redaction::mask_headers(&masker, &mut head.headers));
+    let mut upstream = Upstream {
+        body: MaskedBody::new(body, masker, CountMasked(at.session.clone())),
+        lease: Some(lease),
+        idle: environment.settings.timeouts.idle,
+        waiting: false,
+    };
+    entry.allowed(head.status);
+    if bodyless {
+        upstream.finish(entry);
+    }
+    Ok((head, upstream))
+}
+
+/// Puts head and body together.
+pub(crate) fn response(
+    at: &Rc<Connection>,
+    mut head: response::Parts,
+    body: Upstream,
+    entry: Box<Entry>,
+) -> Response<AnswerBody> {
+    head.headers.insert(REQUEST_ID, entry.request_id().header());
+    if at.worker.draining() {
+        head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    head.version = http::Version::HTTP_11;
+    Response::from_parts(head, AnswerBody { content: Content::Upstream(body), entry, session: at.session.clone() })
+}
+
+/// Whether the body is in a form in which the secret would not be found.
+fn is_encoded(headers: &HeaderMap) -> bool {
+    headers.get_all(CONTENT_ENCODING).iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity"))
+}
+
+/// Adds what was masked to the record.
+struct CountMasked(Rc<Session>);
+
+impl OnHits for CountMasked {
+    fn on_hits(&mut self, hits: usize) {
+        self.0.add_masked(hits);
+    }
+}
+
+/// The body of any answer. When it is dropped the exchange is over and the record is closed.
+pub(crate) struct AnswerBody {
+    content: Content,
+    entry: Box<Entry>,
+    session: Rc<Session>,
+}
+
+enum Content {
+    Own(Option<Bytes>),
+    Upstream(Upstream),
+}
+
+/// An upstream's body.
+pub(crate) struct Upstream {
+    body: MaskedBody<Incoming, CountMasked>,
+    lease: Option<Lease>,
+    idle: Duration,
+    /// Whether the wait for the next piece has begun.
+    waiting: bool,
+}
+
+impl AnswerBody {
+    /// One of our own answers.
+    pub(crate) fn own(at: &Connection, text: Bytes, mut entry: Box<Entry>) -> Self {
+        entry.sent(text.len());
+        let content = Content::Own(Some(text).filter(|text| !text.is_empty()));
+        Self { content, entry, session: at.session.clone() }
+    }
+}
+
+impl Upstream {
+    fn finish(&mut self, entry: &mut Entry) {
+        entry.complete();
+        if let Some(lease) = self.lease.take() {
+            lease.finish();
+        }
+    }
+
+    fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+        session: &Session,
+        entry: &mut Entry,
+    ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        if let Some(expiry) = session.watch.expired() {
+            return Poll::Ready(Some(Err(cut_off(expiry, entry))));
+        }
+        match Pin::new(&mut self.body).poll_frame(cx) {
+            Poll::Pending => {
+                // Only time in which the upstream could have sent something counts, not a caller that
+                // reads slowly.
+                if !self.waiting {
+                    self.waiting = true;
+                    session.watch.upstream(self.idle, Expiry::AnswerIdle);
+                }
+                Poll::Pending
+            }
+            Poll::Ready(frame) => {
+                self.waiting = false;
+                session.watch.upstream_done();
+                match &frame {
+                    Some(Ok(frame)) => {
+                        entry.sent(frame.data_ref().map_or(0, Bytes::len));
+                        if self.body.is_end_stream() {
+                            self.finish(entry);
+                        }
+                    }
+                    Some(Err(error)) => entry.failed(upstream::failure(error)),
+                    None => self.finish(entry),
+                }
+                Poll::Ready(frame.map(|frame| frame.map_err(|_| Cut)))
+            }
+        }
+    }
+}
+
+fn cut_off(expiry: Expiry, entry: &mut Entry) -> Cut {
+    match End::from(expiry) {
+        End::Failed(failure) => entry.failed(failure),
+        End::Refused(_) => {}
+    }
+    Cut
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = Cut;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        let this = &mut *self;
+        match &mut this.content {
+            Content::Own(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
+            Content::Upstream(upstream) => upstream.poll_frame(cx, &this.session, &mut this.entry),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.content {
+            Content::Own(text) => text.is_none(),
+            Content::Upstream(upstream) => upstream.body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.content {
+            Content::Own(text) => SizeHint::with_exact(text.as_ref().map_or(0, Bytes::len) as u64),
+            Content::Upstream(upstream) => upstream.body.size_hint(),
+        }
+    }
+}
+
+impl Drop for AnswerBody {
+    fn drop(&mut self) {
+        self.session.end_answer();
+    }
+}
+
+/// The transfer ends here, before its end; hyper closes the connection so that the caller can see it.
+#[derive(Debug)]
+pub(crate) struct Cut;
+
+impl fmt::Display for Cut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the answer was cut off")
+    }
+}
+
+impl Error for Cut {}

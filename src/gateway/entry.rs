@@ -1,0 +1,264 @@
+//! The access record of one request, from its opening to its one closing.
+
+use std::{
+    net::IpAddr,
+    rc::Rc,
+    time::{Duration, SystemTime},
+};
+
+use http::{HeaderValue, Method, StatusCode};
+use tokio::time::Instant;
+
+use super::{End, refusal::{Failure, Refusal}};
+use crate::{
+    admission::Origin,
+    credential::Credential,
+    listener::{connection::Connection, peer::Peer},
+    metrics,
+    policy::{Call, Denial, Grant},
+    record::{Decision, Record, UsedCredential},
+    worker::EnvironmentView,
+};
+
+/// What is known so far about one request. Dropping it closes the record: once, however the request ended.
+pub(crate) struct Entry {
+    at: Rc<Connection>,
+    start: SystemTime,
+    began: Instant,
+    request_id: RequestId,
+    method: &'static str,
+    environment: Option<Rc<EnvironmentView>>,
+    origin: Option<Origin>,
+    call: Option<Call>,
+    credential: Option<Rc<UsedCredential>>,
+    decision: Decision,
+    code: Option<&'static str>,
+    status: Option<StatusCode>,
+    bytes_out: u64,
+    upstream_began: Option<Instant>,
+    upstream: Option<Duration>,
+    complete: bool,
+}
+
+impl Entry {
+    pub(crate) fn open(at: &Rc<Connection>, method: &Method) -> Box<Self> {
+        Box::new(Self {
+            at: at.clone(),
+            start: SystemTime::now(),
+            began: Instant::now(),
+            request_id: at.worker.next_request_id(),
+            method: name_of(method),
+            environment: None,
+            origin: None,
+            call: None,
+            credential: None,
+            decision: Decision::Aborted,
+            code: None,
+            status: None,
+            bytes_out: 0,
+            upstream_began: None,
+            upstream: None,
+            complete: false,
+        })
+    }
+
+    pub(crate) fn request_id(&self) -> &RequestId {
+        &self.request_id
+    }
+
+    pub(crate) fn environment(&mut self, environment: &Rc<EnvironmentView>) {
+        self.environment = Some(environment.clone());
+    }
+
+    pub(crate) fn origin(&mut self, origin: Origin) {
+        self.origin = Some(origin);
+    }
+
+    pub(crate) fn granted(&mut self, grant: &Grant) {
+        self.call = Some(grant.call().clone());
+    }
+
+    pub(crate) fn denied(&mut self, denial: &Denial) {
+        self.call = denial.operation.map(Call::Operation);
+    }
+
+    pub(crate) fn credential(&mut self, credential: Option<&Credential>) {
+        self.credential = credential.map(|credential| credential.used.clone());
+    }
+
+    pub(crate) fn asked_upstream(&mut self) {
+        self.upstream_began = Some(Instant::now());
+    }
+
+    pub(crate) fn upstream_answered(&mut self) {
+        self.upstream = self.upstream_began.map(|began| began.elapsed());
+    }
+
+    /// The answer's head goes out.
+    pub(crate) fn allowed(&mut self, status: StatusCode) {
+        self.decision = Decision::Allowed;
+        self.status = Some(status);
+    }
+
+    /// One of our own answers goes out.
+    pub(crate) fn ended(&mut self, end: &End, status: StatusCode) {
+        self.status = Some(status);
+        self.complete = true;
+        match end {
+            End::Refused(denial) => self.refused(denial.refusal),
+            End::Failed(failure) => self.failed(*failure),
+        }
+        self.upstream_answered();
+    }
+
+    fn refused(&mut self, refusal: Refusal) {
+        self.decision = Decision::Refused;
+        self.code = Some(refusal.code());
+        self.at.worker.metrics.refused(refusal);
+    }
+
+    /// The upstream, or we, failed while the answer was passed on.
+    pub(crate) fn failed(&mut self, failure: Failure) {
+        self.decision = Decision::Failed;
+        self.code = Some(failure.code());
+        self.at.worker.metrics.failed(failure);
+    }
+
+    pub(crate) fn sent(&mut self, bytes: usize) {
+        self.bytes_out += bytes as u64;
+    }
+
+    /// Every byte of the answer was handed on.
+    pub(crate) fn complete(&mut self) {
+        self.complete = true;
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        let duration = self.began.elapsed();
+        let decision = match self.decision {
+            Decision::Allowed if !self.complete => Decision::Aborted,
+            decision => decision,
+        };
+        let operation = match &self.call {
+            Some(Call::Operation(operation)) => Some(*operation),
+            _ => None,
+        };
+        let template = match &self.call {
+            Some(Call::Operation(operation)) => Some(operation.template),
+            Some(Call::Pattern(template)) => Some(&**template),
+            None => None,
+        };
+        let (caller_address, peer_address) = addresses(self.origin, self.at.peer);
+        let session = &self.at.session;
+        let masked = session.masked();
+        self.at.worker.metrics.request(&metrics::Request {
+            operation: operation.map(|operation| operation.index.get()),
+            status: self.status.map(|status| status.as_u16()),
+            gateway: duration.saturating_sub(self.upstream.unwrap_or_default()),
+            upstream: self.upstream,
+            bytes_in: session.body_bytes(),
+            bytes_out: self.bytes_out,
+            masked,
+        });
+        self.at.worker.record(&Record {
+            start: self.start,
+            request_id: self.request_id.as_str(),
+            caller_address,
+            peer_address,
+            listener: &self.at.listener.name,
+            environment: self.environment.as_ref().map_or("", |environment| &environment.settings.name),
+            operation: operation.map(|operation| operation.id),
+            template,
+            method: self.method,
+            decision,
+            code: self.code,
+            credential: self.credential.as_deref(),
+            status: self.status.map(|status| status.as_u16()),
+            bytes_in: session.body_bytes(),
+            bytes_out: self.bytes_out,
+            duration_us: micros(duration),
+            upstream_us: self.upstream.map(micros),
+            masked,
+        });
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// The address that counted, and the socket's own when a proxy named another.
+fn addresses(origin: Option<Origin>, peer: Peer) -> (Option<IpAddr>, Option<IpAddr>) {
+    let socket = match peer {
+        Peer::Tcp(address) => Some(address.ip()),
+        Peer::Unix { .. } => None,
+    };
+    let counted = match origin {
+        Some(Origin::Address(address)) => Some(address),
+        Some(Origin::Unix { .. }) => None,
+        None => socket,
+    };
+    (counted, socket.filter(|socket| counted != Some(*socket)))
+}
+
+/// Only the methods that the gate lets through.
+fn name_of(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        _ => "OTHER",
+    }
+}
+
+/// 32 hex digits: 16 of the process's own, chosen at random, and 16 that count.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RequestId([u8; 32]);
+
+impl RequestId {
+    pub(crate) fn new(process: u64, count: u64) -> Self {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut text = [0; 32];
+        let both = (u128::from(process) << 64) | u128::from(count);
+        for (at, digit) in text.iter_mut().enumerate() {
+            *digit = DIGITS[(both >> (124 - 4 * at)) as usize & 0xf];
+        }
+        Self(text)
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        // Hex digits are ASCII.
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+
+    pub(crate) fn header(&self) -> HeaderValue {
+        HeaderValue::from_bytes(&self.0).unwrap_or_else(|_| HeaderValue::from_static(""))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn request_ids_are_32_hex_digits_that_count() {
+        assert_eq!(RequestId::new(0xabc, 1).as_str(), "0000000000000abc0000000000000001");
+        assert_eq!(RequestId::new(u64::MAX, u64::MAX).as_str(), "f".repeat(32));
+    }
+
+    #[test]
+    fn a_proxys_own_address_is_named_beside_the_callers() {
+        let peer = Peer::Tcp("192.0.2.1:5".parse().unwrap());
+        let caller = "10.0.0.1".parse().unwrap();
+        let proxy: IpAddr = "192.0.2.1".parse().unwrap();
+        assert_eq!(addresses(Some(Origin::Address(caller)), peer), (Some(caller), Some(proxy)));
+        assert_eq!(addresses(Some(Origin::Address(proxy)), peer), (Some(proxy), None));
+        assert_eq!(addresses(Some(Origin::Unix { uid: 1 }), Peer::Unix { uid: 1 }), (None, None));
+    }
+}

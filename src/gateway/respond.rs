@@ -1,0 +1,125 @@
+//! The one place where an early end becomes an answer: status, a stable code, the request id, and a text
+//! for the caller's developer that helps no attacker. The details are in the log and the record.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use http::{
+    HeaderValue, Response, StatusCode,
+    header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER},
+};
+
+use super::{
+    End,
+    answer::{AnswerBody, REQUEST_ID},
+    entry::{Entry, RequestId},
+    refusal::{Failure, Refusal},
+};
+use crate::listener::connection::Connection;
+
+/// Answers a request that ended early.
+pub(crate) fn end(at: &Rc<Connection>, end: End, mut entry: Box<Entry>) -> Response<AnswerBody> {
+    let (status, code, detail) = parts(&end);
+    entry.ended(&end, status);
+    let text = problem(status, code, detail, entry.request_id());
+    let id = entry.request_id().header();
+    let mut response = Response::new(AnswerBody::own(at, text, entry));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(REQUEST_ID, id);
+    if let End::Refused(denial) = end {
+        if let Some(methods) = denial.allowed_methods {
+            headers.insert(ALLOW, methods);
+        }
+    }
+    if status == StatusCode::SERVICE_UNAVAILABLE || status == StatusCode::TOO_MANY_REQUESTS {
+        headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    if at.worker.draining() || at.session.body_refusal().is_some() {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+/// The bytes of an answer to something that never became a request; the connection closes after it.
+pub(crate) fn raw(at: &Rc<Connection>, refusal: Refusal) -> Vec<u8> {
+    let mut entry = Entry::open(at, &http::Method::CONNECT);
+    let end = End::from(refusal);
+    let (status, code, detail) = parts(&end);
+    entry.ended(&end, status);
+    let text = problem(status, code, detail, entry.request_id());
+    entry.sent(text.len());
+    let mut bytes = format!(
+        "HTTP/1.1 {status}\r\n{CONTENT_TYPE}: application/problem+json\r\n{CONTENT_LENGTH}: {}\r\n\
+         {CACHE_CONTROL}: no-store\r\n{REQUEST_ID}: {}\r\n{CONNECTION}: close\r\n\r\n",
+        text.len(),
+        entry.request_id().as_str(),
+    )
+    .into_bytes();
+    bytes.extend_from_slice(&text);
+    bytes
+}
+
+fn parts(end: &End) -> (StatusCode, &'static str, &'static str) {
+    match end {
+        End::Refused(denial) => {
+            (denial.refusal.status(), denial.refusal.code(), explain_refusal(denial.refusal))
+        }
+        End::Failed(failure) => (failure.status(), failure.code(), explain_failure(*failure)),
+    }
+}
+
+/// RFC 9457. Every part is the gateway's own text, so nothing needs escaping.
+fn problem(status: StatusCode, code: &str, detail: &str, id: &RequestId) -> Bytes {
+    let title = status.canonical_reason().unwrap_or("Error");
+    format!(
+        "{{\"type\":\"about:blank\",\"title\":\"{title}\",\"status\":{},\"code\":\"{code}\",\"detail\":\"{detail}\",\
+         \"request_id\":\"{}\"}}\n",
+        status.as_u16(),
+        id.as_str()
+    )
+    .into()
+}
+
+fn explain_refusal(refusal: Refusal) -> &'static str {
+    match refusal {
+        Refusal::MalformedRequest => "The message is not well-formed HTTP/1.1.",
+        Refusal::MalformedTarget => "The path or query is not in its one accepted spelling.",
+        Refusal::HeadTimeout => "The request's head did not arrive in time.",
+        Refusal::BodyTimeout => "The request's body did not arrive in time.",
+        Refusal::BodyTooLarge => "The request's body is larger than this gateway accepts.",
+        Refusal::RequestLineTooLong => "The request line is longer than this gateway accepts.",
+        Refusal::HeaderTooLarge => "The header section is larger than this gateway accepts.",
+        Refusal::ExpectationFailed => "The only expectation that can be met is 100-continue.",
+        Refusal::MethodNotSupported => "This method is never forwarded.",
+        Refusal::AddressNotAllowed => "This caller may not use the gateway.",
+        Refusal::BrowserNotAllowed => "Requests from browsers are not accepted here.",
+        Refusal::MisdirectedRequest => "The Host field names something that this listener does not serve.",
+        Refusal::UnknownOperation => "No known operation has this path.",
+        Refusal::MethodNotAllowed => "The path is known, but not with this method.",
+        Refusal::OperationDenied => "This operation is not available through the gateway.",
+        Refusal::NoCredential => "This operation takes a Bearer token, and none is configured for it.",
+        Refusal::Suspended => "An operator has suspended this.",
+        Refusal::TooManyRequests => "A limit was reached.",
+    }
+}
+
+fn explain_failure(failure: Failure) -> &'static str {
+    match failure {
+        Failure::UpstreamUnreachable => "The upstream could not be reached.",
+        Failure::UpstreamUntrusted => "The upstream's identity could not be verified.",
+        Failure::UpstreamClosed => "The upstream closed the connection before it had answered.",
+        Failure::UpstreamMalformed => "The upstream's answer was not well-formed HTTP/1.1.",
+        Failure::UpstreamEncoding => "The upstream's answer came in an encoding that was not asked for.",
+        Failure::ConnectTimeout => "The upstream could not be connected to in time.",
+        Failure::FirstByteTimeout => "The upstream did not answer in time.",
+        Failure::UpstreamIdleTimeout => "The upstream stopped answering.",
+        Failure::TotalTimeout => "The exchange took too long.",
+        Failure::UpstreamBusy => "All connections to the upstream are in use.",
+        Failure::NotReady => "The gateway has no usable configuration or secret yet.",
+        Failure::Draining => "The gateway is shutting down.",
+        Failure::Internal => "The gateway failed.",
+    }
+}

@@ -1,0 +1,133 @@
+//! Where callers connect: accept, count, hand to a worker; then PROXY header, TLS, and the connection.
+
+pub(crate) mod accept;
+pub(crate) mod connection;
+pub(crate) mod forwarded;
+pub(crate) mod peer;
+pub(crate) mod proxy_protocol;
+pub(crate) mod stream;
+pub(crate) mod tls;
+pub(crate) mod watch;
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    rc::Rc,
+    sync::Arc,
+};
+
+use tokio::{
+    io::AsyncReadExt,
+    net::{TcpStream, UnixStream},
+    time::timeout,
+};
+
+use self::{accept::Permit, connection::Connection, peer::Peer, stream::Stream};
+use crate::{gate::inbound::Session, worker::Worker};
+
+/// The fixed part of one listener.
+#[derive(Debug)]
+pub(crate) struct ListenerState {
+    /// Its place in the configuration.
+    pub(crate) index: usize,
+    /// Its address as configured, for records.
+    pub(crate) name: String,
+    pub(crate) proxy_protocol: bool,
+    pub(crate) tls: bool,
+}
+
+/// A socket on its way from the acceptor to a worker.
+pub(crate) struct Arrival {
+    pub(crate) socket: Socket,
+    pub(crate) listener: Arc<ListenerState>,
+    /// Given back when the connection is over.
+    pub(crate) permit: Permit,
+}
+
+/// An accepted socket, not bound to an event loop yet.
+pub(crate) enum Socket {
+    Tcp(std::net::TcpStream, SocketAddr),
+    Unix(std::os::unix::net::UnixStream),
+}
+
+/// Why a connection ended before its first request.
+#[derive(Debug, thiserror::Error)]
+enum Unusable {
+    #[error("{0}")]
+    Socket(#[from] io::Error),
+    #[error("its PROXY protocol header is missing or malformed")]
+    ProxyHeader,
+    #[error("it does not come from a trusted proxy, and this listener takes connections from those only")]
+    Untrusted,
+    #[error("nothing is configured for this listener yet")]
+    NotReady,
+    #[error("its first bytes, or its TLS handshake, took too long")]
+    TooSlow,
+}
+
+/// Serves one accepted socket to its end.
+pub(crate) async fn serve(worker: Rc<Worker>, arrival: Arrival) {
+    let Arrival { socket, listener, permit } = arrival;
+    let limits = worker.limits();
+    let opened = timeout(limits.header_read_timeout, open(&worker, &listener, socket)).await;
+    match opened.unwrap_or(Err(Unusable::TooSlow)) {
+        Ok((stream, peer)) => {
+            let session = Session::new(limits);
+            connection::serve(Rc::new(Connection { worker, listener, peer, session }), stream).await;
+        }
+        Err(reason) => tracing::debug!(listener = listener.name, %reason, "connection dropped"),
+    }
+    drop(permit);
+}
+
+/// Finds out who is there and finishes TLS.
+async fn open(worker: &Worker, listener: &ListenerState, socket: Socket) -> Result<(Stream, Peer), Unusable> {
+    match socket {
+        Socket::Unix(socket) => {
+            let stream = UnixStream::from_std(socket)?;
+            let uid = stream.peer_cred()?.uid();
+            Ok((Stream::Unix(stream), Peer::Unix { uid }))
+        }
+        Socket::Tcp(socket, address) => {
+            let mut stream = TcpStream::from_std(socket)?;
+            stream.set_nodelay(true)?;
+            let mut peer = canonical(address);
+            if listener.proxy_protocol {
+                peer = proxied(worker, &mut stream, peer).await?;
+            }
+            let stream = if listener.tls { handshake(worker, listener, stream).await? } else { Stream::Tcp(stream) };
+            Ok((stream, Peer::Tcp(peer)))
+        }
+    }
+}
+
+async fn handshake(worker: &Worker, listener: &ListenerState, stream: TcpStream) -> Result<Stream, Unusable> {
+    let view = worker.view().ok_or(Unusable::NotReady)?;
+    let tls = view.listener(listener.index).and_then(|settings| settings.tls.as_ref()).ok_or(Unusable::NotReady)?;
+    Ok(Stream::Tls(Box::new(tls.0.accept(stream).await?)))
+}
+
+/// An IPv4-mapped address is the IPv4 address.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+/// The address that a trusted proxy names in its PROXY protocol header.
+async fn proxied(worker: &Worker, stream: &mut TcpStream, proxy: SocketAddr) -> Result<SocketAddr, Unusable> {
+    let view = worker.view().ok_or(Unusable::NotReady)?;
+    if !view.snapshot.admission.trusted_proxies.contains(proxy.ip()) {
+        return Err(Unusable::Untrusted);
+    }
+    let mut header = Vec::with_capacity(proxy_protocol::HEADER_BYTES_MAX);
+    loop {
+        match proxy_protocol::read(&header) {
+            proxy_protocol::Read::Header { source, .. } => return Ok(source.map_or(proxy, canonical)),
+            // Byte by byte: what comes after the header belongs to TLS or HTTP.
+            proxy_protocol::Read::Incomplete => header.push(stream.read_u8().await?),
+            proxy_protocol::Read::Malformed => return Err(Unusable::ProxyHeader),
+        }
+    }
+}
+
+/// Who a connection counts for, among the caps.
+pub(crate) type Key = Option<IpAddr>;

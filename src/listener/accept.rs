@@ -1,0 +1,170 @@
+//! Accepting: a cap on connections in all and per address, and a choice of worker.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::IpAddr,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    net::{TcpListener, UnixListener},
+    sync::mpsc::UnboundedSender,
+};
+
+use super::{Arrival, ListenerState, Socket};
+use crate::{config::Limits, metrics::Metrics};
+
+/// A bound socket.
+pub(crate) enum Bound {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+/// One worker, as the acceptor sees it.
+#[derive(Debug, Clone)]
+pub(crate) struct WorkerHandle {
+    pub(crate) arrivals: UnboundedSender<Arrival>,
+    pub(crate) load: Arc<AtomicUsize>,
+}
+
+/// How long accepting pauses when the process has no descriptors left: the listener stays readable, and
+/// trying at once would only burn the core that could close some.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
+
+/// Accepts on one listener until the future is dropped.
+pub(crate) async fn accept(
+    bound: Bound,
+    listener: Arc<ListenerState>,
+    census: Arc<Census>,
+    workers: Vec<WorkerHandle>,
+    metrics: Metrics,
+) {
+    loop {
+        match next(&bound).await {
+            Ok((socket, address)) => match census.admit(address) {
+                Some(permit) => hand_over(&workers, Arrival { socket, listener: listener.clone(), permit }),
+                None => metrics.caller_turned_away(),
+            },
+            Err(error) if is_about_one_connection(&error) => {}
+            Err(error) => {
+                tracing::error!(listener = listener.name, %error, "cannot accept connections");
+                tokio::time::sleep(EXHAUSTED_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn next(bound: &Bound) -> io::Result<(Socket, Option<IpAddr>)> {
+    match bound {
+        Bound::Tcp(listener) => {
+            let (stream, address) = listener.accept().await?;
+            let address_key = address.ip().to_canonical();
+            Ok((Socket::Tcp(stream.into_std()?, address), Some(address_key)))
+        }
+        Bound::Unix(listener) => Ok((Socket::Unix(listener.accept().await?.0.into_std()?), None)),
+    }
+}
+
+fn is_about_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
+    )
+}
+
+/// To the worker with the fewest connections.
+fn hand_over(workers: &[WorkerHandle], arrival: Arrival) {
+    if let Some(worker) = workers.iter().min_by_key(|worker| worker.load.load(Relaxed)) {
+        worker.load.fetch_add(1, Relaxed);
+        // A worker that has ended takes no more connections; the process is on its way out.
+        let _ = worker.arrivals.send(arrival);
+    }
+}
+
+/// Counts connections, in all and per address. The lock is taken when one opens and when it closes, never
+/// for a request.
+#[derive(Debug)]
+pub(crate) struct Census {
+    limits: arc_swap::ArcSwap<Limits>,
+    counts: Mutex<Counts>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    all: usize,
+    by_address: HashMap<Option<IpAddr>, usize>,
+}
+
+impl Census {
+    pub(crate) fn new(limits: Limits) -> Arc<Self> {
+        Arc::new(Self { limits: arc_swap::ArcSwap::from_pointee(limits), counts: Mutex::default() })
+    }
+
+    /// New bounds, for connections from now on.
+    pub(crate) fn set_limits(&self, limits: Limits) {
+        self.limits.store(Arc::new(limits));
+    }
+
+    /// The present bounds.
+    pub(crate) fn limits(&self) -> Limits {
+        Limits::clone(&self.limits.load())
+    }
+
+    fn admit(self: &Arc<Self>, address: Option<IpAddr>) -> Option<Permit> {
+        let limits = self.limits.load();
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let here = counts.by_address.get(&address).copied().unwrap_or_default();
+        if counts.all >= limits.connections_max || here >= limits.connections_per_address_max {
+            return None;
+        }
+        counts.all += 1;
+        counts.by_address.insert(address, here + 1);
+        Some(Permit { census: self.clone(), address })
+    }
+}
+
+/// One counted connection.
+#[derive(Debug)]
+pub(crate) struct Permit {
+    census: Arc<Census>,
+    address: Option<IpAddr>,
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let mut counts = self.census.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.all -= 1;
+        if let Some(here) = counts.by_address.get_mut(&self.address) {
+            *here -= 1;
+            if *here == 0 {
+                counts.by_address.remove(&self.address);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn caps_hold_in_all_and_per_address_and_places_come_back() {
+        let one: Option<IpAddr> = Some("10.0.0.1".parse().unwrap());
+        let two: Option<IpAddr> = Some("10.0.0.2".parse().unwrap());
+        let limits = Limits { connections_max: 3, connections_per_address_max: 2, ..Limits::default() };
+        let census = Census::new(limits);
+        let first = census.admit(one).unwrap();
+        let _second = census.admit(one).unwrap();
+        assert!(census.admit(one).is_none(), "a third from one address");
+        let _third = census.admit(two).unwrap();
+        assert!(census.admit(two).is_none(), "a fourth in all");
+        drop(first);
+        assert!(census.admit(two).is_some());
+        assert!(!census.counts.lock().unwrap().by_address.contains_key(&None));
+    }
+}
