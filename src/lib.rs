@@ -11,8 +11,10 @@
 pub mod config;
 pub mod framing;
 pub mod gateway;
+pub mod log;
 pub mod metrics;
 pub mod mx;
+pub mod process;
 pub mod record;
 pub mod redaction;
 pub mod vault;
