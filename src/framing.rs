@@ -11,6 +11,7 @@
 //!
 //! Nothing here allocates, and no error repeats a byte of the message, which may hold a credential.
 
+pub mod answer;
 pub mod chunked;
 mod head;
 pub mod request;

@@ -11,8 +11,10 @@
 pub mod config;
 pub mod framing;
 pub mod gateway;
+pub mod listener;
 pub mod metrics;
 pub mod mx;
+pub mod policy;
 pub mod record;
 pub mod redaction;
 pub mod vault;

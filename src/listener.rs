@@ -1,0 +1,4 @@
+//! Where callers connect.
+
+pub mod forwarded;
+pub mod proxy_protocol;
