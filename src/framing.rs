@@ -13,6 +13,8 @@
 
 pub mod answer;
 pub mod chunked;
+#[cfg(test)]
+mod differential;
 mod head;
 pub mod request;
 

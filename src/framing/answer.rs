@@ -123,4 +123,4 @@ impl Answer<'_> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

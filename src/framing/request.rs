@@ -183,4 +183,4 @@ fn is_port(port: &[u8]) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
