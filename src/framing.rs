@@ -11,7 +11,10 @@
 //!
 //! Nothing here allocates, and no error repeats a byte of the message, which may hold a credential.
 
+pub mod answer;
 pub mod chunked;
+#[cfg(test)]
+mod differential;
 mod head;
 pub mod request;
 

@@ -2,21 +2,31 @@
 //!
 //! One request's walk, and the modules in its order:
 //! `listener` accepts and makes a peer; the gate in front of hyper lets one unambiguous request
-//! through; [`gateway`] opens a [`record`] and walks: `admission` (who), `policy` (what),
+//! through; [`gateway`] opens a [`record`] and walks: `admission` (who), [`policy`] (what),
 //! `credential` (with which secret), `upstream` (forward), [`redaction`] (the answer streams back
 //! masked). Every early end is a [`gateway::refusal`] and goes through one place.
 //!
-//! Beside the walk: [`config`] and [`vault`] become one `snapshot`; `control` serves operators.
+//! Beside the walk: [`config`] and [`vault`] become one `snapshot`; [`control`] serves operators.
 
+mod admission;
+pub mod app;
 pub mod browser;
 pub mod config;
 pub mod control;
+mod credential;
 pub mod framing;
+mod gate;
 pub mod gateway;
+pub mod listener;
 pub mod log;
 pub mod metrics;
 pub mod mx;
+pub mod policy;
 pub mod process;
 pub mod record;
 pub mod redaction;
+mod snapshot;
+mod tls;
+mod upstream;
 pub mod vault;
+mod worker;

@@ -221,3 +221,6 @@ const FAMILIES: &[&[u8]] = &[
     b"x-real-ip",
     b"x-rewrite-",
 ];
+
+#[cfg(test)]
+pub(super) mod tests;

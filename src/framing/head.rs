@@ -175,7 +175,69 @@ pub(super) fn decimal(value: &[u8]) -> Option<u64> {
     plain.then(|| value.iter().fold(0, |number, digit| number * 10 + u64::from(digit - b'0')))
 }
 
+/// A field that may occur once.
+#[derive(Default, Clone, Copy)]
+pub(super) enum Single<'a> {
+    #[default]
+    Absent,
+    Once(&'a [u8]),
+    Repeated,
+}
+
+impl<'a> Single<'a> {
+    pub(super) fn add(&mut self, value: &'a [u8]) {
+        *self = match self {
+            Self::Absent => Self::Once(value),
+            Self::Once(_) | Self::Repeated => Self::Repeated,
+        };
+    }
+}
+
+/// What the framing fields say together, before method and status have their say.
+pub(super) enum Declared {
+    Nothing,
+    Length(u64),
+    Chunked,
+}
+
+pub(super) fn declared(
+    content_length: Single<'_>,
+    transfer_encoding: Single<'_>,
+    is_http_10: bool,
+) -> Result<Declared, Violation> {
+    match (content_length, transfer_encoding) {
+        (Single::Absent, Single::Absent) => Ok(Declared::Nothing),
+        (Single::Once(value), Single::Absent) => {
+            decimal(value).map(Declared::Length).ok_or(Violation::ContentLength)
+        }
+        (Single::Repeated, Single::Absent) => Err(Violation::ContentLength),
+        (Single::Absent, Single::Once(value)) if value.eq_ignore_ascii_case(b"chunked") && !is_http_10 => {
+            Ok(Declared::Chunked)
+        }
+        (Single::Absent, _) => Err(Violation::TransferEncoding),
+        _ => Err(Violation::ConflictingFraming),
+    }
+}
+
+/// What the `Connection` fields say of the connection; `close` wins over everything.
+#[derive(Default)]
+pub(super) struct Connection {
+    close: bool,
+    keep_alive: bool,
+}
+
+impl Connection {
+    pub(super) fn add(&mut self, value: &[u8]) {
+        self.close |= list_has(value, b"close");
+        self.keep_alive |= list_has(value, b"keep-alive");
+    }
+
+    pub(super) fn persists(&self, is_http_10: bool) -> bool {
+        !self.close && (!is_http_10 || self.keep_alive)
+    }
+}
+
 /// Whether one of a list's members is `token`, in any case.
-pub(super) fn list_has(value: &[u8], token: &[u8]) -> bool {
+fn list_has(value: &[u8], token: &[u8]) -> bool {
     value.split(|&byte| byte == b',').any(|member| member.trim_ascii().eq_ignore_ascii_case(token))
 }

@@ -14,7 +14,7 @@
 
 use super::{
     BodyFraming, HeadLimits, Violation,
-    head::{self, Reader, TOKEN, Table, decimal, list_has},
+    head::{self, Connection, Declared, Reader, Single, TOKEN, Table, decimal, declared},
 };
 
 /// What follows from a request's head.
@@ -61,26 +61,7 @@ struct Request<'a> {
     content_length: Single<'a>,
     transfer_encoding: Single<'a>,
     expect: Single<'a>,
-    says_close: bool,
-    says_keep_alive: bool,
-}
-
-/// A field that may occur once.
-#[derive(Default, Clone, Copy)]
-enum Single<'a> {
-    #[default]
-    Absent,
-    Once(&'a [u8]),
-    Repeated,
-}
-
-impl<'a> Single<'a> {
-    fn add(&mut self, value: &'a [u8]) {
-        *self = match self {
-            Self::Absent => Self::Once(value),
-            Self::Once(_) | Self::Repeated => Self::Repeated,
-        };
-    }
+    connection: Connection,
 }
 
 impl<'a> Reader<'a> for Request<'a> {
@@ -113,10 +94,7 @@ impl<'a> Reader<'a> for Request<'a> {
         match name.len() {
             4 if name.eq_ignore_ascii_case(b"host") => self.host.add(value),
             6 if name.eq_ignore_ascii_case(b"expect") => self.expect.add(value),
-            10 if name.eq_ignore_ascii_case(b"connection") => {
-                self.says_close |= list_has(value, b"close");
-                self.says_keep_alive |= list_has(value, b"keep-alive");
-            }
+            10 if name.eq_ignore_ascii_case(b"connection") => self.connection.add(value),
             14 if name.eq_ignore_ascii_case(b"content-length") => self.content_length.add(value),
             17 if name.eq_ignore_ascii_case(b"transfer-encoding") => self.transfer_encoding.add(value),
             _ => {}
@@ -127,7 +105,11 @@ impl<'a> Reader<'a> for Request<'a> {
 impl Request<'_> {
     fn finish(self, len: usize, limits: &HeadLimits) -> Result<RequestHead, Violation> {
         self.check_host()?;
-        let framing = self.framing()?;
+        let framing = match declared(self.content_length, self.transfer_encoding, self.is_http_10)? {
+            Declared::Nothing | Declared::Length(0) => BodyFraming::None,
+            Declared::Length(length) => BodyFraming::Length(length),
+            Declared::Chunked => BodyFraming::Chunked,
+        };
         let expects_continue = match self.expect {
             Single::Absent => false,
             Single::Once(value) if value.eq_ignore_ascii_case(b"100-continue") => true,
@@ -142,7 +124,7 @@ impl Request<'_> {
             // HTTP/1.0 knows no 100; without a body there is nothing to wait for.
             expects_continue: expects_continue && !self.is_http_10 && framing != BodyFraming::None,
             is_head: self.method == b"HEAD",
-            keep_alive: !self.says_close && (!self.is_http_10 || self.says_keep_alive),
+            keep_alive: self.connection.persists(self.is_http_10),
         })
     }
 
@@ -150,25 +132,6 @@ impl Request<'_> {
         let Single::Once(host) = self.host else { return Err(Violation::Host) };
         let same = self.authority.is_none_or(|authority| authority.eq_ignore_ascii_case(host));
         if same && is_host(host) { Ok(()) } else { Err(Violation::Host) }
-    }
-
-    fn framing(&self) -> Result<BodyFraming, Violation> {
-        match (self.content_length, self.transfer_encoding) {
-            (Single::Absent, Single::Absent) => Ok(BodyFraming::None),
-            (Single::Once(value), Single::Absent) => match decimal(value) {
-                Some(0) => Ok(BodyFraming::None),
-                Some(length) => Ok(BodyFraming::Length(length)),
-                None => Err(Violation::ContentLength),
-            },
-            (Single::Repeated, Single::Absent) => Err(Violation::ContentLength),
-            (Single::Absent, Single::Once(value))
-                if value.eq_ignore_ascii_case(b"chunked") && !self.is_http_10 =>
-            {
-                Ok(BodyFraming::Chunked)
-            }
-            (Single::Absent, _) => Err(Violation::TransferEncoding),
-            _ => Err(Violation::ConflictingFraming),
-        }
     }
 }
 
@@ -220,4 +183,4 @@ fn is_port(port: &[u8]) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
