@@ -108,7 +108,7 @@ impl Vault {
     }
 
     /// Opens the same vault again, identity included. A vault older than this one is refused even when
-    /// the memory beside the file was removed.
+    /// the last-seen file beside it was removed.
     ///
     /// # Errors
     /// As [`Vault::open`]; the present one stays usable.

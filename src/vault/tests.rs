@@ -93,7 +93,7 @@ fn a_variable_resolves_and_one_that_is_not_set_is_absent() {
 }
 
 #[test]
-fn reopening_sees_a_change_and_refuses_an_older_vault_even_without_the_memory_beside_it() {
+fn reopening_sees_a_change_and_refuses_an_older_vault_even_without_the_last_seen_file() {
     let folder = tempfile::tempdir().unwrap();
     let (config, identity) = vault(folder.path());
     let yesterday = fs::read(&config.path).unwrap();
@@ -107,7 +107,7 @@ fn reopening_sees_a_change_and_refuses_an_older_vault_even_without_the_memory_be
         matches!(error, Error::Embedded(embedded::Error::Older { generation: 1, seen: 2, .. })),
         "{error}"
     );
-    // What that memory is for: a new process knows nothing.
+    // What that is for: a new process knows nothing.
     assert!(Vault::open(Some(&config)).is_ok());
 }
 

@@ -1,12 +1,12 @@
 //! The last generation that was seen of a vault, kept beside it in `<vault>.generation`.
 //!
 //! A vault file that somebody put back from yesterday is genuine: its MAC is right, and it holds the key
-//! that was rotated away. Only a memory outside the file tells. This one is a line of JSON with a MAC of
+//! that was rotated away. Only something outside the file tells. This one is a line of JSON with a MAC of
 //! its own, so it cannot be planted or lowered by somebody without the identity. It protects from a vault
 //! that alone was put back (a careless copy, a restored backup of one file, somebody who may write that
-//! file only). It does not protect from somebody who may delete or put back both files: a missing memory
-//! is accepted, with a notice, since every vault has a first time. A running gateway also remembers in
-//! its own memory, out of reach of both.
+//! file only). It does not protect from somebody who may delete or put back both files: a missing file
+//! is accepted, with a notice, since every vault has a first time. A running gateway also keeps the number
+//! in its own memory, out of reach of both.
 
 use std::{fs::Metadata, io, path::Path};
 
@@ -21,7 +21,7 @@ const FORMAT: &str = "mxgate-vault-generation";
 const VERSION: u64 = 1;
 const BYTES_MAX: usize = 4096;
 
-/// Why the memory is not believed.
+/// Why the noted generation is not believed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file was not read.
@@ -38,27 +38,31 @@ pub enum Error {
 /// As read, not yet believed.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Memory {
+pub(super) struct LastSeen {
     format: String,
     version: u64,
     generation: u64,
-    /// One, or during `rekey` two: a crash between its two writes leaves a memory that both the old and
+    /// One, or during `rekey` two: a crash between its two writes leaves a file that both the old and
     /// the new identity believe.
     macs: Vec<String>,
 }
 
-/// Reads the memory; `None` when there is none yet.
-pub(super) fn read(path: &Path) -> Result<Option<Memory>, Error> {
+/// Reads the file; `None` when there is none yet.
+pub(super) fn read(path: &Path) -> Result<Option<LastSeen>, Error> {
     let content = match file::read(path, BYTES_MAX, permissions::unwritable_by_others) {
         Ok(content) => content,
         Err(file::Error::Absent { .. }) => return Ok(None),
         Err(error) => return Err(error.into()),
     };
-    let memory: Memory = serde_json::from_slice(&content.bytes).map_err(|_| Error::Damaged)?;
-    if memory.format == FORMAT && memory.version == VERSION { Ok(Some(memory)) } else { Err(Error::Damaged) }
+    let last_seen: LastSeen = serde_json::from_slice(&content.bytes).map_err(|_| Error::Damaged)?;
+    if last_seen.format == FORMAT && last_seen.version == VERSION {
+        Ok(Some(last_seen))
+    } else {
+        Err(Error::Damaged)
+    }
 }
 
-impl Memory {
+impl LastSeen {
     /// The generation, when `identity` wrote it.
     pub(super) fn verified(&self, identity: &Identity) -> Result<u64, Error> {
         let message = message(self.generation);
@@ -71,7 +75,7 @@ impl Memory {
     }
 }
 
-/// Writes the memory, to be believed by each of `identities`.
+/// Writes the file, to be believed by each of `identities`.
 pub(super) fn write(
     path: &Path,
     generation: u64,
@@ -81,8 +85,8 @@ pub(super) fn write(
     let message = message(generation);
     let mac = |identity: &&Identity| BASE64.encode(hmac::sign(identity.generation_mac(), &message));
     let macs = identities.iter().map(mac).collect();
-    let memory = Memory { format: FORMAT.into(), version: VERSION, generation, macs };
-    let mut json = serde_json::to_vec(&memory)?;
+    let last_seen = LastSeen { format: FORMAT.into(), version: VERSION, generation, macs };
+    let mut json = serde_json::to_vec(&last_seen)?;
     json.push(b'\n');
     storage::replace(path, &json, like)
 }
@@ -102,20 +106,20 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let identity = |name| Identity::create(&folder.path().join(name)).unwrap();
         let (old, new, other) = (identity("old"), identity("new"), identity("other"));
-        let path = folder.path().join("memory");
+        let path = folder.path().join("vault.age.generation");
         assert!(read(&path).unwrap().is_none());
         write(&path, 7, &[&old, &new], None).unwrap();
-        let memory = read(&path).unwrap().unwrap();
-        assert_eq!(memory.verified(&old).unwrap(), 7);
-        assert_eq!(memory.verified(&new).unwrap(), 7);
-        assert!(matches!(memory.verified(&other), Err(Error::Forged)));
+        let last_seen = read(&path).unwrap().unwrap();
+        assert_eq!(last_seen.verified(&old).unwrap(), 7);
+        assert_eq!(last_seen.verified(&new).unwrap(), 7);
+        assert!(matches!(last_seen.verified(&other), Err(Error::Forged)));
     }
 
     #[test]
-    fn a_lowered_or_unreadable_memory_is_refused() {
+    fn a_lowered_or_unreadable_file_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let identity = Identity::create(&folder.path().join("identity")).unwrap();
-        let path = folder.path().join("memory");
+        let path = folder.path().join("vault.age.generation");
         write(&path, 7, &[&identity], None).unwrap();
         let lowered = fs::read_to_string(&path).unwrap().replace("\"generation\":7", "\"generation\":6");
         fs::write(&path, lowered).unwrap();

@@ -1,6 +1,7 @@
-use std::{os::unix::fs::PermissionsExt, thread};
+use std::{os::unix::fs::PermissionsExt, path::PathBuf, thread};
 
 use super::*;
+use crate::vault::source::file;
 
 struct Folder {
     folder: tempfile::TempDir,
@@ -26,7 +27,7 @@ impl Folder {
         self.path("vault.age")
     }
 
-    fn set(&self, name: &str, value: &str) -> Result<u64, Error> {
+    fn set(&self, name: &str, value: &str) -> Result<Entry, Error> {
         set(&self.vault(), &self.identity, name, secret(value), None)
     }
 
@@ -60,7 +61,7 @@ fn set_raises_versions_and_generation_and_keeps_hosts() {
     let folder = Folder::new();
     let hosts = Some(vec!["other.example".to_owned()]);
     set(&folder.vault(), &folder.identity, "production/api_key", secret("second-value"), hosts).unwrap();
-    assert_eq!(folder.set("production/api_key", "third-value").unwrap(), 3);
+    assert_eq!(folder.set("production/api_key", "third-value").unwrap().version, 3);
     let opened = folder.open().unwrap();
     let entry = &opened.entries["production/api_key"];
     assert_eq!((opened.generation, entry.version), (4, 3));
@@ -146,11 +147,12 @@ fn an_older_vault_is_not_used_and_not_touched() {
 }
 
 #[test]
-fn a_planted_memory_is_not_believed() {
+fn a_planted_last_seen_file_is_not_believed() {
     let folder = Folder::new();
     let other = Folder::new();
     fs::copy(other.path("vault.age.generation"), folder.path("vault.age.generation")).unwrap();
-    folder.assert_unusable(|error| matches!(error, Error::Memory { source: generation::Error::Forged, .. }));
+    folder
+        .assert_unusable(|error| matches!(error, Error::LastSeen { source: generation::Error::Forged, .. }));
 }
 
 #[test]
@@ -174,19 +176,19 @@ fn first_use_is_noticed_once() {
 }
 
 #[test]
-fn a_crash_between_vault_and_memory_is_healed_by_the_next_reader() {
+fn a_crash_between_vault_and_last_seen_file_is_healed_by_the_next_reader() {
     let folder = Folder::new();
-    let memory = fs::read(folder.path("vault.age.generation")).unwrap();
+    let last_seen = fs::read(folder.path("vault.age.generation")).unwrap();
     let before = fs::read(folder.vault()).unwrap();
     folder.set("production/api_key", "second-value").unwrap();
-    fs::write(folder.path("vault.age.generation"), memory).unwrap();
+    fs::write(folder.path("vault.age.generation"), last_seen).unwrap();
     assert_eq!(folder.open().unwrap().generation, 3);
     fs::write(folder.vault(), before).unwrap();
     folder.assert_unusable(|error| matches!(error, Error::Older { seen: 3, .. }));
 }
 
 #[test]
-fn a_memory_that_cannot_be_kept_is_a_notice() {
+fn a_generation_that_cannot_be_noted_is_a_notice() {
     let folder = Folder::new();
     fs::remove_file(folder.path("vault.age.generation")).unwrap();
     fs::remove_file(folder.path("vault.age.lock")).unwrap();
@@ -212,14 +214,14 @@ fn rekey_moves_every_entry_to_the_new_identity_and_away_from_the_old() {
 fn a_crash_in_the_middle_of_rekey_leaves_a_vault_that_opens() {
     let folder = Folder::new();
     let new = Identity::create(&folder.path("new")).unwrap();
-    let memory = folder.path("vault.age.generation");
+    let last_seen = folder.path("vault.age.generation");
     // After the first write: the vault is still the old identity's.
-    generation::write(&memory, 2, &[&folder.identity, &new], None).unwrap();
+    generation::write(&last_seen, 2, &[&folder.identity, &new], None).unwrap();
     assert_eq!(folder.open().unwrap().generation, 2);
-    // After the second: it is the new one's, and the memory is still the one of both.
-    let of_both = fs::read(&memory).unwrap();
+    // After the second: it is the new one's, and the last-seen file is still the one of both.
+    let of_both = fs::read(&last_seen).unwrap();
     rekey(&folder.vault(), &folder.identity, &new).unwrap();
-    fs::write(&memory, of_both).unwrap();
+    fs::write(&last_seen, of_both).unwrap();
     assert_eq!(open(&folder.vault(), &new).unwrap().generation, 3);
 }
 
@@ -291,7 +293,7 @@ fn two_threads_that_write_fifty_entries_each_lose_none_and_readers_never_fail() 
 }
 
 #[test]
-fn behind_a_symbolic_link_the_same_vault_has_the_same_memory_and_stays_behind_it() {
+fn behind_a_symbolic_link_the_same_vault_has_the_same_last_seen_file_and_stays_behind_it() {
     let folder = Folder::new();
     let link = folder.path("link");
     std::os::unix::fs::symlink(folder.vault(), &link).unwrap();
