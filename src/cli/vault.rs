@@ -65,8 +65,8 @@ enum Command {
     },
     /// Seal the vault for another identity.
     Rekey {
-        /// The new identity's file; it is made when it does not exist.
-        #[arg(long, value_name = "FILE")]
+        /// What is to open it; a file is made when it does not exist.
+        #[arg(long, value_name = "file:PATH|env:NAME")]
         new_identity: String,
     },
     /// Open the vault and check everything in it.

@@ -74,7 +74,7 @@ pub enum Error {
     },
     /// A new entry without hosts.
     #[error(
-        "say which host {name} may be sent to: name one, or an environment, or let its name begin with sandbox/ or production/"
+        "say which host {name} may be sent to: with --host or --environment, or let its name begin with sandbox/ or production/"
     )]
     NoHosts {
         /// The name.
