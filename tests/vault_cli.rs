@@ -1,5 +1,7 @@
 //! `mxgate vault` as an operator runs it, and its file as Debian's `age` sees it.
 
+#![expect(clippy::unwrap_used, reason = "a test's helpers may panic as its tests may")]
+
 use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
@@ -306,7 +308,7 @@ fn at_a_terminal(folder: &Folder, answers: &[&str]) -> (Option<i32>, String) {
     (child.wait().unwrap().code(), text)
 }
 
-fn read_until_prompt(screen: &mut impl Read, text: &mut String) {
+fn read_until_prompt(screen: &mut impl BufRead, text: &mut String) {
     let start = text.len();
     for byte in screen.bytes() {
         text.push(char::from(byte.unwrap()));

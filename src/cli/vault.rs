@@ -41,7 +41,7 @@ struct Location {
     /// The age identity that opens it: a file, or a variable of the environment.
     #[arg(long, global = true, value_name = "file:PATH|env:NAME")]
     identity: Option<String>,
-    /// Take both from the [vault] of this configuration file.
+    /// Take both from this configuration file's vault section.
     #[arg(long, global = true, value_name = "FILE", conflicts_with_all = ["vault", "identity"])]
     config: Option<PathBuf>,
 }
