@@ -1,0 +1,3 @@
+//! One file per command, each thin.
+
+pub(crate) mod vault;

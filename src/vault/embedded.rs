@@ -1,0 +1,236 @@
+//! The embedded vault: one age-encrypted file, and what may be done to it.
+//!
+//! [`open`] reads it for the gateway; [`create`], [`set`], [`remove`], [`rekey`], [`backup`] and [`restore`]
+//! are the operator's. Beside `vault.age` live `vault.age.generation` (the last seen generation, see
+//! [`generation`]) and `vault.age.lock`. A vault has one identity; for recovery, keep a copy of the
+//! identity and a backup in two different places.
+//!
+//! What must never happen: a vault that is damaged, forged, older than one already seen or of a newer
+//! format is used or overwritten; of two writers one loses its change; a crash leaves half a file.
+//! Readers take no lock: they read the last-seen file before the vault, and writers write them in the other order.
+//!
+//! Plaintext is wiped from the buffers of this module. Outside that promise: age's own chunk buffer when
+//! it writes (an operator's short-lived command, never the gateway), and the key material inside aws-lc's
+//! HMAC contexts.
+
+use std::{collections::BTreeMap, fs, io, path::Path, sync::Arc, time::SystemTime};
+
+use self::{
+    document::Document,
+    place::{Place, load, sealed},
+};
+pub use self::{
+    document::{Entry, Fault, SealError},
+    error::{Error, Notice},
+    identity::Identity,
+};
+use super::{reference::Reference, secret::Secret};
+
+pub mod document;
+mod error;
+pub mod generation;
+pub mod hosts;
+pub mod identity;
+mod place;
+mod storage;
+
+/// The largest vault file, in bytes.
+pub const BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// The longest entry name, in bytes.
+pub const NAME_BYTES_MAX: usize = 128;
+
+/// A vault's content, decrypted and checked.
+#[derive(Debug)]
+pub struct Opened {
+    /// Rises by one with each write.
+    pub generation: u64,
+    /// By name.
+    pub entries: BTreeMap<String, Entry>,
+    /// For the operator.
+    pub notices: Vec<Notice>,
+}
+
+/// Opens the vault at `path`, and remembers its generation.
+///
+/// # Errors
+/// [`Error`]; the file is untouched.
+pub fn open(path: &Path, identity: &Identity) -> Result<Opened, Error> {
+    let place = Place::of(path);
+    let (vault, seen) = place.load(identity)?;
+    let Document { generation, entries } = vault.document;
+    let mut notices = Vec::new();
+    if seen.is_none() {
+        notices.push(Notice::FirstUse { path: place.vault.clone(), generation });
+    }
+    if seen < Some(generation)
+        && let Err(source) = place.advance(generation, identity, &vault.metadata)
+    {
+        notices.push(Notice::NotKept { path: place.last_seen, source });
+    }
+    Ok(Opened { generation, entries, notices })
+}
+
+/// Makes an empty vault.
+///
+/// # Errors
+/// [`Error::Exists`], [`Error::Leftover`], or why it could not be written.
+pub fn create(path: &Path, identity: &Identity) -> Result<(), Error> {
+    let place = Place::of(path);
+    let _lock = place.lock()?;
+    if place.vault.exists() {
+        return Err(Error::Exists { path: place.vault });
+    }
+    if place.last_seen.exists() {
+        return Err(Error::Leftover { path: place.vault, last_seen: place.last_seen });
+    }
+    let document = Document { generation: 1, ..Document::default() };
+    let bytes = sealed(&document, identity)?;
+    storage::create(&place.vault, &bytes).map_err(|source| match source.kind() {
+        io::ErrorKind::AlreadyExists => Error::Exists { path: place.vault.clone() },
+        _ => Error::Unwritable { path: place.vault.clone(), source },
+    })?;
+    place.remember(&document, &[identity], None)
+}
+
+/// Seals `secret` under `name` for the hosts of [`hosts_for`], and answers with the new entry.
+///
+/// # Errors
+/// [`Error::BadName`], [`Error::NoHosts`], or why the vault could not be opened or written.
+pub fn set(
+    path: &Path,
+    identity: &Identity,
+    name: &str,
+    secret: Secret,
+    hosts: Option<Vec<String>>,
+) -> Result<Entry, Error> {
+    change(path, identity, |document| {
+        let now = document::timestamp(SystemTime::now());
+        let hosts = hosts_for(&document.entries, name, hosts)?;
+        let old = document.entries.get(name);
+        let version = old.map_or(1, |entry| entry.version.saturating_add(1));
+        let created = old.map_or_else(|| now.clone(), |entry| entry.created.clone());
+        let entry = Entry { secret: Arc::new(secret), version, created, updated: now, hosts };
+        document.entries.insert(name.to_owned(), entry.clone());
+        Ok(entry)
+    })
+}
+
+/// The hosts that `name` would be sealed for: `chosen`, or those of the present entry, or MX's host of
+/// the environment that the name begins with.
+///
+/// # Errors
+/// [`Error::BadName`] or [`Error::NoHosts`].
+pub fn hosts_for(
+    entries: &BTreeMap<String, Entry>,
+    name: &str,
+    chosen: Option<Vec<String>>,
+) -> Result<Vec<String>, Error> {
+    if !is_entry_name(name) {
+        return Err(Error::BadName);
+    }
+    chosen
+        .or_else(|| entries.get(name).map(|entry| entry.hosts.clone()))
+        .or_else(|| hosts::for_name(name).map(|host| vec![host.to_owned()]))
+        .filter(|hosts| !hosts.is_empty())
+        .ok_or_else(|| Error::NoHosts { name: name.to_owned() })
+}
+
+/// Removes an entry.
+///
+/// # Errors
+/// [`Error::NoEntry`], or why the vault could not be opened or written.
+pub fn remove(path: &Path, identity: &Identity, name: &str) -> Result<(), Error> {
+    change(path, identity, |document| match document.entries.remove(name) {
+        Some(_) => Ok(()),
+        None => Err(Error::NoEntry { name: name.to_owned() }),
+    })
+}
+
+/// Seals the whole vault for `new`; afterwards `old` opens it no more. Backups from before still open
+/// with `old`, so a stolen identity also means new keys at MX.
+///
+/// # Errors
+/// [`Error::SameIdentity`], or why the vault could not be opened or written.
+pub fn rekey(path: &Path, old: &Identity, new: &Identity) -> Result<(), Error> {
+    if old.recipient() == new.recipient() {
+        return Err(Error::SameIdentity);
+    }
+    let place = Place::of(path);
+    let _lock = place.lock()?;
+    let (vault, _) = place.load(old)?;
+    // Before the vault is the new identity's, its last-seen file must be believed by both: see `LastSeen`.
+    generation::write(&place.last_seen, vault.document.generation, &[old, new], Some(&vault.metadata))
+        .map_err(|source| Error::Unwritable { path: place.last_seen.clone(), source })?;
+    place.store(vault.document, new, Some(&vault.metadata))
+}
+
+/// Copies the vault, encrypted as it is, to a new file, and checks what was written.
+///
+/// # Errors
+/// [`Error::Exists`], [`Error::BackupDiffers`], or why the vault could not be opened or the copy written.
+pub fn backup(path: &Path, identity: &Identity, to: &Path) -> Result<Opened, Error> {
+    let place = Place::of(path);
+    let (vault, _) = place.load(identity)?;
+    storage::create(to, &vault.bytes).map_err(|source| match source.kind() {
+        io::ErrorKind::AlreadyExists => Error::Exists { path: to.into() },
+        _ => Error::Unwritable { path: to.into(), source },
+    })?;
+    let written = load(to, identity)?;
+    if written.bytes != vault.bytes {
+        return Err(Error::BackupDiffers { path: to.into() });
+    }
+    let Document { generation, entries } = written.document;
+    Ok(Opened { generation, entries, notices: Vec::new() })
+}
+
+/// Puts a backup in the vault's place, with a generation above every one seen here, and answers with
+/// that. `force` also replaces a newer vault, or one that cannot be opened.
+///
+/// # Errors
+/// [`Error::PresentNewer`], [`Error::PresentUnusable`], or why the backup could not be opened or written.
+pub fn restore(path: &Path, identity: &Identity, from: &Path, force: bool) -> Result<u64, Error> {
+    let place = Place::of(path);
+    let _lock = place.lock()?;
+    let mut backup = load(from, identity)?.document;
+    let unless_forced = |error| match force {
+        true => Ok(None),
+        false => Err(Error::PresentUnusable { source: Box::new(error) }),
+    };
+    let remembered = place.seen(identity).or_else(unless_forced)?;
+    let present = match load(&place.vault, identity) {
+        Ok(vault) => Some(vault.document.generation),
+        Err(Error::Absent { .. }) => None,
+        Err(error) => unless_forced(error)?,
+    };
+    if let Some(present) = present.filter(|present| *present > backup.generation && !force) {
+        return Err(Error::PresentNewer { present, backup: backup.generation });
+    }
+    let metadata = fs::metadata(&place.vault).ok();
+    backup.generation = backup.generation.max(present.max(remembered).unwrap_or(0));
+    let generation = backup.generation + 1;
+    place.store(backup, identity, metadata.as_ref())?;
+    Ok(generation)
+}
+
+/// Whether `name` can stand after `vault:` in a reference.
+fn is_entry_name(name: &str) -> bool {
+    name.len() <= NAME_BYTES_MAX && format!("vault:{name}").parse::<Reference>().is_ok()
+}
+
+/// Reads, lets `f` change, and writes, while every other writer waits.
+fn change<T>(
+    path: &Path,
+    identity: &Identity,
+    f: impl FnOnce(&mut Document) -> Result<T, Error>,
+) -> Result<T, Error> {
+    let place = Place::of(path);
+    let _lock = place.lock()?;
+    let (mut vault, _) = place.load(identity)?;
+    let made = f(&mut vault.document)?;
+    place.store(vault.document, identity, Some(&vault.metadata))?;
+    Ok(made)
+}
+
+#[cfg(test)]
+mod tests;

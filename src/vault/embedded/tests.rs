@@ -1,0 +1,304 @@
+use std::{os::unix::fs::PermissionsExt, path::PathBuf, thread};
+
+use super::*;
+use crate::vault::source::file;
+
+struct Folder {
+    folder: tempfile::TempDir,
+    identity: Identity,
+}
+
+impl Folder {
+    /// A vault with one entry, at generation 2.
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let identity = Identity::create(&folder.path().join("identity")).unwrap();
+        let this = Self { folder, identity };
+        create(&this.vault(), &this.identity).unwrap();
+        this.set("production/api_key", "first-value").unwrap();
+        this
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn vault(&self) -> PathBuf {
+        self.path("vault.age")
+    }
+
+    fn set(&self, name: &str, value: &str) -> Result<Entry, Error> {
+        set(&self.vault(), &self.identity, name, secret(value), None)
+    }
+
+    fn open(&self) -> Result<Opened, Error> {
+        open(&self.vault(), &self.identity)
+    }
+
+    /// Every way to use the vault fails with `expected`, and the file stays as it is.
+    fn assert_unusable(&self, expected: fn(&Error) -> bool) {
+        let before = fs::read(self.vault()).ok();
+        let answers = [
+            self.open().map(drop),
+            self.set("production/other", "other-value").map(drop),
+            remove(&self.vault(), &self.identity, "production/api_key"),
+            backup(&self.vault(), &self.identity, &self.path("backup")).map(drop),
+        ];
+        for answer in answers {
+            let error = answer.unwrap_err();
+            assert!(expected(&error), "{error:?}");
+        }
+        assert_eq!(fs::read(self.vault()).ok(), before);
+    }
+}
+
+fn secret(text: &str) -> Secret {
+    Secret::new(text.into()).unwrap()
+}
+
+#[test]
+fn set_raises_versions_and_generation_and_keeps_hosts() {
+    let folder = Folder::new();
+    let hosts = Some(vec!["other.example".to_owned()]);
+    set(&folder.vault(), &folder.identity, "production/api_key", secret("second-value"), hosts).unwrap();
+    assert_eq!(folder.set("production/api_key", "third-value").unwrap().version, 3);
+    let opened = folder.open().unwrap();
+    let entry = &opened.entries["production/api_key"];
+    assert_eq!((opened.generation, entry.version), (4, 3));
+    assert_eq!(entry.hosts, ["other.example"]);
+    assert!(*entry.secret == secret("third-value"));
+}
+
+#[test]
+fn a_new_entry_needs_hosts_and_a_usable_name() {
+    let folder = Folder::new();
+    assert!(matches!(folder.set("other/key", "some-value"), Err(Error::NoHosts { .. })));
+    let none = set(&folder.vault(), &folder.identity, "sandbox/key", secret("some-value"), Some(vec![]));
+    assert!(matches!(none, Err(Error::NoHosts { .. })));
+    for name in ["", "a b", "a:b", &"x".repeat(NAME_BYTES_MAX + 1)] {
+        assert!(matches!(folder.set(name, "some-value"), Err(Error::BadName)), "{name}");
+    }
+    folder.set("sandbox/key", "some-value").unwrap();
+    assert_eq!(folder.open().unwrap().entries["sandbox/key"].hosts, ["int-api.mx.com"]);
+}
+
+#[test]
+fn remove_takes_an_entry_away_and_refuses_one_that_is_not_there() {
+    let folder = Folder::new();
+    remove(&folder.vault(), &folder.identity, "production/api_key").unwrap();
+    assert!(folder.open().unwrap().entries.is_empty());
+    let again = remove(&folder.vault(), &folder.identity, "production/api_key");
+    assert!(matches!(again, Err(Error::NoEntry { .. })));
+    assert_eq!(folder.open().unwrap().generation, 3, "a change that failed writes nothing");
+}
+
+#[test]
+fn create_overwrites_neither_a_vault_nor_the_trace_of_one() {
+    let folder = Folder::new();
+    let before = fs::read(folder.vault()).unwrap();
+    assert!(matches!(create(&folder.vault(), &folder.identity), Err(Error::Exists { .. })));
+    assert_eq!(fs::read(folder.vault()).unwrap(), before);
+    fs::remove_file(folder.vault()).unwrap();
+    assert!(matches!(create(&folder.vault(), &folder.identity), Err(Error::Leftover { .. })));
+    fs::remove_file(folder.path("vault.age.generation")).unwrap();
+    create(&folder.vault(), &folder.identity).unwrap();
+}
+
+#[test]
+fn an_absent_vault_says_so() {
+    let folder = Folder::new();
+    fs::remove_file(folder.vault()).unwrap();
+    folder.assert_unusable(|error| matches!(error, Error::Absent { .. }));
+}
+
+#[test]
+fn a_damaged_vault_is_not_used_and_not_touched() {
+    let folder = Folder::new();
+    let half = fs::read(folder.vault()).unwrap();
+    fs::write(folder.vault(), &half[..half.len() / 2]).unwrap();
+    folder.assert_unusable(|error| matches!(error, Error::Unsound { source: Fault::Damaged, .. }));
+}
+
+#[test]
+fn a_vault_of_another_identity_is_not_used_and_not_touched() {
+    let folder = Folder::new();
+    let other = Folder::new();
+    fs::copy(other.vault(), folder.vault()).unwrap();
+    folder.assert_unusable(|error| matches!(error, Error::Unsound { source: Fault::WrongIdentity, .. }));
+}
+
+#[test]
+fn a_vault_of_a_newer_format_is_not_used_and_not_touched() {
+    let folder = Folder::new();
+    let newer = folder.identity.encrypt(br#"{"format":"mxgate-vault","version":9}"#).unwrap();
+    fs::write(folder.vault(), newer).unwrap();
+    folder.assert_unusable(|error| {
+        matches!(error, Error::Unsound { source: Fault::NewerFormat { found: 9 }, .. })
+    });
+}
+
+#[test]
+fn an_older_vault_is_not_used_and_not_touched() {
+    let folder = Folder::new();
+    let yesterday = fs::read(folder.vault()).unwrap();
+    folder.set("production/api_key", "second-value").unwrap();
+    fs::write(folder.vault(), yesterday).unwrap();
+    folder.assert_unusable(|error| matches!(error, Error::Older { generation: 2, seen: 3, .. }));
+}
+
+#[test]
+fn a_planted_last_seen_file_is_not_believed() {
+    let folder = Folder::new();
+    let other = Folder::new();
+    fs::copy(other.path("vault.age.generation"), folder.path("vault.age.generation")).unwrap();
+    folder
+        .assert_unusable(|error| matches!(error, Error::LastSeen { source: generation::Error::Forged, .. }));
+}
+
+#[test]
+fn a_vault_that_is_too_large_or_that_others_may_write_is_not_used() {
+    let folder = Folder::new();
+    fs::set_permissions(folder.vault(), fs::Permissions::from_mode(0o620)).unwrap();
+    folder.assert_unusable(|error| matches!(error, Error::File(file::Error::Refused { .. })));
+    fs::set_permissions(folder.vault(), fs::Permissions::from_mode(0o640)).unwrap();
+    assert!(folder.open().is_ok());
+    fs::write(folder.vault(), vec![0; BYTES_MAX + 1]).unwrap();
+    folder.assert_unusable(|error| matches!(error, Error::File(file::Error::TooLarge { .. })));
+}
+
+#[test]
+fn first_use_is_noticed_once() {
+    let folder = Folder::new();
+    assert!(folder.open().unwrap().notices.is_empty());
+    fs::remove_file(folder.path("vault.age.generation")).unwrap();
+    assert!(matches!(folder.open().unwrap().notices[..], [Notice::FirstUse { generation: 2, .. }]));
+    assert!(folder.open().unwrap().notices.is_empty());
+}
+
+#[test]
+fn a_crash_between_vault_and_last_seen_file_is_healed_by_the_next_reader() {
+    let folder = Folder::new();
+    let last_seen = fs::read(folder.path("vault.age.generation")).unwrap();
+    let before = fs::read(folder.vault()).unwrap();
+    folder.set("production/api_key", "second-value").unwrap();
+    fs::write(folder.path("vault.age.generation"), last_seen).unwrap();
+    assert_eq!(folder.open().unwrap().generation, 3);
+    fs::write(folder.vault(), before).unwrap();
+    folder.assert_unusable(|error| matches!(error, Error::Older { seen: 3, .. }));
+}
+
+#[test]
+fn a_generation_that_cannot_be_noted_is_a_notice() {
+    let folder = Folder::new();
+    fs::remove_file(folder.path("vault.age.generation")).unwrap();
+    fs::remove_file(folder.path("vault.age.lock")).unwrap();
+    // A folder in the lock's place: it cannot be opened for writing, by root neither.
+    fs::create_dir(folder.path("vault.age.lock")).unwrap();
+    let notices = folder.open().unwrap().notices;
+    assert!(matches!(notices[..], [Notice::FirstUse { .. }, Notice::NotKept { .. }]), "{notices:?}");
+}
+
+#[test]
+fn rekey_moves_every_entry_to_the_new_identity_and_away_from_the_old() {
+    let folder = Folder::new();
+    let new = Identity::create(&folder.path("new")).unwrap();
+    rekey(&folder.vault(), &folder.identity, &new).unwrap();
+    let opened = open(&folder.vault(), &new).unwrap();
+    assert!(*opened.entries["production/api_key"].secret == secret("first-value"));
+    assert!(opened.notices.is_empty());
+    folder.assert_unusable(|error| matches!(error, Error::Unsound { source: Fault::WrongIdentity, .. }));
+    assert!(matches!(rekey(&folder.vault(), &new, &new), Err(Error::SameIdentity)));
+}
+
+#[test]
+fn a_crash_in_the_middle_of_rekey_leaves_a_vault_that_opens() {
+    let folder = Folder::new();
+    let new = Identity::create(&folder.path("new")).unwrap();
+    let last_seen = folder.path("vault.age.generation");
+    // After the first write: the vault is still the old identity's.
+    generation::write(&last_seen, 2, &[&folder.identity, &new], None).unwrap();
+    assert_eq!(folder.open().unwrap().generation, 2);
+    // After the second: it is the new one's, and the last-seen file is still the one of both.
+    let of_both = fs::read(&last_seen).unwrap();
+    rekey(&folder.vault(), &folder.identity, &new).unwrap();
+    fs::write(&last_seen, of_both).unwrap();
+    assert_eq!(open(&folder.vault(), &new).unwrap().generation, 3);
+}
+
+#[test]
+fn a_backup_restores_past_every_generation_that_was_seen() {
+    let folder = Folder::new();
+    let copy = folder.path("backup.age");
+    assert_eq!(backup(&folder.vault(), &folder.identity, &copy).unwrap().generation, 2);
+    assert_eq!(copy.metadata().unwrap().permissions().mode() & 0o7777, 0o600);
+    assert!(matches!(backup(&folder.vault(), &folder.identity, &copy), Err(Error::Exists { .. })));
+    folder.set("production/api_key", "second-value").unwrap();
+
+    let refused = restore(&folder.vault(), &folder.identity, &copy, false);
+    assert!(matches!(refused, Err(Error::PresentNewer { present: 3, backup: 2 })));
+    assert!(*folder.open().unwrap().entries["production/api_key"].secret == secret("second-value"));
+
+    assert_eq!(restore(&folder.vault(), &folder.identity, &copy, true).unwrap(), 4);
+    let opened = folder.open().unwrap();
+    assert!(*opened.entries["production/api_key"].secret == secret("first-value"));
+    assert_eq!(opened.generation, 4);
+}
+
+#[test]
+fn a_lost_vault_is_restored_and_a_damaged_one_only_by_force() {
+    let folder = Folder::new();
+    let copy = folder.path("backup.age");
+    backup(&folder.vault(), &folder.identity, &copy).unwrap();
+    folder.set("production/api_key", "second-value").unwrap();
+    fs::remove_file(folder.vault()).unwrap();
+    assert_eq!(restore(&folder.vault(), &folder.identity, &copy, false).unwrap(), 4);
+    fs::write(folder.vault(), "damaged").unwrap();
+    let refused = restore(&folder.vault(), &folder.identity, &copy, false);
+    assert!(matches!(refused, Err(Error::PresentUnusable { .. })));
+    assert_eq!(fs::read(folder.vault()).unwrap(), b"damaged");
+    assert_eq!(restore(&folder.vault(), &folder.identity, &copy, true).unwrap(), 5);
+    assert!(folder.open().is_ok());
+}
+
+#[test]
+fn a_forged_backup_is_not_restored_even_by_force() {
+    let folder = Folder::new();
+    let plaintext = folder.identity.decrypt(&fs::read(folder.vault()).unwrap()).unwrap();
+    let forged = String::from_utf8(plaintext.to_vec()).unwrap().replace("api.mx.com", "evil.example");
+    fs::write(folder.path("forged"), folder.identity.encrypt(forged.as_bytes()).unwrap()).unwrap();
+    let refused = restore(&folder.vault(), &folder.identity, &folder.path("forged"), true);
+    assert!(matches!(refused, Err(Error::Unsound { source: Fault::Forged, .. })));
+    assert!(folder.open().is_ok());
+}
+
+#[test]
+fn two_threads_that_write_fifty_entries_each_lose_none_and_readers_never_fail() {
+    let folder = Folder::new();
+    thread::scope(|scope| {
+        let writers = ["a", "b"].map(|writer| {
+            let folder = &folder;
+            scope.spawn(move || {
+                for number in 0..50 {
+                    folder.set(&format!("production/{writer}{number}"), "some-value").unwrap();
+                }
+            })
+        });
+        while !writers.iter().all(thread::ScopedJoinHandle::is_finished) {
+            folder.open().unwrap();
+        }
+    });
+    let opened = folder.open().unwrap();
+    assert_eq!(opened.entries.len(), 101);
+    assert_eq!(opened.generation, 102);
+}
+
+#[test]
+fn behind_a_symbolic_link_the_same_vault_has_the_same_last_seen_file_and_stays_behind_it() {
+    let folder = Folder::new();
+    let link = folder.path("link");
+    std::os::unix::fs::symlink(folder.vault(), &link).unwrap();
+    set(&link, &folder.identity, "production/other", secret("other-value"), None).unwrap();
+    assert!(link.is_symlink());
+    assert!(!folder.path("link.generation").exists());
+    assert_eq!(folder.open().unwrap().entries.len(), 2);
+}
