@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use toml::{Spanned, de::DeTable, de::DeValue};
 
-use super::fault::{Fault, Place, Problem, Severity};
+use super::fault::{Fault, Place, Problem};
 
 /// One value.
 #[derive(Debug, Clone)]
@@ -36,29 +36,38 @@ pub(super) struct Entry {
     pub(super) value: Node,
 }
 
-/// Reads `text`. With syntax faults the tree holds what could still be read.
-pub(super) fn parse(text: &str, file: &str) -> (Node, Vec<Fault>) {
-    let (document, errors) = DeTable::parse_recoverable(text);
+/// What could be read of a file.
+pub(super) struct Parsed {
+    /// With syntax faults, only a part of it.
+    pub(super) root: Node,
+    /// The syntax faults.
+    pub(super) faults: Vec<Fault>,
+    /// The lines that could not be read.
+    pub(super) unread: BTreeSet<usize>,
+}
+
+/// Reads `text`.
+pub(super) fn parse(text: &str, file: &str) -> Parsed {
+    let (document, mut errors) = DeTable::parse_recoverable(text);
     let lines = Lines::new(text);
-    let mut lines_seen = BTreeSet::new();
-    let faults = errors
-        .iter()
-        .map(|error| (lines.place(error.span().map_or(text.len(), |span| span.start)), error.message()))
-        // One line's first fault is the cause, the others follow from it.
-        .filter(|(place, _)| match place {
-            Place::At { line, .. } => lines_seen.insert(*line),
-            _ => true,
-        })
-        .map(|(place, message)| Fault {
-            severity: Severity::Error,
-            file: file.to_owned(),
-            place,
-            key: String::new(),
-            problem: Problem::new(message),
-        })
-        .collect();
+    let start = |error: &toml::de::Error| error.span().map_or(text.len(), |span| span.start);
+    errors.sort_by_key(start);
+    let (mut faults, mut unread, mut previous) = (Vec::new(), BTreeSet::new(), (0, ""));
+    for error in &errors {
+        let (line, column) = lines.position(start(error));
+        // The first fault of a line is the cause. One that goes on line by line began where a bracket
+        // was not closed.
+        let follows = previous.0 + 1 == line && previous.1 == error.message();
+        if unread.insert(line) && !follows {
+            let problem = Problem::new(error.message().trim_end_matches(", expected nothing"));
+            faults.push(Fault { place: Place::At { line, column }, ..Fault::of_file(file, problem) });
+        }
+        if previous.0 != line {
+            previous = (line, error.message());
+        }
+    }
     let root = Node { place: lines.place(0), data: Data::Table(table(document.get_ref(), &lines)) };
-    (root, faults)
+    Parsed { root, faults, unread }
 }
 
 fn table(table: &DeTable<'_>, lines: &Lines<'_>) -> BTreeMap<String, Entry> {
@@ -128,10 +137,15 @@ impl<'t> Lines<'t> {
     }
 
     fn place(&self, offset: usize) -> Place {
+        let (line, column) = self.position(offset);
+        Place::At { line, column }
+    }
+
+    fn position(&self, offset: usize) -> (usize, usize) {
         let line = self.starts.partition_point(|start| *start <= offset);
         let start = self.starts.get(line.saturating_sub(1)).copied().unwrap_or(0);
         let column = self.text.get(start..offset).map_or(1, |before| before.chars().count() + 1);
-        Place::At { line, column }
+        (line, column)
     }
 }
 
@@ -146,7 +160,7 @@ mod tests {
     #[test]
     fn values_know_where_they_were_written() {
         let text = "a = 1\n[limits]\nüx = 2\n\n[[listener]]\n[[listener]]\n  address = 'ä'\n";
-        let (root, faults) = parse(&text.replace("üx", "\"üx\""), "f");
+        let Parsed { root, faults, .. } = parse(&text.replace("üx", "\"üx\""), "f");
         assert_eq!(faults, []);
         assert_eq!(root.place_of("a"), at(1, 5));
         assert_eq!(root.place_of("limits.üx"), at(3, 8));
@@ -160,7 +174,7 @@ mod tests {
         for text in
             ["a = 1\n api_key = s3cr3t-v4lue\n", "a = 1\n s3cr3t-v4lue\n", "a = 1\n k = \"s3cr3t-v4lue\n"]
         {
-            let (_, faults) = parse(text, "mxgate.toml");
+            let faults = parse(text, "mxgate.toml").faults;
             let shown = faults.iter().map(ToString::to_string).collect::<String>();
             assert!(shown.starts_with("mxgate.toml:2:"), "{shown}");
             assert!(!shown.contains("s3cr3t"), "{shown}");

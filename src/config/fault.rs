@@ -4,7 +4,7 @@
 //! never holds a line of the file and never a text that was written as a value: either may be a secret
 //! pasted by mistake. A [`Report`] collects all faults of one run.
 
-use std::{cell::RefCell, fmt, fmt::Write as _};
+use std::{cell::RefCell, collections::BTreeSet, fmt, fmt::Write as _};
 
 use super::document::Node;
 use crate::vault::reference::Reference;
@@ -174,22 +174,21 @@ impl fmt::Display for Escaped<'_> {
 pub(super) struct Report<'r> {
     file: &'r str,
     root: &'r Node,
-    /// False when syntax faults may have hidden a part of the file: then nothing is called missing.
-    whole: bool,
+    /// Lines with syntax faults. They may hide a part of the file: then nothing is called missing.
+    unread: BTreeSet<usize>,
     faults: RefCell<Vec<Fault>>,
     /// Every reference to a secret with its key, so that their uses can be compared at the end.
     references: RefCell<Vec<(String, Reference)>>,
 }
 
 impl<'r> Report<'r> {
-    pub(super) fn new(file: &'r str, root: &'r Node, already: Vec<Fault>) -> Self {
-        let (whole, faults) = (already.is_empty(), RefCell::new(already));
-        Self { file, root, whole, faults, references: RefCell::default() }
+    pub(super) fn new(file: &'r str, root: &'r Node, unread: BTreeSet<usize>) -> Self {
+        Self { file, root, unread, faults: RefCell::default(), references: RefCell::default() }
     }
 
     /// Whether the file could be read to its end.
     pub(super) fn is_whole(&self) -> bool {
-        self.whole
+        self.unread.is_empty()
     }
 
     /// The value at `path` is wrong.
@@ -218,25 +217,17 @@ impl<'r> Report<'r> {
     }
 
     fn push(&self, severity: Severity, place: Place, path: &str, problem: Problem) {
-        let mut faults = self.faults.borrow_mut();
         // What is said about a line that could not be read is a guess, and may show a part of it.
-        let line_of = |place: &Place| match place {
-            Place::At { line, .. } => Some(*line),
-            _ => None,
-        };
-        let line = line_of(&place);
-        let unread = |fault: &Fault| fault.key.is_empty() && line_of(&fault.place) == line;
-        if line.is_some() && !self.whole && faults.iter().any(unread) {
+        if matches!(place, Place::At { line, .. } if self.unread.contains(&line)) {
             return;
         }
-        faults.push(Fault { severity, file: self.file.to_owned(), place, key: path.to_owned(), problem });
+        let (file, key) = (self.file.to_owned(), path.to_owned());
+        self.faults.borrow_mut().push(Fault { severity, file, place, key, problem });
     }
 
-    /// Everything that was found, in the order of the file.
+    /// Everything that was found.
     pub(super) fn into_faults(self) -> Vec<Fault> {
-        let mut faults = self.faults.into_inner();
-        faults.sort_by(|a, b| a.place.cmp(&b.place));
-        faults
+        self.faults.into_inner()
     }
 }
 

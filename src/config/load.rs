@@ -3,7 +3,8 @@
 use std::{fs::File, io::Read as _, path::Path};
 
 use super::{
-    Config, check, document,
+    Config, check,
+    document::{self, Parsed},
     fault::{Fault, Faults, Place, Problem, Report, Severity},
     overrides::{self, Overrides},
     permissions, schema,
@@ -43,12 +44,12 @@ impl Config {
     /// # Errors
     /// Every fault of the text and of the variables, and the warnings.
     pub fn parse(text: &str, file_name: &str, overrides: &Overrides) -> Result<Loaded, Faults> {
-        let (mut root, syntax) = document::parse(text, file_name);
-        let variables = overrides::apply(&mut root, overrides);
-        let report = Report::new(file_name, &root, syntax);
+        let Parsed { mut root, mut faults, unread } = document::parse(text, file_name);
+        faults.extend(overrides::apply(&mut root, file_name, overrides));
+        let report = Report::new(file_name, &root, unread);
         let config = check::config(&root, &report);
-        let mut faults = report.into_faults();
-        faults.extend(variables);
+        faults.extend(report.into_faults());
+        faults.sort_by(|a, b| a.place.cmp(&b.place));
         match config {
             Some(config) if faults.iter().all(|fault| fault.severity == Severity::Warning) => {
                 Ok(Loaded { config, warnings: faults })

@@ -10,7 +10,7 @@ use ::config::{Environment, Source as _};
 
 use super::{
     document::{Data, Entry, Node},
-    fault::{Fault, Place, Problem, Severity, listed, nearest},
+    fault::{Fault, Place, Problem, listed, nearest},
     schema::{self, KIND, Key, Kind, keys::FILE},
 };
 
@@ -43,8 +43,10 @@ impl<N: Into<OsString>, V: Into<OsString>> FromIterator<(N, V)> for Overrides {
 }
 
 /// Puts every variable's value in its place in `root`.
-pub(super) fn apply(root: &mut Node, overrides: &Overrides) -> Vec<Fault> {
+pub(super) fn apply(root: &mut Node, file: &str, overrides: &Overrides) -> Vec<Fault> {
     let mut faults = Vec::new();
+    let fault =
+        |variable, problem| Fault { place: Place::Variable(variable), ..Fault::of_file(file, problem) };
     let mut variables = BTreeMap::new();
     for (name, value) in &overrides.0 {
         let shown = name.to_string_lossy().into_owned();
@@ -100,7 +102,7 @@ impl Override<'_> {
             return Err("stands for a section, not for one of its values".into());
         };
         let Some(key) = keys.iter().find(|key| key.name == *step) else {
-            return Err(unknown(parent, step, keys.iter().map(|key| key.name)));
+            return Err(unknown(parent, steps, keys.iter().map(|key| key.name)));
         };
         // A value that is no table where one belongs is the walker's to report.
         let Data::Table(entries) = &mut node.data else { return Ok(()) };
@@ -110,14 +112,14 @@ impl Override<'_> {
                 Err(Problem::new("stands for a list, and a variable replaces single values only")
                     .allowed("write it in the file"))
             }
-            (Kind::Named(inner), [name, rest @ ..]) => {
+            (Kind::Named(inner), below @ [name, rest @ ..]) => {
                 let names = entries.get_mut(*step).map(|entry| &mut entry.value.data);
-                let Some(Data::Table(named)) = names else { return Err(unknown(&path, name, [])) };
+                let Some(Data::Table(named)) = names else { return Err(unknown(&path, below, [])) };
                 match named.get_mut(*name) {
                     Some(entry) => {
                         self.insert(&mut entry.value, &refs(inner), rest, &format!("{path}{name}."))
                     }
-                    None => Err(unknown(&path, name, named.keys().map(String::as_str))),
+                    None => Err(unknown(&path, below, named.keys().map(String::as_str))),
                 }
             }
             (Kind::Section(inner), _) => self.descend(entries, step, &refs(inner), rest, &path),
@@ -166,11 +168,16 @@ fn refs(keys: &'static [Key]) -> Vec<&'static Key> {
     keys.iter().collect()
 }
 
-fn unknown<'n>(parent: &str, step: &str, valid: impl IntoIterator<Item = &'n str>) -> Problem {
+/// The first of `steps` is not one of `valid`.
+fn unknown<'n>(parent: &str, steps: &[&str], valid: impl IntoIterator<Item = &'n str>) -> Problem {
     let valid: Vec<&str> = valid.into_iter().collect();
     let problem = Problem::new("stands for no key");
-    match nearest(step, &valid) {
-        Some(name) => Problem { nearest: Some(variable(&format!("{parent}{name}"))), ..problem },
+    let near = steps.split_first().and_then(|(step, rest)| Some((nearest(step, &valid)?, rest)));
+    match near {
+        Some((name, rest)) => {
+            let meant = [&[name], rest].concat().join(".");
+            Problem { nearest: Some(variable(&format!("{parent}{meant}"))), ..problem }
+        }
         None if valid.is_empty() => problem.allowed("the file has no such section"),
         None => problem.allowed(format!("one of {}", listed(&valid))),
     }
@@ -179,9 +186,4 @@ fn unknown<'n>(parent: &str, step: &str, valid: impl IntoIterator<Item = &'n str
 /// `limits.body_bytes_max` to `MXGATE__LIMITS__BODY_BYTES_MAX`.
 fn variable(path: &str) -> String {
     format!("{PREFIX}{}", path.replace('.', "__").to_ascii_uppercase())
-}
-
-fn fault(variable: String, problem: Problem) -> Fault {
-    let (file, key) = (String::new(), String::new());
-    Fault { severity: Severity::Error, file, place: Place::Variable(variable), key, problem }
 }

@@ -72,6 +72,11 @@ impl<'a> Table<'a> {
         self.get(self.key(name).name).is_some()
     }
 
+    /// Whether `name` is written as `[]`.
+    pub(super) fn is_empty_list(&self, name: &str) -> bool {
+        matches!(self.get(self.key(name).name), Some(Node { data: Data::List(values), .. }) if values.is_empty())
+    }
+
     /// Whether this section is in the file at all.
     pub(super) fn is_written(&self) -> bool {
         self.node.is_some()

@@ -25,7 +25,10 @@ pub(super) fn environments(file: &Table<'_>, listeners: &[Draft<'_>], names: &[&
                 .fault("environment", Problem::new("is not configured").near(name, names.iter().copied()));
         }
     }
-    for name in names {
+    // A mistyped name would make its environment seem unused.
+    let known =
+        |listener: &Draft<'_>| listener.environment.as_deref().is_some_and(|name| names.contains(&name));
+    for name in names.iter().filter(|_| listeners.iter().all(known)) {
         if !listeners.iter().any(|listener| listener.environment.as_deref() == Some(name)) {
             file.warn(&format!("environment.{name}"), "is used by no listener");
         }
@@ -92,7 +95,7 @@ pub(super) fn networks(
     trusted_proxies: &[IpNet],
     listeners: &[Draft<'_>],
 ) {
-    if allow.is_empty() {
+    if file.is_empty_list("allow") {
         file.warn("allow", "is empty: it lets nobody in");
     }
     if allow.iter().any(|network| network.prefix_len() == 0) {
@@ -101,8 +104,10 @@ pub(super) fn networks(
     if trusted_proxies.iter().any(|network| network.prefix_len() == 0) {
         file.warn("trusted_proxies", "holds every address: any caller can name another address as its own");
     }
-    for listener in listeners.iter().filter(|listener| listener.proxy_protocol && trusted_proxies.is_empty())
-    {
-        listener.table.warn("proxy_protocol", "lets nobody in while trusted_proxies is empty");
+    // Its connections must come from one of them.
+    if !file.has("trusted_proxies") || file.is_empty_list("trusted_proxies") {
+        for listener in listeners.iter().filter(|listener| listener.proxy_protocol) {
+            listener.table.warn("proxy_protocol", "lets nobody in without trusted_proxies");
+        }
     }
 }
