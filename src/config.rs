@@ -1,10 +1,23 @@
 //! The configuration, checked and typed. Nothing outside this module sees the file as it was written:
 //! the file becomes checked values once, and every fault is reported in one run.
 
+mod check;
+mod document;
+pub mod fault;
+mod load;
+pub mod overrides;
+pub mod permissions;
+mod reload;
+mod schema;
+#[cfg(test)]
+mod tests;
+mod walk;
+
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
 
+pub use self::load::Loaded;
 use crate::vault::reference::Reference;
 
 /// Everything an operator decides, checked.
@@ -49,7 +62,7 @@ pub enum ForwardedHeader {
 }
 
 /// One `[[listener]]`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listener {
     /// TCP address or Unix socket path.
     pub address: ListenAddress,
@@ -120,7 +133,7 @@ pub struct VaultFile {
 pub struct Environment {
     /// Its name in the configuration.
     pub name: String,
-    /// `https` only; host in lower case, and port.
+    /// `https` only; a DNS name or IPv4 address, in lower case.
     pub host: String,
     /// Default 443.
     pub port: u16,
@@ -240,19 +253,19 @@ pub enum IpFamily {
 /// Waits towards an upstream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Timeouts {
-    /// TCP connect, per attempt. Default 5 s.
+    /// TCP connect, per attempt. Default 5 s, 100 ms to 1 min.
     pub connect: Duration,
-    /// TLS handshake. Default 5 s.
+    /// TLS handshake. Default 5 s, 100 ms to 1 min.
     pub tls: Duration,
-    /// From the request's last byte to the answer's head. Default 60 s.
+    /// From the request's last byte to the answer's head. Default 60 s, 100 ms to 10 min.
     pub first_byte: Duration,
-    /// Between two pieces of an answer. Default 30 s.
+    /// Between two pieces of an answer. Default 30 s, 100 ms to 10 min.
     pub idle: Duration,
-    /// The whole exchange. Default 5 min.
+    /// The whole exchange. Default 5 min, 100 ms to 1 h.
     pub total: Duration,
-    /// How long an unused connection is kept. Default 30 s.
+    /// How long an unused connection is kept. Default 30 s, 100 ms to 10 min.
     pub pool_idle: Duration,
-    /// How long any connection is used. Default 5 min.
+    /// How long any connection is used. Default 5 min, 1 s to 1 h.
     pub connection_age: Duration,
 }
 
@@ -272,7 +285,7 @@ pub struct Health {
 pub struct Log {
     /// A level or a filter such as `info,mxgate::upstream=debug`. Default `info`. Reloadable.
     pub filter: String,
-    /// One JSON object a line instead of text. Default false.
+    /// One JSON object a line instead of text. Default false. Restart-only.
     pub json: bool,
 }
 
@@ -292,8 +305,8 @@ pub enum RecordDestination {
 pub struct Process {
     /// Worker threads; `None`: one per usable core, following a CPU quota. 1 to 256.
     pub workers: Option<usize>,
-    /// After SIGTERM: how long new connections are still served. Default 0.
+    /// After SIGTERM: how long new connections are still served. Default 0, up to 10 min.
     pub drain_delay: Duration,
-    /// After `drain_delay`: how long requests in flight may take. Default 30 s.
+    /// After `drain_delay`: how long requests in flight may take. Default 30 s, 0 to 1 h.
     pub drain_total: Duration,
 }

@@ -1,0 +1,72 @@
+//! `mxgate check`: a configuration's faults, all of them, for people or for programs.
+//!
+//! Reads the file and the `MXGATE__` variables and nothing else: no vault is opened, no host is asked.
+//! Exit code 0: usable, warnings or not; 3: faults; 1: the result could not be printed.
+
+use std::{io, path::PathBuf, process::ExitCode};
+
+use mxgate::config::{
+    Config, Loaded,
+    fault::{Fault, Faults, Severity},
+};
+use serde_json::json;
+
+use super::out;
+
+const CONFIGURATION_FAULTS: u8 = 3;
+
+/// What to check, and how to say it.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The configuration file.
+    #[arg(value_name = "FILE", default_value = "/etc/mxgate/mxgate.toml", conflicts_with = "config")]
+    file: PathBuf,
+    /// The same as FILE.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// One JSON object instead of lines.
+    #[arg(long)]
+    json: bool,
+    /// Print the JSON schema of the file, for editors, and check nothing.
+    #[arg(long, conflicts_with_all = ["file", "config", "json"])]
+    schema: bool,
+}
+
+/// Checks, prints, and says how it went.
+pub(crate) fn run(args: &Args) -> ExitCode {
+    let printed = if args.schema { schema() } else { check(args) };
+    printed.unwrap_or(ExitCode::FAILURE)
+}
+
+fn schema() -> io::Result<ExitCode> {
+    out::line(format!("{:#}", Config::json_schema()))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn check(args: &Args) -> io::Result<ExitCode> {
+    let file = args.config.as_ref().unwrap_or(&args.file);
+    let (usable, found) = match Config::load(file) {
+        Ok(Loaded { warnings, .. }) => (true, warnings),
+        Err(Faults(faults)) => (false, faults),
+    };
+    if args.json {
+        let found: Vec<_> = found.iter().map(Fault::to_json).collect();
+        out::line(json!({ "file": file.to_string_lossy(), "ok": usable, "faults": found }))?;
+    } else {
+        found.iter().try_for_each(out::line)?;
+        out::line(summary(&found))?;
+    }
+    Ok(if usable { ExitCode::SUCCESS } else { ExitCode::from(CONFIGURATION_FAULTS) })
+}
+
+fn summary(found: &[Fault]) -> String {
+    let (errors, warnings): (Vec<_>, Vec<_>) =
+        found.iter().partition(|fault| fault.severity == Severity::Error);
+    let counted = |count: usize, noun: &str| format!("{count} {noun}{}", if count == 1 { "" } else { "s" });
+    match (errors.len(), warnings.len()) {
+        (0, 0) => "fine".to_owned(),
+        (0, warnings) => format!("fine, with {}", counted(warnings, "warning")),
+        (errors, 0) => counted(errors, "fault"),
+        (errors, warnings) => format!("{}, {}", counted(errors, "fault"), counted(warnings, "warning")),
+    }
+}

@@ -1,0 +1,179 @@
+//! The file's tree to a [`Config`]: every key is read once, every fault is reported.
+//!
+//! Out comes `None` when something that has no default is absent or wrong; the report then says what.
+
+mod across;
+mod credential;
+mod environment;
+mod listener;
+mod network;
+mod paths;
+
+use super::{
+    Config, ForwardedHeader, Health, Limits, ListenAddress, Log, Process, RecordDestination, VaultFile,
+    document::Node,
+    fault::{Problem, Report},
+    schema::keys::FILE,
+    walk::{Table, absolute_path},
+};
+
+/// Reads the whole file.
+pub(super) fn config(root: &Node, report: &Report<'_>) -> Option<Config> {
+    let file = Table::root(root, FILE, report);
+    let allow = file.list("allow", network::network);
+    let trusted_proxies = file.list("trusted_proxies", network::network);
+    let forwarded_header = match file.choice("forwarded_header") {
+        "forwarded" => ForwardedHeader::Forwarded,
+        "none" => ForwardedHeader::None,
+        _ => ForwardedHeader::XForwardedFor,
+    };
+    let listeners = listener::all(&file);
+    let limits = limits(&file.section("limits"));
+    let vault = vault(&file);
+    let environments = environment::all(&file);
+    let health = health(&file.section("health"));
+    let control_socket = file.section("control").path("socket");
+    let log = log(&file.section("log"));
+    let record = file.section("record").parsed("destination", destination);
+    let process = process(&file.section("process"));
+
+    // In a file that could not be read to its end, parts would seem to be missing.
+    if report.is_whole() {
+        let names: Vec<&str> = environments.keys().map(String::as_str).collect();
+        across::environments(&file, &listeners, &names);
+        across::references(report, file.has("vault"));
+        across::networks(&file, &allow, &trusted_proxies, &listeners);
+        let health = health.as_ref().map(|health| ListenAddress::Tcp(health.address));
+        let control = control_socket.clone().map(ListenAddress::Unix);
+        let listening =
+            listeners.iter().filter_map(|l| Some((l.table.path_of("address"), l.address.as_ref()?)));
+        let health = health.as_ref().map(|address| ("health.address".to_owned(), address));
+        let control = control.as_ref().map(|address| ("control.socket".to_owned(), address));
+        across::addresses(report, listening.chain(health).chain(control));
+    }
+    Some(Config {
+        allow,
+        trusted_proxies,
+        forwarded_header,
+        listeners: listeners.into_iter().map(listener::Draft::finish).collect::<Option<_>>()?,
+        limits,
+        vault,
+        environments: environments
+            .into_iter()
+            .map(|(name, one)| Some((name, one?)))
+            .collect::<Option<_>>()?,
+        health,
+        control_socket,
+        log: log?,
+        record: record?,
+        process,
+    })
+}
+
+fn limits(table: &Table<'_>) -> Limits {
+    Limits {
+        connections_max: table.size("connections_max"),
+        connections_per_address_max: table.size("connections_per_address_max"),
+        header_bytes_max: table.size("header_bytes_max"),
+        header_count_max: table.size("header_count_max"),
+        request_line_bytes_max: table.size("request_line_bytes_max"),
+        body_bytes_max: table.count("body_bytes_max"),
+        header_read_timeout: table.millis("header_read_timeout_ms"),
+        idle_timeout: table.millis("idle_timeout_ms"),
+        upload_timeout: table.millis("upload_timeout_ms"),
+    }
+}
+
+fn vault(file: &Table<'_>) -> Option<VaultFile> {
+    // `file` is the one kind so far.
+    let (_, table) = file.variant("vault")?;
+    let (path, identity) = (table.path("path"), table.reference("identity"));
+    Some(VaultFile { path: path?, identity: identity? })
+}
+
+fn health(table: &Table<'_>) -> Option<Health> {
+    let address = table.parsed("address", network::socket_address);
+    let hosts = table.list("hosts", network::host_name);
+    let ready_needs_vault = table.flag("ready_needs_vault");
+    if !table.is_written() {
+        return None;
+    }
+    Some(Health { address: address?, hosts, ready_needs_vault })
+}
+
+fn log(table: &Table<'_>) -> Option<Log> {
+    let filter = table.parsed("filter", log_filter);
+    let json = table.choice("format") == "json";
+    Some(Log { filter: filter?, json })
+}
+
+/// Levels, and levels of single modules. A bare word would otherwise be taken for a module's name, and a
+/// mistyped level would silently switch the log off.
+fn log_filter(text: &str) -> Result<String, Problem> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    for part in text.split(',') {
+        let (target, level) =
+            part.split_once('=').map_or((None, part), |(target, level)| (Some(target), level));
+        if !LEVELS.contains(&level) {
+            return Err(Problem::new("holds a word that is no level").near(level, LEVELS));
+        }
+        if target.is_some_and(|target| target.is_empty() || target.contains(|c: char| !is_target(c))) {
+            let form = "expected a level, or a list such as \"info,mxgate::upstream=debug\"";
+            return Err(Problem::new("holds a word that is no module").allowed(form));
+        }
+    }
+    Ok(text.to_owned())
+}
+
+fn is_target(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '_' || c == ':'
+}
+
+fn destination(text: &str) -> Result<RecordDestination, Problem> {
+    match text {
+        "stdout" => Ok(RecordDestination::Stdout),
+        "off" => Ok(RecordDestination::Off),
+        _ => match text.strip_prefix("file:") {
+            Some(path) => absolute_path(path).map(RecordDestination::File),
+            None => {
+                Err(Problem::new("unknown value").allowed("expected \"stdout\", \"off\" or \"file:/PATH\""))
+            }
+        },
+    }
+}
+
+fn process(table: &Table<'_>) -> Process {
+    Process {
+        workers: table.has("workers").then(|| table.size("workers")),
+        drain_delay: table.millis("drain_delay_ms"),
+        drain_total: table.millis("drain_total_ms"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_is_made_of_levels() {
+        for text in ["info", "off", "info,mxgate::upstream=debug", "mxgate=trace,warn"] {
+            assert!(log_filter(text).is_ok(), "{text}");
+            assert!(text.parse::<tracing_subscriber::filter::Targets>().is_ok(), "{text}");
+        }
+        for text in ["", "inof", "INFO", "info,", "mxgate", "=info", "mxgate=", "a[b]=info", "info, warn"] {
+            assert!(log_filter(text).is_err(), "{text}");
+        }
+        assert_eq!(log_filter("inof").unwrap_err().nearest.as_deref(), Some("info"));
+    }
+
+    #[test]
+    fn records_go_to_one_of_three_places() {
+        assert_eq!(destination("file:/a").ok(), Some(RecordDestination::File("/a".into())));
+        for text in ["stdout", "off"] {
+            assert!(destination(text).is_ok());
+        }
+        for text in ["file:a", "/a", "none", ""] {
+            assert!(destination(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! What no single key can tell: faults between the parts of the file.
+
+use std::collections::{BTreeMap, btree_map::Entry};
+
+use ipnet::IpNet;
+
+use super::listener::Draft;
+use crate::{
+    config::{
+        ListenAddress,
+        fault::{Problem, Report},
+        walk::Table,
+    },
+    vault::reference::Reference,
+};
+
+/// Each listener goes to an environment that exists, and each environment is used.
+pub(super) fn environments(file: &Table<'_>, listeners: &[Draft<'_>], names: &[&str]) {
+    for listener in listeners {
+        if let Some(name) = &listener.environment
+            && !names.contains(&name.as_str())
+        {
+            listener
+                .table
+                .fault("environment", Problem::new("is not configured").near(name, names.iter().copied()));
+        }
+    }
+    // A mistyped name would make its environment seem unused.
+    let known =
+        |listener: &Draft<'_>| listener.environment.as_deref().is_some_and(|name| names.contains(&name));
+    for name in names.iter().filter(|_| listeners.iter().all(known)) {
+        if !listeners.iter().any(|listener| listener.environment.as_deref() == Some(name)) {
+            file.warn(&format!("environment.{name}"), "is used by no listener");
+        }
+    }
+}
+
+/// No two sockets have one address. Port 0 is a different port each time.
+pub(super) fn addresses<'a>(
+    report: &Report<'_>,
+    bound: impl IntoIterator<Item = (String, &'a ListenAddress)>,
+) {
+    let mut seen = BTreeMap::new();
+    for (path, address) in bound {
+        if matches!(address, ListenAddress::Tcp(tcp) if tcp.port() == 0) {
+            continue;
+        }
+        match seen.entry(address) {
+            Entry::Vacant(free) => _ = free.insert(path),
+            Entry::Occupied(taken) => {
+                report.fault(&path, Problem::new(format!("is the same as {}", taken.get())))
+            }
+        }
+    }
+}
+
+/// A secret belongs to one environment: MX's sandbox must never see a key of production.
+pub(super) fn references(report: &Report<'_>, vault_written: bool) {
+    let references = report.references();
+    for (index, (path, reference)) in references.iter().enumerate() {
+        let other = |(other, same): &&(String, Reference)| same == reference && owner(other) != owner(path);
+        if let Some((other, _)) = references.iter().take(index).find(other) {
+            let problem = Problem::new(format!("is the secret that {other} uses"));
+            report.fault(path, problem.allowed("a secret belongs to one environment; store one for each"));
+        }
+        match reference {
+            Reference::Vault(_) if path == "vault.identity" => {
+                report.fault(
+                    path,
+                    Problem::new("is in the vault that it opens").allowed("expected env:NAME or file:/PATH"),
+                );
+            }
+            Reference::Vault(_) if !vault_written => {
+                report.fault(
+                    path,
+                    Problem::new("needs a vault")
+                        .allowed("add a [vault] section, or write env:NAME or file:/PATH"),
+                );
+            }
+            _ => {}
+        }
+    }
+}
+
+/// `environment.production` of `environment.production.credential.api_key`.
+fn owner(path: &str) -> &str {
+    let end = path.match_indices('.').nth(1).map_or(path.len(), |(at, _)| at);
+    if path.starts_with("environment.") { path.get(..end).unwrap_or(path) } else { "vault" }
+}
+
+/// Who is let in, when that is nobody or everybody.
+pub(super) fn networks(
+    file: &Table<'_>,
+    allow: &[IpNet],
+    trusted_proxies: &[IpNet],
+    listeners: &[Draft<'_>],
+) {
+    if file.is_empty_list("allow") {
+        file.warn("allow", "is empty: it lets nobody in");
+    }
+    if allow.iter().any(|network| network.prefix_len() == 0) {
+        file.warn("allow", "holds every address: it lets everybody in");
+    }
+    if trusted_proxies.iter().any(|network| network.prefix_len() == 0) {
+        file.warn("trusted_proxies", "holds every address: any caller can name another address as its own");
+    }
+    // Its connections must come from one of them.
+    if !file.has("trusted_proxies") || file.is_empty_list("trusted_proxies") {
+        for listener in listeners.iter().filter(|listener| listener.proxy_protocol) {
+            listener.table.warn("proxy_protocol", "lets nobody in without trusted_proxies");
+        }
+    }
+}

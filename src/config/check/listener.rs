@@ -1,0 +1,59 @@
+//! `[[listener]]`.
+
+use super::network::{host_name, listen_address, origin};
+use crate::config::{ListenAddress, Listener, ListenerTls, fault::Problem, walk::Table};
+
+/// A listener as far as it could be read.
+pub(super) struct Draft<'a> {
+    pub(super) table: Table<'a>,
+    pub(super) address: Option<ListenAddress>,
+    pub(super) environment: Option<String>,
+    pub(super) proxy_protocol: bool,
+    tls: Option<ListenerTls>,
+    hosts: Vec<String>,
+    origins: Vec<String>,
+}
+
+impl Draft<'_> {
+    /// `None` when something is missing, which was reported.
+    pub(super) fn finish(self) -> Option<Listener> {
+        Some(Listener {
+            address: self.address?,
+            environment: self.environment?,
+            tls: self.tls,
+            proxy_protocol: self.proxy_protocol,
+            hosts: self.hosts,
+            origins: self.origins,
+        })
+    }
+}
+
+pub(super) fn all<'a>(file: &Table<'a>) -> Vec<Draft<'a>> {
+    file.sections("listener").into_iter().map(one).collect()
+}
+
+fn one(table: Table<'_>) -> Draft<'_> {
+    let address = table.parsed("address", listen_address);
+    let environment = table.parsed("environment", |name| Ok(name.to_owned()));
+    let tls = certificate(&table.section("tls"));
+    let proxy_protocol = table.flag("proxy_protocol");
+    let hosts = table.list("hosts", host_name);
+    let origins = table.list("origins", origin);
+    if let Some(ListenAddress::Tcp(address)) = &address
+        && !address.ip().is_loopback()
+        && !table.has("tls")
+    {
+        let problem = Problem::new("is reachable from other machines without TLS");
+        table.warn("address", problem.allowed("set tls, or listen on a loopback address or a Unix socket"));
+    }
+    Draft { table, address, environment, proxy_protocol, tls, hosts, origins }
+}
+
+/// `{ certificate, key }`; `None` when it is not written, or faulty.
+pub(super) fn certificate(table: &Table<'_>) -> Option<ListenerTls> {
+    if !table.is_written() {
+        return None;
+    }
+    let (certificate, key) = (table.path("certificate"), table.path("key"));
+    Some(ListenerTls { certificate: certificate?, key: key? })
+}

@@ -1,0 +1,119 @@
+//! `paths`: what may be called at a host that is not MX's platform.
+
+use std::collections::BTreeMap;
+
+use http::Method;
+use matchit::Router;
+
+use crate::config::{
+    PathPattern,
+    fault::{Problem, listed},
+    walk::Table,
+};
+
+/// Methods that are ever forwarded.
+const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+
+/// Every pattern, each valid by itself and beside the others.
+pub(super) fn patterns(environment: &Table<'_>) -> Vec<PathPattern> {
+    let patterns = environment.list("paths", pattern);
+    let mut routers: BTreeMap<&str, Router<()>> = BTreeMap::new();
+    for PathPattern { method, template } in &patterns {
+        if let Err(error) = routers.entry(method.as_str()).or_default().insert(template, ()) {
+            let other = match error {
+                matchit::InsertError::Conflict { with } => format!("\"{method} {with}\""),
+                _ => "another pattern".to_owned(),
+            };
+            let problem = Problem::new(format!(
+                "holds \"{method} {template}\", which matches the same paths as {other}"
+            ));
+            environment.fault("paths", problem.allowed("leave one of them out"));
+        }
+    }
+    patterns
+}
+
+/// `GET /v1/things/{id}`.
+fn pattern(text: &str) -> Result<PathPattern, Problem> {
+    let form = "expected a method and a path, such as \"GET /v1/things/{id}\" or \"GET /v1/files/{*rest}\"";
+    let (method, template) =
+        text.split_once(' ').ok_or_else(|| Problem::new("is not a pattern").allowed(form))?;
+    let known = METHODS.iter().find(|known| **known == method);
+    let allowed = || {
+        Problem::new("starts with no method that is forwarded")
+            .allowed(format!("one of {}", listed(&METHODS)))
+    };
+    let method = known.and_then(|method| method.parse::<Method>().ok()).ok_or_else(allowed)?;
+    let malformed = |what: &str| Err(Problem::new(what).allowed(form));
+    let Some(path) = template.strip_prefix('/') else {
+        return malformed("has a path that does not start with /");
+    };
+    let segments: Vec<&str> = path.split('/').collect();
+    for (index, segment) in segments.iter().enumerate() {
+        let last = index + 1 == segments.len();
+        if segment.is_empty() && !last {
+            return malformed("has an empty segment");
+        }
+        if !is_segment(segment, last) {
+            return malformed("has a segment that is neither plain text nor {name}, nor {*name} at the end");
+        }
+    }
+    Ok(PathPattern { method, template: template.to_owned() })
+}
+
+/// Plain bytes as they are received (a request's path is never decoded), or one whole-segment parameter.
+fn is_segment(segment: &str, last: bool) -> bool {
+    let name = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    match segment.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')) {
+        Some(parameter) => match parameter.strip_prefix('*') {
+            Some(rest) => last && name(rest),
+            None => name(parameter),
+        },
+        None => {
+            let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@".contains(&byte);
+            !matches!(segment, "." | "..") && segment.bytes().all(plain)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_are_a_method_and_whole_segments() {
+        for text in [
+            "GET /",
+            "GET /v1/things",
+            "POST /v1/things/{id}",
+            "GET /files/{*rest}",
+            "DELETE /a/{b}/c/",
+            "GET /v1:x",
+        ] {
+            assert!(pattern(text).is_ok(), "{text}");
+        }
+        for text in [
+            "",
+            "/v1",
+            "GET",
+            "get /v1",
+            "TRACE /",
+            "CONNECT /",
+            "GET v1",
+            "GET  /v1",
+            "GET //a",
+            "GET /a/../b",
+            "GET /a{b}",
+            "GET /{*rest}/a",
+            "GET /{}",
+            "GET /{a-b}",
+            "GET /%2e",
+            "GET /a?b",
+            "GET /a#b",
+            "GET /a b",
+            "GET /ä",
+        ] {
+            assert!(pattern(text).is_err(), "{text}");
+        }
+    }
+}

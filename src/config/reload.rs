@@ -1,0 +1,24 @@
+//! What a running gateway does not take up.
+
+use super::Config;
+
+impl Config {
+    /// The restart-only keys whose values differ in `new`, so that a reload can say that they wait for
+    /// the next start.
+    #[must_use]
+    pub fn restart_only_changes(&self, new: &Self) -> Vec<&'static str> {
+        let (process, new_process) = (&self.process, &new.process);
+        let same = [
+            ("listener", self.listeners == new.listeners),
+            ("vault", self.vault == new.vault),
+            ("health", self.health == new.health),
+            ("control.socket", self.control_socket == new.control_socket),
+            ("log.format", self.log.json == new.log.json),
+            ("record.destination", self.record == new.record),
+            ("process.workers", process.workers == new_process.workers),
+            ("process.drain_delay_ms", process.drain_delay == new_process.drain_delay),
+            ("process.drain_total_ms", process.drain_total == new_process.drain_total),
+        ];
+        same.into_iter().filter(|(_, same)| !same).map(|(key, _)| key).collect()
+    }
+}

@@ -1,0 +1,288 @@
+//! The tables of keys, from the file's top level down.
+
+use super::{
+    Key, Kind,
+    Need::{self, Flag, Integer, Optional, Required, Text},
+    Variant,
+};
+
+/// The top level.
+pub(in crate::config) static FILE: &[Key] = &[
+    texts(
+        "allow",
+        Required,
+        "Networks that may call at all, such as \"10.20.0.0/16\"; an empty list lets nobody in",
+    ),
+    texts(
+        "trusted_proxies",
+        Optional,
+        "Networks whose forwarded_header and PROXY protocol are believed; none by default",
+    ),
+    choice(
+        "forwarded_header",
+        &["x-forwarded-for", "forwarded", "none"],
+        "x-forwarded-for",
+        "Which header of a trusted proxy names the caller's address",
+    ),
+    Key::new("listener", Kind::Sections(LISTENER), Required, "Where callers connect; at least one").restart(),
+    section("limits", LIMITS, "Bounds on what a caller can cost; every listener has the same"),
+    Key::new(
+        "vault",
+        Kind::Variants(VAULT),
+        Optional,
+        "The vault; absent when every reference is env: or file:",
+    )
+    .restart(),
+    Key::new(
+        "environment",
+        Kind::Named(ENVIRONMENT),
+        Required,
+        "MX's hosts, or others that take the same kinds of credential, by name",
+    ),
+    section("health", HEALTH, "Health checks and metrics; absent switches them off").restart(),
+    section("control", CONTROL, "The operators' control socket; absent switches it off").restart(),
+    section("log", LOG, "Log output"),
+    section("record", RECORD, "Where access records go").restart(),
+    section("process", PROCESS, "Threads and shutdown").restart(),
+];
+
+static LISTENER: &[Key] = &[
+    text(
+        "address",
+        Required,
+        "An address and port such as \"127.0.0.1:8080\", or \"unix:/PATH\" (created with mode 0660)",
+    ),
+    text("environment", Required, "The environment that its requests go to"),
+    section("tls", CERTIFICATE, "TLS towards callers; absent: none"),
+    flag(
+        "proxy_protocol",
+        false,
+        "Every connection must open with a PROXY protocol header (v1 or v2) and come from a trusted proxy",
+    ),
+    texts(
+        "hosts",
+        Optional,
+        "Host names (lower case, no port) that a loopback listener answers to besides localhost and loopback addresses",
+    ),
+    texts(
+        "origins",
+        Optional,
+        "Values of Origin (exact, lower case) that may call; none by default: no browser may",
+    ),
+];
+
+static CERTIFICATE: &[Key] = &[
+    path("certificate", Required, "PEM file with the certificate chain, leaf first"),
+    path("key", Required, "PEM file with the private key"),
+];
+
+static LIMITS: &[Key] = &[
+    integer("connections_max", 1, 1_000_000, "connections", 4096, "Connections of all listeners together"),
+    integer(
+        "connections_per_address_max",
+        1,
+        1_000_000,
+        "connections",
+        2048,
+        "Connections from one address; all Unix socket peers count as one",
+    ),
+    integer(
+        "header_bytes_max",
+        1024,
+        65_536,
+        "bytes",
+        16_384,
+        "A request's header section, its line included",
+    ),
+    integer("header_count_max", 8, 100, "fields", 64, "Fields in a request's header section"),
+    integer("request_line_bytes_max", 256, 32_768, "bytes", 8192, "A request line"),
+    integer("body_bytes_max", 0, 1 << 30, "bytes", 10 << 20, "A request body"),
+    millis(
+        "header_read_timeout_ms",
+        100,
+        5 * MINUTE,
+        10 * SECOND,
+        "From the first byte of a request's head to its last",
+    ),
+    millis("idle_timeout_ms", 100, HOUR, 60 * SECOND, "A kept-alive connection without a request"),
+    millis("upload_timeout_ms", 100, HOUR, 60 * SECOND, "From a request's head to the last byte of its body"),
+];
+
+static VAULT: &[Variant] = &[Variant {
+    kind: "file",
+    keys: &[
+        path("path", Required, "The age-encrypted vault file"),
+        reference("identity", Required, "The age identity that opens it: file: or env:"),
+    ],
+}];
+
+static ENVIRONMENT: &[Key] = &[
+    text(
+        "url",
+        Optional,
+        "\"https://HOST\" or \"https://HOST:PORT\"; sandbox and production know MX's hosts",
+    ),
+    texts(
+        "paths",
+        Optional,
+        "What may be called at a host that is not MX's platform, such as \"GET /v1/things/{id}\"; absent: the catalogue of MX's Platform API",
+    ),
+    text("accept_version", Text("v20250224"), "Accept-Version for callers that send none"),
+    Key::new("credential", Kind::Variants(CREDENTIAL), Required, "What is attached to each request"),
+    Key::new(
+        "bearer_operations",
+        Kind::WordOrSection(
+            &["refused", "pass-through"],
+            &[reference("token", Required, "The token that is attached")],
+        ),
+        Text("refused"),
+        "The operations that take a Bearer token of one user or account: refused, the caller's own token passed through, or this token attached",
+    ),
+    path("ca_file", Optional, "PEM file that replaces the system's roots; absent: the system's"),
+    section("client_certificate", CERTIFICATE, "A client certificate towards the host; absent: none"),
+    choice("ip_family", &["any", "ipv4", "ipv6"], "any", "Which addresses of the host are dialled"),
+    integer(
+        "connections_max",
+        1,
+        2000,
+        "connections",
+        256,
+        "Connections to the host, of all workers together; MX takes 2,000 from one address",
+    ),
+    millis("connect_timeout_ms", 100, MINUTE, 5 * SECOND, "TCP connect, per attempt"),
+    millis("tls_timeout_ms", 100, MINUTE, 5 * SECOND, "TLS handshake"),
+    millis(
+        "first_byte_timeout_ms",
+        100,
+        10 * MINUTE,
+        60 * SECOND,
+        "From a request's last byte to the answer's head",
+    ),
+    millis("idle_timeout_ms", 100, 10 * MINUTE, 30 * SECOND, "Between two pieces of an answer"),
+    millis("total_timeout_ms", 100, HOUR, 5 * MINUTE, "The whole exchange"),
+    millis("pool_idle_timeout_ms", 100, 10 * MINUTE, 30 * SECOND, "How long an unused connection is kept"),
+    millis("connection_age_max_ms", 1000, HOUR, 5 * MINUTE, "How long any connection is used"),
+];
+
+static CREDENTIAL: &[Variant] = &[
+    Variant { kind: "basic", keys: &[CLIENT_ID, API_KEY] },
+    Variant { kind: "api-key", keys: &[CLIENT_ID, API_KEY] },
+    Variant { kind: "mx-api-key", keys: &[CLIENT_ID, API_KEY] },
+    Variant {
+        kind: "query",
+        keys: &[
+            CLIENT_ID,
+            API_KEY,
+            text("client_id_name", Text("client_id"), "The query parameter that carries client_id"),
+            text("api_key_name", Text("api_key"), "The query parameter that carries api_key"),
+        ],
+    },
+    Variant { kind: "bearer", keys: &[reference("token", Required, "The token")] },
+    Variant {
+        kind: "header",
+        keys: &[
+            text("name", Required, "The header's name"),
+            text("prefix", Text(""), "What stands before the value, such as \"Token \""),
+            reference("value", Required, "The value"),
+        ],
+    },
+];
+
+const CLIENT_ID: Key = text("client_id", Required, "An identifier, not a secret");
+const API_KEY: Key = reference("api_key", Required, "The key");
+
+static HEALTH: &[Key] = &[
+    text("address", Text("127.0.0.1:9090"), "Address and port; it may be the pod's address"),
+    texts(
+        "hosts",
+        Optional,
+        "Host names that are answered besides loopback ones, when the address is loopback",
+    ),
+    flag(
+        "ready_needs_vault",
+        false,
+        "Whether /readyz also fails when the vault could not be read at the last reload",
+    ),
+];
+
+static CONTROL: &[Key] = &[path("socket", Required, "The socket's path (created with mode 0600)")];
+
+static LOG: &[Key] = &[
+    text("filter", Text("info"), "A level, or a filter such as \"info,mxgate::upstream=debug\""),
+    choice("format", &["text", "json"], "text", "Lines of text, or one JSON object a line").restart(),
+];
+
+static RECORD: &[Key] = &[text(
+    "destination",
+    Text("stdout"),
+    "\"stdout\", \"off\" or \"file:/PATH\" (created with mode 0600, reopened on SIGHUP)",
+)];
+
+static PROCESS: &[Key] = &[
+    Key::new(
+        "workers",
+        Kind::Integer { min: 1, max: 256, unit: "threads" },
+        Optional,
+        "Worker threads; absent: one per usable core, following a CPU quota",
+    ),
+    millis("drain_delay_ms", 0, 10 * MINUTE, 0, "After SIGTERM: how long new connections are still served"),
+    millis(
+        "drain_total_ms",
+        0,
+        HOUR,
+        30 * SECOND,
+        "After drain_delay_ms: how long requests in flight may take",
+    ),
+];
+
+const SECOND: u64 = 1000;
+const MINUTE: u64 = 60 * SECOND;
+const HOUR: u64 = 60 * MINUTE;
+
+const fn text(name: &'static str, need: Need, doc: &'static str) -> Key {
+    Key::new(name, Kind::Text, need, doc)
+}
+
+const fn texts(name: &'static str, need: Need, doc: &'static str) -> Key {
+    Key::new(name, Kind::Texts, need, doc)
+}
+
+const fn path(name: &'static str, need: Need, doc: &'static str) -> Key {
+    Key::new(name, Kind::Path, need, doc)
+}
+
+const fn reference(name: &'static str, need: Need, doc: &'static str) -> Key {
+    Key::new(name, Kind::Reference, need, doc)
+}
+
+const fn flag(name: &'static str, default: bool, doc: &'static str) -> Key {
+    Key::new(name, Kind::Flag, Flag(default), doc)
+}
+
+const fn choice(
+    name: &'static str,
+    words: &'static [&'static str],
+    default: &'static str,
+    doc: &'static str,
+) -> Key {
+    Key::new(name, Kind::Choice(words), Text(default), doc)
+}
+
+const fn integer(
+    name: &'static str,
+    min: u64,
+    max: u64,
+    unit: &'static str,
+    default: u64,
+    doc: &'static str,
+) -> Key {
+    Key::new(name, Kind::Integer { min, max, unit }, Integer(default), doc)
+}
+
+const fn millis(name: &'static str, min: u64, max: u64, default: u64, doc: &'static str) -> Key {
+    integer(name, min, max, "milliseconds", default, doc)
+}
+
+const fn section(name: &'static str, keys: &'static [Key], doc: &'static str) -> Key {
+    Key::new(name, Kind::Section(keys), Optional, doc)
+}
