@@ -153,6 +153,11 @@ pub fn remove(path: &Path, identity: &Identity, name: &str) -> Result<(), Error>
 /// # Errors
 /// [`Error::SameIdentity`], or why the vault could not be opened or written.
 pub fn rekey(path: &Path, old: &Identity, new: &Identity) -> Result<(), Error> {
+    rekey_with(path, old, new, || ())
+}
+
+/// `between` its writes, tests look at what a crash there would leave.
+fn rekey_with(path: &Path, old: &Identity, new: &Identity, between: impl FnOnce()) -> Result<(), Error> {
     if old.recipient() == new.recipient() {
         return Err(Error::SameIdentity);
     }
@@ -162,6 +167,7 @@ pub fn rekey(path: &Path, old: &Identity, new: &Identity) -> Result<(), Error> {
     // Before the vault is the new identity's, its last-seen file must be believed by both: see `LastSeen`.
     generation::write(&place.last_seen, vault.document.generation, &[old, new], Some(&vault.metadata))
         .map_err(|source| Error::Unwritable { path: place.last_seen.clone(), source })?;
+    between();
     place.store(vault.document, new, Some(&vault.metadata))
 }
 

@@ -370,6 +370,43 @@ mod tests {
         }
     }
 
+    /// As [`tampered`], by somebody who has the identity: the MAC is right.
+    fn signed(identity: &Identity, change: impl FnOnce(String) -> String) -> Result<Document, Fault> {
+        let plaintext = identity.decrypt(&document().seal(identity).unwrap()).unwrap();
+        let changed = change(String::from_utf8(plaintext.to_vec()).unwrap());
+        let mut wire: Wire<'_> = serde_json::from_str(&changed).unwrap();
+        wire.mac = None;
+        let right = BASE64.encode(mac(&wire, identity).unwrap());
+        wire.mac = Some(&right);
+        Document::open(&identity.encrypt(&to_json(&wire).unwrap()).unwrap(), identity)
+    }
+
+    #[test]
+    fn a_right_mac_does_not_excuse_a_senseless_document() {
+        let identity = identity();
+        assert!(signed(&identity, |text| text).is_ok());
+        let doubled = |text: String| {
+            let (from, to) = (text.find("{\"name\"").unwrap(), text.find("],\"mac\"").unwrap());
+            format!("{},{}", &text[..to], &text[from..])
+        };
+        assert_eq!(signed(&identity, doubled).err(), Some(NOT_A_VAULT));
+        for (from, to) in [
+            ("[\"api.mx.com\"]", "[]"),
+            ("api.mx.com", "API.mx.com"),
+            ("production/api_key", "production api_key"),
+            ("\"created\":\"20", "\"created\":\"x"),
+            ("Y2FuYXJ5LXNlY3JldC12YWx1ZQ==", "c2hvcnQ="),
+            ("Y2FuYXJ5LXNlY3JldC12YWx1ZQ==", "?"),
+            (identity.recipient(), "age1other"),
+        ] {
+            let answer = signed(&identity, |text| {
+                assert!(text.contains(from), "{from}");
+                text.replace(from, to)
+            });
+            assert_eq!(answer.err(), Some(NOT_A_VAULT), "{to}");
+        }
+    }
+
     #[test]
     fn damage_and_the_wrong_identity_are_told_apart() {
         let (identity, other) = (identity(), self::identity());
@@ -384,11 +421,13 @@ mod tests {
     }
 
     #[test]
-    fn the_json_and_base64_buffers_do_not_grow() {
+    fn no_buffer_that_holds_plaintext_grows() {
         let identity = identity();
-        let text = encode(&document().entries["production/api_key"].secret);
+        let text = encode(&Secret::new(vec![b'x'; 5000]).unwrap());
         assert_eq!(text.capacity(), text.len());
-        let plaintext = identity.decrypt(&document().seal(&identity).unwrap()).unwrap();
+        let sealed = document().seal(&identity).unwrap();
+        let plaintext = identity.decrypt(&sealed).unwrap();
+        assert_eq!(plaintext.capacity(), sealed.len());
         let wire: Wire<'_> = serde_json::from_slice(&plaintext).unwrap();
         let json = to_json(&wire).unwrap();
         assert_eq!(json.capacity(), json.len());

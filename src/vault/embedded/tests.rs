@@ -215,13 +215,16 @@ fn a_crash_in_the_middle_of_rekey_leaves_a_vault_that_opens() {
     let folder = Folder::new();
     let new = Identity::create(&folder.path("new")).unwrap();
     let last_seen = folder.path("vault.age.generation");
-    // After the first write: the vault is still the old identity's.
-    generation::write(&last_seen, 2, &[&folder.identity, &new], None).unwrap();
-    assert_eq!(folder.open().unwrap().generation, 2);
+    let mut left = Vec::new();
+    rekey_with(&folder.vault(), &folder.identity, &new, || {
+        // After the first write: the vault is still the old identity's.
+        assert_eq!(folder.open().unwrap().generation, 2);
+        left = fs::read(&last_seen).unwrap();
+    })
+    .unwrap();
     // After the second: it is the new one's, and the last-seen file is still the one of both.
-    let of_both = fs::read(&last_seen).unwrap();
-    rekey(&folder.vault(), &folder.identity, &new).unwrap();
-    fs::write(&last_seen, of_both).unwrap();
+    assert_ne!(fs::read(&last_seen).unwrap(), left);
+    fs::write(&last_seen, left).unwrap();
     assert_eq!(open(&folder.vault(), &new).unwrap().generation, 3);
 }
 
