@@ -15,4 +15,5 @@ pub mod metrics;
 pub mod mx;
 pub mod record;
 pub mod redaction;
+pub mod stand_in;
 pub mod vault;
