@@ -26,6 +26,7 @@ pub mod process;
 pub mod record;
 pub mod redaction;
 mod snapshot;
+pub mod stand_in;
 mod tls;
 mod upstream;
 pub mod vault;
