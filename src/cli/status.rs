@@ -165,7 +165,7 @@ fn status_text(status: &Status) -> String {
     }
     lines.add(
         "callers",
-        format_args!("{} connections open, {} requests served", status.callers_open, status.requests),
+        format_args!("{} connections open, {} requests so far", status.callers_open, status.requests),
     );
     lines.add("log filter", &gateway.log_filter);
     if let Some(one) = &status.log_override {
@@ -425,7 +425,7 @@ ready          yes
 configuration  mxgate.toml, generation 3, loaded 2026-09-21T14:13:20Z
 listener       127.0.0.1:8080
 environment    sandbox at int-api.mx.com, vault:sandbox/api_key (01020304)
-callers        0 connections open, 0 requests served
+callers        0 connections open, 0 requests so far
 log filter     info
 ";
         assert_eq!(status_text(&status), expected);
