@@ -118,6 +118,16 @@ impl Metrics {
         self.0.workers.iter().map(|worker| worker.heartbeat.silence(now)).max().unwrap_or_default()
     }
 
+    /// As [`Self::new`] with one worker that has been silent for `age`.
+    #[cfg(test)]
+    pub(crate) fn silent_for(age: Duration) -> Self {
+        let (metrics, workers) = Self::new(1, ["listUsers"], Arc::default());
+        drop(workers);
+        let mut inner = Arc::into_inner(metrics.0).unwrap_or_else(|| unreachable!("nobody else has it"));
+        inner.start -= age;
+        Self(Arc::new(inner))
+    }
+
     /// Since the process made its metrics.
     #[must_use]
     pub fn uptime(&self, now: Instant) -> Duration {

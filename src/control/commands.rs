@@ -1,0 +1,244 @@
+//! What the control socket understands: HTTP/1.1 with JSON, one request a connection.
+//!
+//! | request | body | answer |
+//! |---|---|---|
+//! | `GET /status` | | [`Status`] |
+//! | `POST /reload` | | [`ReloadReport`]; 422 when the old configuration was kept |
+//! | `POST /log-level` | [`SetLogLevel`] | [`Done`] |
+//! | `POST /suspend` | [`Suspend`] | [`Done`] |
+//! | `POST /resume` | [`Resume`] | [`Done`]; 404 when it is not suspended |
+//!
+//! Everything that is not done answers with a status from 400 on and a [`Fault`]. For example
+//! `curl --unix-socket /run/mxgate/control.sock http://localhost/status`. The peer is root or our own
+//! user, by `SO_PEERCRED`; each command that changes something is logged with the peer's uid.
+
+use std::{
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use axum::{
+    Extension, Json, Router,
+    body::Bytes,
+    extract::{DefaultBodyLimit, State},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use serde::de::DeserializeOwned;
+use tokio::sync::{Mutex, watch};
+
+use super::{
+    Parts,
+    connections::{self, Bounds},
+    log_level::{FOR_DEFAULT, FOR_MAX, LogLevel},
+    messages::{Done, Fault, ReloadReport, Resume, SetLogLevel, Status, Suspend, Target},
+    socket::{self, ControlSocket},
+    suspension,
+};
+
+/// A reload may have to wait for a vault.
+const BOUNDS: Bounds = Bounds {
+    connections_max: 16,
+    head_timeout: Duration::from_secs(5),
+    total_timeout: Duration::from_secs(120),
+};
+
+const BODY_BYTES_MAX: usize = 16 * 1024;
+
+/// The longest suspension with an end.
+const SUSPENSION_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+pub(super) async fn serve(
+    parts: &Parts,
+    needs_vault: bool,
+    socket: ControlSocket,
+    stopped: watch::Receiver<()>,
+) -> io::Result<()> {
+    let (listener, _file) = socket.into_parts();
+    let listener = tokio::net::UnixListener::from_std(listener)?;
+    let own = rustix::process::geteuid().as_raw();
+    let router = router(parts.clone(), needs_vault);
+    connections::serve(BOUNDS, stopped, || async {
+        let (stream, _address) = listener.accept().await?;
+        let uid = stream.peer_cred()?.uid();
+        if !socket::is_operator(uid, own) {
+            tracing::warn!(uid, "a user without the right to it was turned away from the control socket");
+            return Ok(None);
+        }
+        Ok(Some((stream, router.clone().layer(Extension(Operator { uid })))))
+    })
+    .await;
+    Ok(())
+}
+
+/// Who gives a command.
+#[derive(Debug, Clone, Copy)]
+struct Operator {
+    uid: u32,
+}
+
+struct Shared {
+    parts: Parts,
+    needs_vault: bool,
+    log_level: LogLevel,
+    /// One reload at a time: two would race for which snapshot is the later one.
+    reloading: Mutex<()>,
+}
+
+type Shares = State<Arc<Shared>>;
+
+fn router(parts: Parts, needs_vault: bool) -> Router {
+    let log_level = LogLevel::new(Arc::clone(&parts.gateway));
+    let shared = Shared { parts, needs_vault, log_level, reloading: Mutex::new(()) };
+    Router::new()
+        .route("/status", get(status))
+        .route("/reload", post(reload))
+        .route("/log-level", post(log_level_set))
+        .route("/suspend", post(suspend))
+        .route("/resume", post(resume))
+        .fallback(|| async { NotDone(StatusCode::NOT_FOUND, "there is no such command".into()) })
+        .method_not_allowed_fallback(|| async {
+            NotDone(StatusCode::METHOD_NOT_ALLOWED, "this command takes another method".into())
+        })
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .with_state(Arc::new(shared))
+}
+
+async fn status(State(shared): Shares) -> Json<Status> {
+    let now = Instant::now();
+    let Parts { gateway, metrics, suspensions } = &shared.parts;
+    Json(Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+        uptime_s: metrics.uptime(now).as_secs(),
+        not_ready: gateway.readiness().obstacle(shared.needs_vault).map(str::to_owned),
+        worker_silence_ms: u64::try_from(metrics.stalled_for(now).as_millis()).unwrap_or(u64::MAX),
+        callers_open: metrics.callers_open(),
+        requests: metrics.requests(),
+        log_override: shared.log_level.current(),
+        suspensions: suspensions.list(now),
+        gateway: gateway.status(),
+    })
+}
+
+async fn reload(
+    State(shared): Shares,
+    Extension(operator): Extension<Operator>,
+) -> Result<Json<ReloadReport>, NotDone> {
+    tracing::info!(uid = operator.uid, "a reload was asked for");
+    // A task of its own: a client that hangs up does not stop a reload half way.
+    let task = tokio::spawn(async move {
+        let _one = shared.reloading.lock().await;
+        shared.parts.gateway.reload().await
+    });
+    match task.await {
+        Ok(Ok(report)) => Ok(Json(report)),
+        Ok(Err(why)) => {
+            let text = format!("the old configuration stays in use: {why}");
+            Err(NotDone(StatusCode::UNPROCESSABLE_ENTITY, text))
+        }
+        Err(_panicked) => {
+            Err(NotDone(StatusCode::INTERNAL_SERVER_ERROR, "the reload broke off; see the log".into()))
+        }
+    }
+}
+
+async fn log_level_set(
+    State(shared): Shares,
+    Extension(operator): Extension<Operator>,
+    body: Bytes,
+) -> Result<Json<Done>, NotDone> {
+    let SetLogLevel { filter, for_s } = parse(&body)?;
+    let Some(filter) = filter else {
+        shared.log_level.reset();
+        return Ok(done("the configured log filter is in force".into()));
+    };
+    let duration = for_s.map_or(FOR_DEFAULT, Duration::from_secs);
+    if duration.is_zero() || duration > FOR_MAX {
+        let text = format!("a log filter is set for 1 s to {}", shown(FOR_MAX));
+        return Err(NotDone(StatusCode::BAD_REQUEST, text));
+    }
+    shared
+        .log_level
+        .set(&filter, duration)
+        .map_err(|why| NotDone(StatusCode::BAD_REQUEST, format!("`{filter}` is no log filter: {why}")))?;
+    tracing::warn!(uid = operator.uid, filter, seconds = duration.as_secs(), "the log filter was changed");
+    Ok(done(format!("the log filter is `{filter}` for {}", shown(duration))))
+}
+
+async fn suspend(
+    State(shared): Shares,
+    Extension(operator): Extension<Operator>,
+    body: Bytes,
+) -> Result<Json<Done>, NotDone> {
+    let Suspend { target, for_s } = parse(&body)?;
+    known(&shared, &target)?;
+    let now = Instant::now();
+    let duration = for_s.map(Duration::from_secs);
+    if duration.is_some_and(|duration| duration.is_zero() || duration > SUSPENSION_MAX) {
+        let text = format!("a suspension lasts 1 s to {}, or until `resume`", shown(SUSPENSION_MAX));
+        return Err(NotDone(StatusCode::BAD_REQUEST, text));
+    }
+    let until = duration.and_then(|duration| now.checked_add(duration));
+    let refused = |error: suspension::Error| NotDone(StatusCode::BAD_REQUEST, error.to_string());
+    shared.parts.suspensions.suspend(&target, until, now).map_err(refused)?;
+    let end = duration
+        .map_or_else(|| "until it is resumed".to_owned(), |duration| format!("for {}", shown(duration)));
+    tracing::warn!(uid = operator.uid, %target, end, "suspended");
+    Ok(done(format!("{target} is suspended {end}")))
+}
+
+async fn resume(
+    State(shared): Shares,
+    Extension(operator): Extension<Operator>,
+    body: Bytes,
+) -> Result<Json<Done>, NotDone> {
+    let Resume { target } = parse(&body)?;
+    shared.parts.suspensions.resume(&target, Instant::now()).map_err(|error| match error {
+        suspension::Error::NotSuspended(_) => NotDone(StatusCode::NOT_FOUND, error.to_string()),
+        _ => NotDone(StatusCode::BAD_REQUEST, error.to_string()),
+    })?;
+    tracing::warn!(uid = operator.uid, %target, "resumed");
+    Ok(done(format!("{target} is served again")))
+}
+
+/// A name that is mistyped must not look suspended.
+fn known(shared: &Shared, target: &Target) -> Result<(), NotDone> {
+    let Target::Environment(name) = target else { return Ok(()) };
+    let environments = shared.parts.gateway.status().environments;
+    if environments.iter().any(|environment| environment.name == *name) {
+        return Ok(());
+    }
+    let names: Vec<&str> = environments.iter().map(|environment| environment.name.as_str()).collect();
+    let text = format!("there is no environment `{name}`; there are: {}", names.join(", "));
+    Err(NotDone(StatusCode::NOT_FOUND, text))
+}
+
+/// JSON whatever the `Content-Type` says: `curl -d` calls it a form.
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, NotDone> {
+    serde_json::from_slice(body).map_err(|error| {
+        NotDone(StatusCode::BAD_REQUEST, format!("the body is not what the command takes: {error}"))
+    })
+}
+
+fn done(done: String) -> Json<Done> {
+    Json(Done { done })
+}
+
+/// Why a command was not done.
+struct NotDone(StatusCode, String);
+
+impl IntoResponse for NotDone {
+    fn into_response(self) -> Response {
+        (self.0, Json(Fault { error: self.1 })).into_response()
+    }
+}
+
+fn shown(duration: Duration) -> humantime::FormattedDuration {
+    humantime::format_duration(duration)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,153 @@
+//! What goes over the control socket, as JSON. Both sides use these types; unknown fields of a command are faults.
+
+use serde::{Deserialize, Serialize};
+
+/// The answer to `GET /status`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// mxgate's version.
+    pub version: String,
+    /// The process.
+    pub pid: u32,
+    /// Whole seconds since the start.
+    pub uptime_s: u64,
+    /// Why it is not ready; `None` when it is.
+    pub not_ready: Option<String>,
+    /// Milliseconds since the quietest worker's event loop came round; above 5,000 `/livez` fails.
+    pub worker_silence_ms: u64,
+    /// Connections of callers that are open.
+    pub callers_open: u64,
+    /// Requests that are over, since the start.
+    pub requests: u64,
+    /// A log filter that an operator has set for a time.
+    pub log_override: Option<LogOverride>,
+    /// What an operator has stopped.
+    pub suspensions: Vec<Suspension>,
+    /// What the snapshot and the data plane know.
+    #[serde(flatten)]
+    pub gateway: GatewayStatus,
+}
+
+/// The part of [`Status`] that the gateway gives.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GatewayStatus {
+    /// Which configuration is in use, counted from the start.
+    pub generation: u64,
+    /// When it was loaded, RFC 3339.
+    pub loaded_at: String,
+    /// The configuration file.
+    pub configuration: String,
+    /// Why the last reload failed; `None` when it succeeded.
+    pub reload_fault: Option<String>,
+    /// The configured log filter.
+    pub log_filter: String,
+    /// Listener addresses as configured.
+    pub listeners: Vec<String>,
+    /// Environments in the order of their names.
+    pub environments: Vec<EnvironmentStatus>,
+}
+
+/// One environment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EnvironmentStatus {
+    /// Its name.
+    pub name: String,
+    /// Where its requests go.
+    pub host: String,
+    /// The credential's secret, as a reference.
+    pub credential: String,
+    /// The secret's fingerprint; `None` when it could not be read.
+    pub fingerprint: Option<String>,
+}
+
+/// A log filter that ends by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogOverride {
+    /// The filter.
+    pub filter: String,
+    /// Seconds until the configured one returns.
+    pub for_s: u64,
+}
+
+/// One suspension in force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Suspension {
+    /// What is stopped.
+    pub target: Target,
+    /// Seconds until it ends; `None`: until `resume`.
+    pub for_s: Option<u64>,
+}
+
+/// What can be suspended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Target {
+    /// An environment, by name: nothing is sent to it.
+    Environment(String),
+    /// A network or one address: nobody in it is served.
+    Address(String),
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Environment(name) => write!(f, "environment {name}"),
+            Self::Address(network) => write!(f, "address {network}"),
+        }
+    }
+}
+
+/// The answer to `POST /reload`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReloadReport {
+    /// Which configuration is in use now.
+    pub generation: u64,
+    /// What changed, for people; empty when nothing did.
+    pub changes: Vec<String>,
+    /// Changed keys that only a restart applies.
+    pub needs_restart: Vec<String>,
+}
+
+/// The body of `POST /log-level`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetLogLevel {
+    /// For example `debug` or `info,mxgate::upstream=debug`; `None` goes back to the configured one.
+    pub filter: Option<String>,
+    /// Seconds until the configured one returns: 1 to 86,400, default 900.
+    #[serde(default)]
+    pub for_s: Option<u64>,
+}
+
+/// The body of `POST /suspend`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Suspend {
+    /// What to stop.
+    pub target: Target,
+    /// Seconds until it ends by itself, at least 1; `None`: until `resume`.
+    #[serde(default)]
+    pub for_s: Option<u64>,
+}
+
+/// The body of `POST /resume`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Resume {
+    /// What to serve again, exactly as it was suspended.
+    pub target: Target,
+}
+
+/// The answer to a command that needs no other.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {
+    /// What was done, for people.
+    pub done: String,
+}
+
+/// The answer to a command that was not done, with a status from 400 on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fault {
+    /// What, and what to do, for people.
+    pub error: String,
+}
