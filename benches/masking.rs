@@ -1,6 +1,8 @@
 //! What masking costs: bytes of an answer per second, clean and with hits, whole and in frames.
 //! The clean path is what nearly every answer takes; it is to be far above what a connection carries.
 
+#![allow(missing_docs, reason = "criterion's macro makes a public function")]
+
 use std::{hint::black_box, sync::Arc};
 
 use bytes::Bytes;

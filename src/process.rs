@@ -68,9 +68,10 @@ pub fn harden() -> Hardening {
 }
 
 fn lock_memory() -> Memory {
-    if sysinfo().totalswap == 0 {
-        return Memory::NoSwap;
-    }
+    if sysinfo().totalswap == 0 { Memory::NoSwap } else { lock_all() }
+}
+
+fn lock_all() -> Memory {
     let may_lock_all = capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::IPC_LOCK));
     let limit = getrlimit(Resource::Memlock).maximum;
     match limit {
@@ -146,18 +147,63 @@ impl fmt::Display for OpenFiles {
 mod tests {
     use std::process::Command;
 
-    use rustix::{process::dumpable_behavior, thread::no_new_privs};
+    use rustix::{
+        process::dumpable_behavior,
+        thread::{no_new_privs, set_capabilities},
+    };
 
     use super::*;
 
-    #[test]
-    fn the_kernel_holds_what_is_reported() {
+    fn child(test: &str) {
         let run = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "process::tests::in_a_child_the_kernel_is_asked", "--ignored", "--nocapture"])
+            .args(["--exact", &format!("process::tests::{test}"), "--ignored", "--nocapture"])
             .output()
             .unwrap();
         let output = String::from_utf8_lossy(&run.stdout);
         assert!(run.status.success() && output.contains("1 passed"), "{output}");
+    }
+
+    fn is_locked() -> bool {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let locked = status.lines().find_map(|line| line.strip_prefix("VmLck:")).unwrap();
+        !locked.trim().starts_with("0 ")
+    }
+
+    #[test]
+    fn the_kernel_holds_what_is_reported() {
+        child("in_a_child_the_kernel_is_asked");
+    }
+
+    #[test]
+    fn memory_is_locked_or_said_not_to_be_and_allocating_goes_on() {
+        child("in_a_child_memory_is_locked");
+    }
+
+    #[test]
+    #[ignore = "runs in a child process: it cannot be undone"]
+    fn in_a_child_a_limit_means_no_lock() {
+        let mut sets = capabilities(None).unwrap();
+        sets.effective.remove(CapabilitySet::IPC_LOCK);
+        set_capabilities(None, sets).unwrap();
+        setrlimit(Resource::Memlock, Rlimit { current: Some(65_536), maximum: Some(65_536) }).unwrap();
+        assert_eq!(lock_all(), Memory::Limited(65_536));
+        assert!(!is_locked());
+    }
+
+    #[test]
+    fn with_a_limit_memory_is_not_locked() {
+        child("in_a_child_a_limit_means_no_lock");
+    }
+
+    #[test]
+    #[ignore = "runs in a child process: it cannot be undone"]
+    fn in_a_child_memory_is_locked() {
+        assert!(!is_locked());
+        let memory = lock_all();
+        assert_eq!(memory == Memory::Locked, is_locked(), "{memory}");
+        println!("{memory}");
+        // Beyond the usual limit on locked memory, and touched.
+        assert_eq!(vec![1_u8; 64 << 20].iter().filter(|byte| **byte == 1).count(), 64 << 20);
     }
 
     #[test]
@@ -174,13 +220,7 @@ mod tests {
         assert_eq!(no_new_privs(), Ok(true));
         assert_eq!(hardening.open_files, OpenFiles { before: Some(64), now: files.maximum });
         assert_eq!(getrlimit(Resource::Nofile).current, files.maximum);
-        let status = std::fs::read_to_string("/proc/self/status").unwrap();
-        let locked = status.lines().find_map(|line| line.strip_prefix("VmLck:")).unwrap();
-        assert_eq!(
-            hardening.memory == Memory::Locked,
-            !locked.trim().starts_with("0 "),
-            "{hardening}: {locked}"
-        );
+        assert_eq!(hardening.memory == Memory::Locked, is_locked(), "{hardening}");
         println!("{hardening}");
     }
 
