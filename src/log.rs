@@ -2,9 +2,9 @@
 //!
 //! In go events (ours and our dependencies'), panics and final error texts; out come single lines in which every
 //! secret that this process holds is masked by value and every character that could move a terminal's cursor
-//! or fake a line is escaped ([`line`]). A thread of its own writes them, one call each: a reader of
+//! or fake a line is escaped (`line`). A thread of its own writes them, one call each: a reader of
 //! standard error that stops reading stops no request. Lines that found the queue full are lost, counted and
-//! told as soon as there is room again ([`sink`]).
+//! told as soon as there is room again (`sink`).
 //! What must never happen: text reaches a writer by another way than through this module.
 //!
 //! There is no colour: escape sequences do not pass, so none of ours would.

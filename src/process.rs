@@ -147,7 +147,10 @@ impl fmt::Display for OpenFiles {
 mod tests {
     use std::process::Command;
 
-    use rustix::{process::dumpable_behavior, thread::no_new_privs};
+    use rustix::{
+        process::dumpable_behavior,
+        thread::{no_new_privs, set_capabilities},
+    };
 
     use super::*;
 
@@ -174,6 +177,22 @@ mod tests {
     #[test]
     fn memory_is_locked_or_said_not_to_be_and_allocating_goes_on() {
         child("in_a_child_memory_is_locked");
+    }
+
+    #[test]
+    #[ignore = "runs in a child process: it cannot be undone"]
+    fn in_a_child_a_limit_means_no_lock() {
+        let mut sets = capabilities(None).unwrap();
+        sets.effective.remove(CapabilitySet::IPC_LOCK);
+        set_capabilities(None, sets).unwrap();
+        setrlimit(Resource::Memlock, Rlimit { current: Some(65_536), maximum: Some(65_536) }).unwrap();
+        assert_eq!(lock_all(), Memory::Limited(65_536));
+        assert!(!is_locked());
+    }
+
+    #[test]
+    fn with_a_limit_memory_is_not_locked() {
+        child("in_a_child_a_limit_means_no_lock");
     }
 
     #[test]

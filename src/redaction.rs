@@ -1,9 +1,9 @@
 //! Masking by value: what a secret looks like is found and overwritten, byte for byte, with `*`.
 //!
 //! In go the secrets that could be in a text and the text: an upstream's answer ([`body`]) or whatever a log
-//! or an error is about to print ([`held`]). Out comes the same number of bytes, so a `Content-Length`
+//! or an error is about to print ([`held()`]). Out comes the same number of bytes, so a `Content-Length`
 //! stays true. What must never happen: part of a form of a secret is left beside a mask (but for the few
-//! bits that [`encodings`] names), or a text without secrets costs more than one vectorised pass.
+//! bits that `encodings` names), or a text without secrets costs more than one vectorised pass.
 //!
 //! Two steps. The first six bytes of every form go to aho-corasick, which passes over clean text with
 //! Teddy; where one is found, whole forms are compared. So only beginnings are copied into an

@@ -381,6 +381,17 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_was_held_comes_before_the_trailers_and_neither_is_the_end() {
+        let mut out = MaskedBody::new(body(&["a 9f3"], Some("end"), true), masker(&[CANARY]), |_| ());
+        assert_eq!(out.frame().await.unwrap().unwrap().into_data().unwrap(), "a ");
+        assert!(!out.is_end_stream());
+        assert_eq!(out.frame().await.unwrap().unwrap().into_data().unwrap(), "9f3");
+        assert!(!out.is_end_stream());
+        assert!(out.frame().await.unwrap().unwrap().is_trailers());
+        assert!(out.is_end_stream() && out.frame().await.is_none());
+    }
+
+    #[tokio::test]
     async fn size_and_end_are_exact_at_every_step() {
         for (pieces, frames) in [
             (&["a 9f3Kq7", "Zt20xLmW8b b", " 9f3", "Kq7"][..], &[2, 18, 1, 6][..]),
