@@ -160,10 +160,10 @@ proptest! {
 
     #[test]
     fn every_byte_of_a_target_field_and_host_is_hypers(
-        target in "/[ -~]{0,8}(\\?[ -~]{0,8})?",
-        name in "[!-~]{1,6}",
+        target in "/[ -~]{0,3}(\\?[ -~]{0,3})?",
+        name in "[!-~]{1,2}",
         value in "[\\t -~]{0,8}",
-        host in "[a-z0-9.\\[\\]:%_@-]{1,6}",
+        host in "[a-z0-9.\\[\\]:%_@-]{1,3}",
     ) {
         let bytes = format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n{name}: {value}\r\n\r\n");
         let absolute = format!("GET http://{host}{target} HTTP/1.1\r\nHost: {host}\r\n\r\n");
@@ -245,7 +245,7 @@ fn hyper_alone_would_have_taken_these() {
         (b"GET / HTTP/1.1\r\n\r\n", Violation::Host),
         (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", Violation::Host),
         (b"GET /#a HTTP/1.1\r\nHost: a\r\n\r\n", Violation::Target),
-        (b"GET /\"|{}^` HTTP/1.1\r\nHost: a\r\n\r\n", Violation::Target),
+        (b"GET /\"\\|{}^ HTTP/1.1\r\nHost: a\r\n\r\n", Violation::Target),
         (b"GET / HTTP/1.1\r\nHost: a\r\nX: \xe9\r\n\r\n", Violation::ForbiddenByte),
         (
             b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\na",

@@ -8,7 +8,8 @@
 //! - Field names of letters, digits and `-`: many servers map `_` (and more) to `-`, so `X_Forwarded_For`
 //!   would become a second `X-Forwarded-For`.
 //! - Targets in RFC 3986's alphabet, and `[` `]`, which clients leave bare in queries. httparse takes any
-//!   visible byte, `http::Uri` also `"`, `{`, `}`, `|`, `^`, backtick and more; both cut or take `#`.
+//!   visible byte; `http::Uri` takes `\`, `^`, `{`, `}`, `|` anywhere, `"` in paths, a backtick in queries,
+//!   and cuts at `#` without a word.
 //! - One `Host`, in HTTP/1.0 as well; an absolute target only with the same authority, byte for byte.
 //! - `OPTIONS *` is refused: it addresses this server, which forwards and has no options of its own.
 
@@ -47,7 +48,6 @@ pub fn scan(bytes: &[u8], seen: usize, limits: &HeadLimits) -> Result<Option<Req
 }
 
 static NAME: Table = Table::alphanumeric_and(b"-");
-static TARGET: Table = Table::alphanumeric_and(b"-._~%!$&'()*+,;=:@/?[]");
 static HOST: Table = Table::alphanumeric_and(b"-._");
 
 /// The fields that frame, route or control, as they come.
@@ -138,7 +138,7 @@ impl Request<'_> {
 /// Checks a target's form and alphabet; the authority, when it has one. What the path means is
 /// [`crate::policy::target`]'s to judge.
 fn authority(target: &[u8]) -> Result<Option<&[u8]>, Violation> {
-    if !TARGET.has_all(target) {
+    if head::span(target, is_target_byte) < target.len() {
         return Err(Violation::Target);
     }
     if target.starts_with(b"/") {
@@ -152,6 +152,12 @@ fn authority(target: &[u8]) -> Result<Option<&[u8]>, Violation> {
     // Without a path, readers differ in what they put there.
     let slash = memchr::memchr(b'/', rest).ok_or(Violation::Target)?;
     Ok(Some(&rest[..slash]))
+}
+
+/// RFC 3986's `pchar`, `/`, `?`, `[` and `]`, written as what is left out: that is fewer comparisons.
+const fn is_target_byte(byte: u8) -> bool {
+    let is_left_out = matches!(byte, b'"' | b'#' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}');
+    matches!(byte, b'!'..=b'~') & !is_left_out
 }
 
 /// `host`, `host:port`, `[IPv6]` or `[IPv6]:port`: names of letters, digits, `-`, `_` and single dots.

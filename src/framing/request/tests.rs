@@ -519,52 +519,67 @@ fn scan_split(bytes: &[u8], cuts: &[usize], limits: &HeadLimits) -> Result<Optio
     Ok(None)
 }
 
-/// Requests that are nearly right, made of pieces that matter.
+/// One of the usual pieces, now and then a strange one.
+pub(in crate::framing) fn mostly(
+    usual: &'static [&'static str],
+    strange: &'static [&'static str],
+) -> impl Strategy<Value = &'static str> {
+    prop_oneof![12 => prop::sample::select(usual), 1 => prop::sample::select(strange)]
+}
+
+/// Requests that are nearly right, made of pieces that matter. About half are.
 pub(in crate::framing) fn nearly_a_request() -> impl Strategy<Value = Vec<u8>> {
-    let start = prop::sample::select(vec![
-        "GET / HTTP/1.1\r\n",
-        "POST /users?a=b HTTP/1.1\r\n",
-        "GET http://a/x HTTP/1.1\r\n",
-        "HEAD / HTTP/1.0\r\n",
-        "PUT /%2e HTTP/1.1\r\n",
-        "GET / HTTP/1.1\n",
-        "GET  / HTTP/1.1\r\n",
-        "get / HTTP/1.1\r\n",
-        "\r\nGET / HTTP/1.1\r\n",
-    ]);
-    let line = prop::sample::select(vec![
-        "Host: a\r\n",
-        "Host: a\r\n",
-        "Host: a\r\n",
-        "Content-Length: 5\r\n",
-        "Content-Length: 05\r\n",
-        "Transfer-Encoding: chunked\r\n",
-        "Transfer-Encoding: gzip, chunked\r\n",
-        "Expect: 100-continue\r\n",
-        "Connection: close\r\n",
-        "X: y\r\n",
-        "X-Y:\t z \t\r\n",
-        "Empty:\r\n",
-        " folded\r\n",
-        "X : y\r\n",
-        "X: y\n",
-        "X: \u{e9}\r\n",
-        "X_Y: z\r\n",
-        ": \r\n",
-        "Upgrade: h2c\r\n",
-        "\r\n",
-    ]);
-    let noise = prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), any::<bool>()), 0..3);
-    (start, prop::collection::vec(line, 0..7), "(\r\n|\n|)[a-z5]{0,9}", noise).prop_map(
-        |(start, lines, end, noise)| {
-            let mut bytes = [start.as_bytes(), lines.concat().as_bytes(), end.as_bytes()].concat();
-            for (index, byte, insert) in noise.into_iter().skip(1) {
-                let at = index.index(bytes.len());
-                if insert { bytes.insert(at, byte) } else { bytes[at] = byte }
-            }
-            bytes
-        },
-    )
+    let start = mostly(
+        &[
+            "GET / HTTP/1.1\r\n",
+            "POST /users?a=b HTTP/1.1\r\n",
+            "GET http://a/x HTTP/1.1\r\n",
+            "HEAD / HTTP/1.0\r\n",
+            "PUT /%2e?[] HTTP/1.1\r\n",
+        ],
+        &[
+            "GET / HTTP/1.1\n",
+            "GET  / HTTP/1.1\r\n",
+            "get / HTTP/1.1\r\n",
+            "\r\nGET / HTTP/1.1\r\n",
+            "GET /# HTTP/1.1\r\n",
+        ],
+    );
+    let host = mostly(&["Host: a\r\n"], &["", "Host: a\r\nHost: a\r\n", "Host: b\r\n", "Host:\r\n"]);
+    let framing = mostly(
+        &["", "Content-Length: 5\r\n", "transfer-encoding:chunked\r\n", "Content-Length:\t0 \r\n"],
+        &[
+            "Content-Length: 05\r\n",
+            "Content-Length: 5\r\nContent-Length: 5\r\n",
+            "Transfer-Encoding: gzip, chunked\r\n",
+            "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+            "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n",
+        ],
+    );
+    let line = mostly(
+        &[
+            "X: y\r\n",
+            "X-Y:\t z \t\r\n",
+            "Empty:\r\n",
+            "Upgrade: h2c\r\n",
+            "Connection: close\r\n",
+            "Connection: keep-alive\r\n",
+            "Expect: 100-continue\r\n",
+        ],
+        &[" folded\r\n", "X : y\r\n", "X: y\n", "X: \u{e9}\r\n", "X_Y: z\r\n", ": \r\n", "\r\n"],
+    );
+    let end = mostly(&["\r\n"], &["\n", "", "\r\nGET"]);
+    let noise = prop::option::weighted(0.2, (any::<prop::sample::Index>(), any::<u8>(), any::<bool>()));
+    let parts = (start, host, framing, prop::collection::vec(line, 0..4), end, noise, any::<bool>());
+    parts.prop_map(|(start, host, framing, lines, end, noise, host_first)| {
+        let [one, other] = if host_first { [host, framing] } else { [framing, host] };
+        let mut bytes = [start, one, &lines.concat(), other, end].concat().into_bytes();
+        if let Some((index, byte, insert)) = noise {
+            let at = index.index(bytes.len());
+            if insert { bytes.insert(at, byte) } else { bytes[at] = byte }
+        }
+        bytes
+    })
 }
 
 proptest! {
