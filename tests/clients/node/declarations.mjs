@@ -5,7 +5,7 @@
 
 import { readFileSync } from "node:fs";
 
-// Returns { operations: Map(name -> { owner, parameters: [{ name, optional, type }], answer }), fieldsOf(type) }.
+// Returns { operations: Map(name -> { owner, parameters: [{ name, optional, type }], answer }), fieldsOf(type), valuesOf(type) }.
 export function readDeclarations(parser, file) {
   const program = parser.parse(readFileSync(file, "utf8"), { sourceType: "module", plugins: [["typescript", { dts: true }]] });
   const interfaces = new Map();
