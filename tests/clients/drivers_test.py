@@ -6,8 +6,10 @@ Run with the interpreter that has the clients: tests/.work/venv/bin/python tests
 import http.server
 import json
 import pathlib
+import ssl
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import unittest
@@ -90,9 +92,9 @@ class Drivers(unittest.TestCase):
         self.addCleanup(self.mx.server_close)
         self.addCleanup(self.mx.shutdown)
 
-    def drive(self, driver, *options):
+    def drive(self, driver, *options, scheme="http"):
         """The exit code, the lines by operation, and the summary."""
-        base = f"http://127.0.0.1:{self.mx.server_port}"
+        base = f"{scheme}://127.0.0.1:{self.mx.server_port}"
         command = [*driver, "--base-url", base, "--call-seconds", "2", *options]
         ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
         lines = [json.loads(line) for line in ended.stdout.splitlines()]
@@ -162,6 +164,28 @@ class Drivers(unittest.TestCase):
             with self.subTest(driver[1].name):
                 self.drive(driver, "--only", "readUser", "--argument", "user_guid=a/b ü?x")
                 self.assertEqual(self.mx.asked[-1][1], "/users/a%2Fb%20%C3%BC%3Fx")
+
+    def test_a_certificate_is_verified_against_the_authority_that_is_given(self):
+        with tempfile.TemporaryDirectory() as directory:
+            key, certificate = f"{directory}/key.pem", f"{directory}/certificate.pem"
+            subprocess.run(
+                ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1",
+                 "-subj", "/CN=test", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", certificate],
+                check=True, capture_output=True,
+            )  # fmt: skip
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate, key)
+            self.mx.socket = context.wrap_socket(self.mx.socket, server_side=True)
+            for driver, operation, answer in (
+                (PYTHON, "readUser", USER),
+                (NODE, "readUser", USER),
+                (ATRIUM, "readUser", USER),
+                (SSO_PROXY, "getUserWidgetUrls", WIDGET_URL),
+            ):
+                with self.subTest(driver[1].parent.name):
+                    self.mx.answer = as_json(200, answer)
+                    self.assertEqual(self.drive(driver, "--only", operation, "--ca", certificate, scheme="https")[0], 0)
+                    self.assertEqual(self.drive(driver, "--only", operation, scheme="https")[0], 1)
 
     def test_the_widget_url_proxy_is_driven_and_its_death_is_a_failure(self):
         self.mx.answer = as_json(200, WIDGET_URL)
