@@ -25,6 +25,10 @@ use zeroize::Zeroizing;
 
 /// `mxgate vault ...`
 #[derive(clap::Args)]
+#[command(
+    after_help = "The vault is an age file: `age -d -i IDENTITY VAULT` shows its JSON, each value in base64. Only mxgate \
+                        writes one that mxgate opens."
+)]
 pub(crate) struct Args {
     #[command(flatten)]
     location: Location,

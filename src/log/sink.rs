@@ -10,7 +10,7 @@ use std::{
     sync::{
         Arc, Condvar, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
-        mpsc::{Receiver, SyncSender, TryRecvError, sync_channel},
+        mpsc::{Receiver, SyncSender, sync_channel},
     },
     thread,
     time::Duration,
@@ -95,8 +95,8 @@ fn write_lines(
     loop {
         let line = match lines.try_recv() {
             Ok(line) => line,
-            Err(TryRecvError::Disconnected) => return,
-            Err(TryRecvError::Empty) => {
+            // Nothing waits, and perhaps nothing will come any more: a loss is told now or never.
+            Err(_) => {
                 tell_losses(&mut *destination, shape, counts, &mut told);
                 let Ok(line) = lines.recv() else { return };
                 line

@@ -9,9 +9,10 @@
 //! format is used or overwritten; of two writers one loses its change; a crash leaves half a file.
 //! Readers take no lock: they read the last-seen file before the vault, and writers write them in the other order.
 //!
-//! Plaintext is wiped from the buffers of this module. Outside that promise: age's own chunk buffer when
-//! it writes (an operator's short-lived command, never the gateway), and the key material inside aws-lc's
-//! HMAC contexts.
+//! Plaintext is wiped from the buffers of this module and of the prompt's answer. Outside that promise:
+//! age's own buffers, above all the one it writes from (an operator's short-lived command, never the
+//! gateway); the keys inside aws-lc's HMAC contexts; what the terminal, a pipe or the environment held
+//! before mxgate read it.
 
 use std::{collections::BTreeMap, fs, io, path::Path, sync::Arc, time::SystemTime};
 
@@ -60,13 +61,12 @@ pub fn open(path: &Path, identity: &Identity) -> Result<Opened, Error> {
     let (vault, seen) = place.load(identity)?;
     let Document { generation, entries } = vault.document;
     let mut notices = Vec::new();
-    if seen.is_none() {
-        notices.push(Notice::FirstUse { path: place.vault.clone(), generation });
-    }
-    if seen < Some(generation)
-        && let Err(source) = place.advance(generation, identity, &vault.metadata)
-    {
-        notices.push(Notice::NotKept { path: place.last_seen, source });
+    if seen < Some(generation) {
+        match place.advance(generation, identity, &vault.metadata) {
+            Ok(true) if seen.is_none() => notices.push(Notice::FirstUse { path: place.vault, generation }),
+            Ok(_) => {}
+            Err(source) => notices.push(Notice::NotKept { path: place.last_seen, generation, source }),
+        }
     }
     Ok(Opened { generation, entries, notices })
 }

@@ -56,7 +56,7 @@ pub enum Error {
         seen: u64,
     },
     /// The file with the last seen generation cannot be used.
-    #[error("the last seen generation, in {}, is not believed; if the vault was replaced on purpose, remove that file", .path.display())]
+    #[error("the last seen generation cannot be told from {}", .path.display())]
     LastSeen {
         /// The file with the last seen generation.
         path: PathBuf,
@@ -143,6 +143,8 @@ pub enum Notice {
     NotKept {
         /// The file with the last seen generation.
         path: PathBuf,
+        /// The vault's generation.
+        generation: u64,
         /// What the system said.
         source: io::Error,
     },
@@ -156,9 +158,9 @@ impl fmt::Display for Notice {
                 "first use of the vault {} here, at generation {generation}; older ones are refused from now on",
                 path.display()
             ),
-            Self::NotKept { path, source } => write!(
+            Self::NotKept { path, generation, source } => write!(
                 f,
-                "the vault's generation could not be kept in {} ({source}); an older vault would be noticed by this process only",
+                "the vault's generation {generation} could not be noted in {} ({source}); an older vault would be noticed by this process only",
                 path.display()
             ),
         }

@@ -25,13 +25,15 @@ const BYTES_MAX: usize = 4096;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file was not read.
-    #[error("the last seen generation could not be loaded")]
+    #[error(transparent)]
     File(#[from] file::Error),
     /// No JSON of ours.
-    #[error("it is damaged or of another format")]
+    #[error("it is damaged, or of another format; if you know why, remove it")]
     Damaged,
     /// No MAC in it is this identity's.
-    #[error("its MAC is wrong: it was not written by a holder of this identity")]
+    #[error(
+        "its MAC is wrong: it was not written by a holder of this identity; if the vault was replaced or rekeyed elsewhere on purpose, remove it"
+    )]
     Forged,
 }
 

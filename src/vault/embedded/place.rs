@@ -99,15 +99,15 @@ impl Place {
             .map_err(|source| Error::LastSeenUnwritable { path: self.last_seen.clone(), source })
     }
 
-    /// Notes the generation after a read. It waits for nobody: a writer at work notes its own.
-    pub(super) fn advance(&self, generation: u64, identity: &Identity, like: &Metadata) -> io::Result<()> {
-        let Some(_lock) = storage::try_lock(&self.lock, Some(like))? else { return Ok(()) };
-        match self.seen(identity) {
-            Ok(seen) if seen < Some(generation) => {
-                generation::write(&self.last_seen, generation, &[identity], Some(like))
-            }
-            _ => Ok(()),
+    /// Notes the generation after a read, and tells whether it did. It waits for nobody: a writer at work
+    /// notes its own.
+    pub(super) fn advance(&self, generation: u64, identity: &Identity, like: &Metadata) -> io::Result<bool> {
+        let Some(_lock) = storage::try_lock(&self.lock, Some(like))? else { return Ok(false) };
+        let lower = self.seen(identity).is_ok_and(|seen| seen < Some(generation));
+        if lower {
+            generation::write(&self.last_seen, generation, &[identity], Some(like))?;
         }
+        Ok(lower)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Files that are written whole or not at all: a temporary file in the same folder, synced, renamed
-//! over the old one, and the folder synced. A crash at any moment leaves the old file or the new.
+//! over the old one, and the folder synced. A crash at any moment leaves the old file or the new,
+//! and perhaps a `.mxgate-...` file beside it, as private as the one it was to become, that may be removed.
 
 use std::{
     fs::{File, Metadata, OpenOptions},
