@@ -10,6 +10,7 @@ mod loader;
 mod sockets;
 
 use std::{
+    convert::Infallible,
     io,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -155,8 +156,8 @@ impl App {
     pub fn run(self) -> Result<(), Error> {
         let Self { config, config_path, log, listeners, control, records, runtime, stop } = self;
         let workers = config.process.workers.unwrap_or_else(cores);
-        let names: Vec<&str> = catalogue().operations().iter().map(|operation| operation.id).collect();
-        let (metrics, worker_metrics) = Metrics::new(workers, &names, records.counters());
+        let names = catalogue().operations().iter().map(|operation| operation.id);
+        let (metrics, worker_metrics) = Metrics::new(workers, names, records.counters());
         let (stage, stage_seen) = watch::channel(Stage::Serving);
         let census = Census::new(config.limits.clone());
         let loader = Loader::new(config.clone(), config_path, log, census.clone(), metrics.clone(), stage_seen.clone());
@@ -165,7 +166,7 @@ impl App {
         let (handles, threads) = start_workers(&loader, worker_metrics, &records, &stage_seen, &census)?;
         let suspensions = loader.suspensions();
         let control = control::start(
-            control::Parts { gateway: loader.clone(), metrics: metrics.clone(), suspensions },
+            control::Parts { gateway: Arc::new(loader.clone()), metrics: metrics.clone(), suspensions },
             control,
         )?;
 
@@ -174,11 +175,12 @@ impl App {
             for (bound, state) in listeners {
                 accepting.spawn(accept::accept(bound, state, census.clone(), handles.clone(), metrics.clone()));
             }
-            let upkeep = tokio::spawn(upkeep(loader.clone(), records.reopener()));
             announce(&loader);
-            stopped(&stop).await?;
+            tokio::select! {
+                stopped = stopped(&stop) => stopped?,
+                kept = upkeep(&loader, &records) => match kept? {},
+            }
             drain(&config, &stage, accepting).await;
-            upkeep.abort();
             Ok::<_, Error>(())
         })?;
         // Without senders the workers take no more connections, finish, and end.
@@ -248,7 +250,7 @@ fn random_id() -> u64 {
     u64::from_ne_bytes(bytes)
 }
 
-fn announce(loader: &Loader) {
+fn announce(loader: &Arc<Loader>) {
     let status = control::Gateway::status(loader);
     if control::Gateway::readiness(loader).snapshot_loaded {
         systemd::ready("serving");
@@ -257,11 +259,8 @@ fn announce(loader: &Loader) {
 }
 
 /// What goes on beside the requests: addresses are looked up, files watched, reloads made.
-async fn upkeep(loader: Arc<Loader>, reopen_records: writer::Reopener) {
-    let mut hangup = match signal(SignalKind::hangup()) {
-        Ok(hangup) => hangup,
-        Err(error) => return tracing::error!(%error, "cannot listen for SIGHUP"),
-    };
+async fn upkeep(loader: &Arc<Loader>, records: &WriterHandle) -> io::Result<Infallible> {
+    let mut hangup = signal(SignalKind::hangup())?;
     let mut changes = files::Changes::new();
     loop {
         let snapshot = loader.snapshot().load_full();
@@ -275,7 +274,7 @@ async fn upkeep(loader: Arc<Loader>, reopen_records: writer::Reopener) {
             .collect();
         let cause = tokio::select! {
             _ = hangup.recv() => {
-                reopen_records.reopen();
+                records.reopen();
                 "SIGHUP"
             }
             () = changes.next() => "a file changed",

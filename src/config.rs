@@ -13,7 +13,7 @@ mod schema;
 mod tests;
 mod walk;
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
 
@@ -129,7 +129,7 @@ pub struct VaultFile {
 }
 
 /// One MX host, or another one that speaks with the same kinds of credential.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Environment {
     /// Its name in the configuration.
     pub name: String,
@@ -309,4 +309,48 @@ pub struct Process {
     pub drain_delay: Duration,
     /// After `drain_delay`: how long requests in flight may take. Default 30 s, 0 to 1 h.
     pub drain_total: Duration,
+}
+
+impl ListenAddress {
+    /// Whether only this machine's own processes reach it over TCP.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        matches!(self, Self::Tcp(address) if address.ip().to_canonical().is_loopback())
+    }
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl Credential {
+    /// The one secret that it needs.
+    #[must_use]
+    pub fn reference(&self) -> &Reference {
+        match self {
+            Self::Basic { api_key, .. }
+            | Self::ApiKey { api_key, .. }
+            | Self::MxApiKey { api_key, .. }
+            | Self::Query { api_key, .. } => api_key,
+            Self::Bearer { token } => token,
+            Self::Header { value, .. } => value,
+        }
+    }
+}
+
+impl Environment {
+    /// Every secret that it needs.
+    #[must_use]
+    pub fn references(&self) -> Vec<&Reference> {
+        let mut references = vec![self.credential.reference()];
+        if let BearerOperations::Token(token) = &self.bearer_operations {
+            references.push(token);
+        }
+        references
+    }
 }

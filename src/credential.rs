@@ -18,7 +18,7 @@ use crate::{
     config,
     record::UsedCredential,
     redaction::Masker,
-    vault::{reference::Reference, secret::Secret},
+    vault::secret::Secret,
 };
 
 /// A credential made ready: what is put on the wire, and how its secret is found in an answer.
@@ -87,21 +87,19 @@ impl Prepared {
     }
 
     /// A deep copy for one worker.
-    ///
-    /// # Errors
-    /// None in practice: the same bytes were a header value before.
-    pub(crate) fn for_worker(&self) -> Result<Credential, Unusable> {
+    pub(crate) fn for_worker(&self) -> Credential {
         let copy = |(name, value): &(HeaderName, HeaderValue)| {
             let bytes = Zeroizing::new(value.as_bytes().to_vec());
-            let value = if value.is_sensitive() { wiped_value(bytes)? } else { value.clone() };
-            Ok((name.clone(), value))
+            let copied = wiped_value(bytes, value.is_sensitive());
+            // The same bytes were a header value before, so this cannot fail.
+            (name.clone(), copied.unwrap_or_else(|_| value.clone()))
         };
-        Ok(Credential {
+        Credential {
             used: Rc::new(self.used.clone()),
             masker: Arc::new(self.masker.clone()),
-            headers: self.headers.iter().map(copy).collect::<Result<_, _>>()?,
+            headers: self.headers.iter().map(copy).collect(),
             query: self.query.clone(),
-        })
+        }
     }
 }
 
@@ -124,20 +122,6 @@ impl Credential {
     }
 }
 
-impl config::Credential {
-    /// The one secret that this credential needs.
-    pub(crate) fn reference(&self) -> &Reference {
-        match self {
-            Self::Basic { api_key, .. }
-            | Self::ApiKey { api_key, .. }
-            | Self::MxApiKey { api_key, .. }
-            | Self::Query { api_key, .. } => api_key,
-            Self::Bearer { token } => token,
-            Self::Header { value, .. } => value,
-        }
-    }
-}
-
 /// MX's own header names (overview; Atrium).
 pub(crate) const MX_API_KEY: HeaderName = HeaderName::from_static("mx-api-key");
 pub(crate) const MX_CLIENT_ID: HeaderName = HeaderName::from_static("mx-client-id");
@@ -152,7 +136,7 @@ fn basic(client_id: &str, secret: &Secret) -> Result<HeaderValue, Unusable> {
     let mut text = String::with_capacity("Basic ".len() + pair.len().div_ceil(3) * 4);
     text.push_str("Basic ");
     STANDARD.encode_string(pair.as_slice(), &mut text);
-    wiped_value(Zeroizing::new(text.into_bytes()))
+    wiped_value(Zeroizing::new(text.into_bytes()), true)
 }
 
 #[expect(clippy::disallowed_methods, reason = "puts the secret into the header that carries it")]
@@ -160,18 +144,18 @@ fn value(prefix: &str, secret: &Secret) -> Result<HeaderValue, Unusable> {
     let mut bytes = Zeroizing::new(Vec::with_capacity(prefix.len() + secret.expose().len()));
     bytes.extend_from_slice(prefix.as_bytes());
     bytes.extend_from_slice(secret.expose());
-    wiped_value(bytes)
+    wiped_value(bytes, true)
 }
 
 fn plain(text: &str) -> Result<HeaderValue, Unusable> {
     HeaderValue::from_str(text).map_err(|_| Unusable::NotAHeaderValue)
 }
 
-/// A sensitive header value over bytes that are wiped when the last clone is dropped.
-fn wiped_value(bytes: Zeroizing<Vec<u8>>) -> Result<HeaderValue, Unusable> {
+/// A header value over bytes that are wiped when the last clone is dropped.
+fn wiped_value(bytes: Zeroizing<Vec<u8>>, sensitive: bool) -> Result<HeaderValue, Unusable> {
     let mut value = HeaderValue::from_maybe_shared(Bytes::from_owner(bytes))
         .map_err(|_| Unusable::NotAHeaderValue)?;
-    value.set_sensitive(true);
+    value.set_sensitive(sensitive);
     Ok(value)
 }
 
@@ -198,6 +182,7 @@ fn query_pairs(id_name: &str, id: &str, key_name: &str, secret: &Secret) -> Zero
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vault::reference::Reference;
 
     fn prepared(kind: &config::Credential) -> Prepared {
         Prepared::prepare(kind, &Secret::new(b"k3y/with+odd=chars".to_vec()).unwrap()).unwrap()
@@ -207,7 +192,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(AUTHORIZATION, HeaderValue::from_static("Bearer the-callers-own"));
         headers.remove(AUTHORIZATION);
-        prepared(kind).for_worker().unwrap().inject(&mut headers);
+        prepared(kind).for_worker().inject(&mut headers);
         headers
     }
 
@@ -256,7 +241,7 @@ mod tests {
             client_id_name: "c".into(),
             api_key_name: "k".into(),
         });
-        assert_eq!(credential.for_worker().unwrap().query(), Some("k=k3y%2Fwith%2Bodd%3Dchars&c=a%20b"));
+        assert_eq!(credential.for_worker().query(), Some("k=k3y%2Fwith%2Bodd%3Dchars&c=a%20b"));
         assert!(credential.headers.is_empty());
     }
 

@@ -153,17 +153,17 @@ fn outbound_uri(
     environment: &EnvironmentView,
     credential: Option<&Credential>,
 ) -> Result<Uri, Failure> {
-    let kept = target.query_without(&environment.settings.query_names);
-    let added = credential.and_then(Credential::query);
-    if added.is_none() && kept.as_deref() == target.query() {
-        return Ok(received.path_and_query().cloned().map_or_else(Uri::default, Uri::from));
-    }
-    let query = match (kept.as_deref().filter(|kept| !kept.is_empty()), added) {
-        (None, None) => String::new(),
-        (Some(query), None) | (None, Some(query)) => format!("?{query}"),
-        (Some(kept), Some(added)) => format!("?{kept}&{added}"),
+    let kept = target.without(&environment.settings.query_names);
+    let text = match credential.and_then(Credential::query) {
+        None if kept.len() == target.path_and_query().len() => {
+            return Ok(received.path_and_query().cloned().map_or_else(Uri::default, Uri::from));
+        }
+        None => kept.into_owned(),
+        Some(ours) if kept.ends_with('?') => format!("{kept}{ours}"),
+        Some(ours) if kept.contains('?') => format!("{kept}&{ours}"),
+        Some(ours) => format!("{kept}?{ours}"),
     };
-    PathAndQuery::try_from(format!("{}{query}", target.path())).map(Uri::from).map_err(|_| Failure::Internal)
+    PathAndQuery::try_from(text).map(Uri::from).map_err(|_| Failure::Internal)
 }
 
 /// Why a walk ended before there was an answer to pass on.

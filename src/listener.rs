@@ -11,7 +11,7 @@ pub(crate) mod watch;
 
 use std::{
     io,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     rc::Rc,
     sync::Arc,
 };
@@ -55,8 +55,8 @@ pub(crate) enum Socket {
 enum Unusable {
     #[error("{0}")]
     Socket(#[from] io::Error),
-    #[error("its PROXY protocol header is missing or malformed")]
-    ProxyHeader,
+    #[error(transparent)]
+    ProxyHeader(#[from] proxy_protocol::Malformed),
     #[error("it does not come from a trusted proxy, and this listener takes connections from those only")]
     Untrusted,
     #[error("nothing is configured for this listener yet")]
@@ -118,16 +118,13 @@ async fn proxied(worker: &Worker, stream: &mut TcpStream, proxy: SocketAddr) -> 
     if !view.snapshot.admission.trusted_proxies.contains(proxy.ip()) {
         return Err(Unusable::Untrusted);
     }
-    let mut header = Vec::with_capacity(proxy_protocol::HEADER_BYTES_MAX);
+    let mut bytes = Vec::new();
     loop {
-        match proxy_protocol::read(&header) {
-            proxy_protocol::Read::Header { source, .. } => return Ok(source.map_or(proxy, canonical)),
+        match proxy_protocol::read(&bytes) {
+            Ok(Some(header)) => return Ok(header.source.unwrap_or(proxy)),
             // Byte by byte: what comes after the header belongs to TLS or HTTP.
-            proxy_protocol::Read::Incomplete => header.push(stream.read_u8().await?),
-            proxy_protocol::Read::Malformed => return Err(Unusable::ProxyHeader),
+            Ok(None) => bytes.push(stream.read_u8().await?),
+            Err(malformed) => return Err(malformed.into()),
         }
     }
 }
-
-/// Who a connection counts for, among the caps.
-pub(crate) type Key = Option<IpAddr>;

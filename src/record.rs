@@ -90,6 +90,12 @@ pub struct UsedCredential {
 }
 
 impl UsedCredential {
+    /// The fingerprint, as text.
+    #[must_use]
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
     /// `name` is the secret's reference as configured.
     #[must_use]
     pub fn new(name: &str, fingerprint: Fingerprint) -> Self {

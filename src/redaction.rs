@@ -28,6 +28,7 @@ pub use held::{Held, held};
 const MASK: u8 = b'*';
 
 /// Finds a set of secrets in all their forms. Immutable; made once for each snapshot's credential.
+#[derive(Clone)]
 pub struct Masker {
     /// Finds the first bytes of forms; `None` without secrets.
     finder: Option<AhoCorasick>,

@@ -23,17 +23,25 @@ use tokio::{
 
 use crate::{
     admission::Origin,
+    config::Limits,
     control::suspension::Suspensions,
-    credential::{Credential, Prepared, Unusable},
+    credential::{Credential, Prepared},
     gateway::{entry::RequestId, refusal::Refusal},
-    listener::{self, Arrival},
-    log::flood::Flood,
+    listener::{
+        self, Arrival,
+        accept::Census,
+    },
+    log::flood::{Flood, Verdict},
     metrics::{self, WorkerMetrics},
     record::{Record, Recorder},
     redaction::Masker,
     snapshot::{Environment, ListenerSettings, Snapshot},
     upstream::pool::{Pool, PoolSettings},
 };
+
+/// How often one address's refusals are logged, and how many addresses are told apart.
+const REFUSED_INTERVAL: Duration = Duration::from_secs(10);
+const REFUSED_ADDRESSES_MAX: usize = 256;
 
 /// How the process is doing, as workers need to know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +63,7 @@ pub(crate) struct Parts {
     pub(crate) snapshot: Arc<ArcSwapOption<Snapshot>>,
     pub(crate) suspensions: Arc<Suspensions>,
     pub(crate) stage: watch::Receiver<Stage>,
+    pub(crate) census: Arc<Census>,
     pub(crate) metrics: WorkerMetrics,
     pub(crate) recorder: Recorder,
     pub(crate) arrivals: mpsc::UnboundedReceiver<Arrival>,
@@ -72,6 +81,7 @@ pub(crate) struct Worker {
     view: RefCell<Option<Rc<View>>>,
     suspensions: Arc<Suspensions>,
     stage: watch::Receiver<Stage>,
+    census: Arc<Census>,
     draining: Cell<bool>,
     pub(crate) metrics: Rc<WorkerMetrics>,
     recorder: RefCell<Recorder>,
@@ -101,8 +111,10 @@ pub(crate) fn run(parts: Parts) -> std::io::Result<()> {
 }
 
 async fn serve(parts: Parts) {
-    let Parts { mut arrivals, load, mut stage, .. } = parts;
-    let worker = Rc::new(Worker::new(parts.index, parts.workers, parts.process_id, parts.snapshot, parts.suspensions, stage.clone(), parts.metrics, parts.recorder));
+    let mut stage = parts.stage.clone();
+    let load = parts.load.clone();
+    let (worker, mut arrivals) = Worker::new(parts);
+    let worker = Rc::new(worker);
     let ticker = spawn_local(tick(worker.clone()));
     let mut connections = JoinSet::new();
     loop {
@@ -167,11 +179,36 @@ async fn tick(worker: Rc<Worker>) {
             let now = Instant::now();
             view.environments.iter().for_each(|environment| environment.pool.sweep(now));
         }
-        worker.refused_addresses.borrow_mut().tick();
+        worker.summarise_refused_addresses();
     }
 }
 
 impl Worker {
+    fn new(parts: Parts) -> (Self, mpsc::UnboundedReceiver<Arrival>) {
+        let worker = Self {
+            index: parts.index,
+            workers: parts.workers,
+            process_id: parts.process_id,
+            requests: Cell::new(0),
+            snapshots: RefCell::new(Cache::new(parts.snapshot)),
+            view: RefCell::default(),
+            suspensions: parts.suspensions,
+            stage: parts.stage,
+            census: parts.census,
+            draining: Cell::new(false),
+            metrics: Rc::new(parts.metrics),
+            recorder: RefCell::new(parts.recorder),
+            refused_addresses: RefCell::new(Flood::new(REFUSED_INTERVAL, REFUSED_ADDRESSES_MAX)),
+            nothing_to_mask: Arc::new(Masker::new([])),
+        };
+        (worker, parts.arrivals)
+    }
+
+    /// The bounds that connections opened from now on keep to.
+    pub(crate) fn limits(&self) -> Limits {
+        self.census.limits()
+    }
+
     /// The current snapshot; `None` before the first one.
     pub(crate) fn view(&self) -> Option<Rc<View>> {
         let mut snapshots = self.snapshots.borrow_mut();
@@ -213,12 +250,25 @@ impl Worker {
             Origin::Address(address) => Some(address),
             Origin::Unix { .. } => None,
         };
-        if self.suspensions.is_suspended(environment, address) { Err(Refusal::Suspended) } else { Ok(()) }
+        if self.suspensions.applies(environment, address, std::time::Instant::now()) { Err(Refusal::Suspended) } else { Ok(()) }
     }
 
     /// Says who was refused and why, without letting a flood of them fill the log.
     pub(crate) fn log_refused_address(&self, refusal: Refusal, origin: Origin) {
-        self.refused_addresses.borrow_mut().report(refusal.code(), &origin.to_string());
+        let Origin::Address(address) = origin else { return };
+        let key = (refusal.code(), address);
+        if let Verdict::Log { unsaid } = self.refused_addresses.borrow_mut().note(key, std::time::Instant::now()) {
+            tracing::warn!(reason = refusal.code(), %address, unsaid, "refused");
+        }
+    }
+
+    fn summarise_refused_addresses(&self) {
+        for summary in self.refused_addresses.borrow_mut().due(std::time::Instant::now()) {
+            match summary.key {
+                Some((reason, address)) => tracing::warn!(reason, %address, count = summary.count, "refused again"),
+                None => tracing::warn!(count = summary.count, "refused, many more addresses"),
+            }
+        }
     }
 
     pub(crate) fn record(&self, record: &Record<'_>) {
@@ -272,8 +322,8 @@ impl EnvironmentView {
             pools.into_iter().find(|pool| pool.serves(&settings.dial, &pool_settings)).cloned()
         });
         Self {
-            credential: settings.credential.for_worker()?,
-            bearer: settings.bearer.token().map(Prepared::for_worker).transpose()?,
+            credential: settings.credential.for_worker(),
+            bearer: settings.bearer.token().map(Prepared::for_worker),
             pool: kept.unwrap_or_else(|| Pool::new(settings.dial.clone(), pool_settings, worker.metrics.clone())),
             settings,
         }

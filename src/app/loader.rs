@@ -134,7 +134,9 @@ impl Loader {
         let this = self.clone();
         systemd::reloading();
         let done = tokio::task::spawn_blocking(move || this.reload_now(cause)).await;
-        systemd::ready("serving");
+        if self.snapshot.load().is_some() {
+            systemd::ready("serving");
+        }
         done.unwrap_or_else(|_| Err("the reload panicked; the log says where".into()))
     }
 
@@ -196,9 +198,12 @@ impl Loader {
     }
 
     fn failed(&self, cause: &str, fault: &str) {
-        tracing::error!(cause, fault, "no new snapshot; what was loaded before stays");
         self.metrics.reload_failed();
-        self.state().fault = Some(fault.to_owned());
+        let before = self.state().fault.replace(fault.to_owned());
+        // A start without secrets is tried again and again: once in the log is enough.
+        if before.as_deref() != Some(fault) {
+            tracing::error!(cause, fault, "no new snapshot; what was loaded before stays");
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -247,7 +252,7 @@ fn changes(old: &Config, new: &Config) -> Vec<String> {
     changes
 }
 
-impl Gateway for Loader {
+impl Gateway for Arc<Loader> {
     fn status(&self) -> GatewayStatus {
         let snapshot = self.snapshot.load();
         let state = self.state();
@@ -280,7 +285,7 @@ impl Gateway for Loader {
     }
 
     fn reload(&self) -> Pin<Box<dyn Future<Output = Result<ReloadReport, String>> + Send + '_>> {
-        todo!()
+        Box::pin(Loader::reload(self, "the control socket"))
     }
 
     fn set_log_filter(&self, filter: Option<&str>) -> Result<(), String> {

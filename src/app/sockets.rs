@@ -29,7 +29,7 @@ pub(super) fn bind(address: &ListenAddress) -> io::Result<Bound> {
             Ok(Bound::Tcp(tokio::net::TcpListener::from_std(listener)?))
         }
         ListenAddress::Unix(path) => {
-            let (listener, file) = socket::bind_unix(path, UNIX_MODE)?;
+            let (listener, file) = socket::bind_unix(path, UNIX_MODE).map_err(io::Error::other)?;
             Ok(Bound::Unix(tokio::net::UnixListener::from_std(listener)?, file))
         }
     }

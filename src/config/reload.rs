@@ -3,6 +3,17 @@
 use super::Config;
 
 impl Config {
+    /// Takes the restart-only values of `running`, which stay in force until a restart.
+    pub fn keep_restart_only(&mut self, running: &Self) {
+        self.listeners.clone_from(&running.listeners);
+        self.vault.clone_from(&running.vault);
+        self.health.clone_from(&running.health);
+        self.control_socket.clone_from(&running.control_socket);
+        self.log.json = running.log.json;
+        self.record.clone_from(&running.record);
+        self.process.clone_from(&running.process);
+    }
+
     /// The restart-only keys whose values differ in `new`, so that a reload can say that they wait for
     /// the next start.
     #[must_use]

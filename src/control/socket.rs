@@ -28,16 +28,16 @@ pub struct ControlSocket {
 pub enum Error {
     /// Somebody answers there.
     #[error(
-        "the control socket {0} is in use: another mxgate is running with it; stop it or set another `control_socket`"
+        "the socket {0} is in use: another mxgate is running with it; stop it or configure another path"
     )]
     InUse(PathBuf),
     /// The path holds something that is no socket.
     #[error(
-        "the control socket {0} cannot be made: the path holds something that is no socket; move it away"
+        "the socket {0} cannot be made: the path holds something that is no socket; move it away"
     )]
     NotASocket(PathBuf),
     /// The system said no.
-    #[error("the control socket {path} cannot be made: {error}")]
+    #[error("the socket {path} cannot be made: {error}")]
     Io {
         /// Where.
         path: PathBuf,
@@ -52,6 +52,19 @@ impl ControlSocket {
     /// # Errors
     /// See [`Error`].
     pub fn bind(path: &Path) -> Result<Self, Error> {
+        let (listener, file) = bind_unix(path, 0o600)?;
+        Ok(Self { listener, file })
+    }
+
+    /// The listener, non-blocking, and what removes its file when dropped.
+    pub(super) fn into_parts(self) -> (UnixListener, SocketFile) {
+        (self.listener, self.file)
+    }
+}
+
+/// Binds any Unix socket with this mode; whoever the mode lets write can connect. A socket file that nobody answers on is
+/// replaced.
+pub(crate) fn bind_unix(path: &Path, mode: u32) -> Result<(UnixListener, SocketFile), Error> {
         let failed = |error| Error::Io { path: path.into(), error };
         remove_stale(path)?;
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None).map_err(failed)?;
@@ -63,17 +76,11 @@ impl ControlSocket {
         })?;
         let file = SocketFile::of(path).map_err(failed)?;
         // Until it listens, connecting is refused by the kernel.
-        fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(failed)?;
-        socket.listen(16).map_err(failed)?;
+        fs::set_permissions(path, Permissions::from_mode(mode)).map_err(failed)?;
+        socket.listen(1024).map_err(failed)?;
         socket.set_nonblocking(true).map_err(failed)?;
         let listener = UnixListener::from(std::os::fd::OwnedFd::from(socket));
-        Ok(Self { listener, file })
-    }
-
-    /// The listener, non-blocking, and what removes its file when dropped.
-    pub(super) fn into_parts(self) -> (UnixListener, SocketFile) {
-        (self.listener, self.file)
-    }
+        Ok((listener, file))
 }
 
 /// Root, and the user that this process runs as.
@@ -104,7 +111,7 @@ fn remove_stale(path: &Path) -> Result<(), Error> {
 
 /// The file that `bind` made, told from a later one at the same path.
 #[derive(Debug)]
-pub(super) struct SocketFile {
+pub(crate) struct SocketFile {
     path: PathBuf,
     device: u64,
     inode: u64,
@@ -122,7 +129,7 @@ impl Drop for SocketFile {
         let ours = fs::symlink_metadata(&self.path)
             .is_ok_and(|found| (found.dev(), found.ino()) == (self.device, self.inode));
         if ours && let Err(error) = fs::remove_file(&self.path) {
-            tracing::warn!(%error, path = %self.path.display(), "the control socket's file is left behind");
+            tracing::warn!(%error, path = %self.path.display(), "a socket's file is left behind");
         }
     }
 }

@@ -64,6 +64,22 @@ enum State {
 const NEXT_CHUNK: State = State::Size { size: 0, digits: 0 };
 
 impl ChunkedScanner {
+    /// How many of the next bytes are sure to be a chunk's data.
+    #[must_use]
+    pub const fn certain(&self) -> u64 {
+        match self.state {
+            State::Data { left } => left,
+            _ => 0,
+        }
+    }
+
+    /// Takes note that `count` of the certain bytes, not all of them, have passed unseen.
+    pub const fn pass(&mut self, count: u64) {
+        if let State::Data { left } = &mut self.state {
+            *left = left.saturating_sub(count);
+        }
+    }
+
     /// For a body of at most `body_bytes_max` bytes of data, chunk framing and trailers not counted.
     #[must_use]
     pub const fn new(body_bytes_max: u64) -> Self {

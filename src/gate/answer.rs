@@ -7,12 +7,21 @@ use std::{cell::Cell, io, rc::Rc};
 
 use super::{Follow, Verdict};
 use crate::framing::{
-    answer::{self, AnswerFraming, AnswerLimits},
+    HeadLimits,
+    answer::{self, AnswerFraming},
     chunked::ChunkedScanner,
 };
 
 /// The marker of an error that this gate made.
 pub(crate) const MALFORMED: &str = "the answer is not well formed";
+
+/// Bounds of an answer's head. hyper has the same for the fields.
+const LIMITS: HeadLimits = HeadLimits {
+    header_bytes_max: 64 * 1024,
+    header_count_max: 100,
+    request_line_bytes_max: 8 * 1024,
+    body_bytes_max: u64::MAX,
+};
 
 /// Interim answers (1xx) that are read before the final one.
 const INTERIM_MAX: u8 = 16;
@@ -41,7 +50,7 @@ impl Turn {
 #[derive(Debug)]
 pub(crate) struct Answers {
     turn: Rc<Turn>,
-    limits: AnswerLimits,
+    limits: HeadLimits,
     state: State,
 }
 
@@ -57,7 +66,7 @@ enum State {
 
 impl Answers {
     pub(crate) fn new(turn: Rc<Turn>) -> Self {
-        Self { turn, limits: AnswerLimits::default(), state: State::Idle }
+        Self { turn, limits: LIMITS, state: State::Idle }
     }
 
     fn fail(&mut self) -> Verdict {
@@ -131,7 +140,7 @@ impl<S> Follow<S> for Answers {
     fn certain(&self) -> u64 {
         match &self.state {
             State::Length(left) => left.saturating_sub(1),
-            State::Chunked(scanner) => scanner.data_left().saturating_sub(1),
+            State::Chunked(scanner) => scanner.certain().saturating_sub(1),
             State::UntilClose => u64::MAX,
             _ => 0,
         }

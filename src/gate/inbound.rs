@@ -16,8 +16,9 @@ use super::{Follow, Verdict};
 use crate::{
     config::Limits,
     framing::{
+        BodyFraming, HeadLimits,
         chunked::ChunkedScanner,
-        request::{self, BodyFraming, HeadLimits},
+        request,
     },
     gateway::refusal::Refusal,
     listener::{
@@ -154,12 +155,7 @@ enum State {
 
 impl Inbound {
     pub(crate) fn new(session: Rc<Session>) -> Self {
-        let limits = HeadLimits {
-            header_bytes_max: session.limits.header_bytes_max,
-            header_count_max: session.limits.header_count_max,
-            request_line_bytes_max: session.limits.request_line_bytes_max,
-            body_bytes_max: session.limits.body_bytes_max,
-        };
+        let limits = HeadLimits::from(&session.limits);
         Self { session, limits, state: State::Head(0) }
     }
 
@@ -240,7 +236,7 @@ impl Follow<Stream> for Inbound {
         match &self.state {
             // One less: the last byte must be seen, since it ends the message.
             State::Length(left) => left.saturating_sub(1),
-            State::Chunked(scanner) => scanner.data_left().saturating_sub(1),
+            State::Chunked(scanner) => scanner.certain().saturating_sub(1),
             _ => 0,
         }
     }

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     io,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -17,12 +17,23 @@ use tokio::{
 };
 
 use super::{Arrival, ListenerState, Socket};
-use crate::{config::Limits, metrics::Metrics};
+use crate::{config::Limits, control::socket::SocketFile, metrics::Metrics};
 
 /// A bound socket.
 pub(crate) enum Bound {
     Tcp(TcpListener),
-    Unix(UnixListener),
+    /// With what removes its file.
+    Unix(UnixListener, SocketFile),
+}
+
+impl Bound {
+    /// The TCP address; port 0 has become a real one.
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(listener) => listener.local_addr().ok(),
+            Self::Unix(..) => None,
+        }
+    }
 }
 
 /// One worker, as the acceptor sees it.
@@ -66,7 +77,7 @@ async fn next(bound: &Bound) -> io::Result<(Socket, Option<IpAddr>)> {
             let address_key = address.ip().to_canonical();
             Ok((Socket::Tcp(stream.into_std()?, address), Some(address_key)))
         }
-        Bound::Unix(listener) => Ok((Socket::Unix(listener.accept().await?.0.into_std()?), None)),
+        Bound::Unix(listener, _) => Ok((Socket::Unix(listener.accept().await?.0.into_std()?), None)),
     }
 }
 

@@ -10,7 +10,6 @@
 use std::net::{IpAddr, SocketAddr};
 
 use http::{HeaderMap, HeaderName, header::FORWARDED};
-use ipnet::IpNet;
 
 use crate::config::ForwardedHeader;
 
@@ -33,11 +32,10 @@ pub struct Malformed;
 pub fn caller(
     socket: IpAddr,
     headers: &HeaderMap,
-    trusted: &[IpNet],
+    is_trusted: impl Fn(IpAddr) -> bool,
     which: ForwardedHeader,
 ) -> Result<IpAddr, Malformed> {
     type Read = fn(&str) -> Result<IpAddr, Malformed>;
-    let is_trusted = |address: &IpAddr| trusted.iter().any(|network| network.contains(address));
     let (name, read): (_, Read) = match which {
         ForwardedHeader::None => return Ok(socket.to_canonical()),
         ForwardedHeader::XForwardedFor => (&X_FORWARDED_FOR, address),
@@ -46,7 +44,7 @@ pub fn caller(
     let mut caller = socket.to_canonical();
     let lines = headers.get_all(name).iter().rev();
     for element in lines.flat_map(|line| line.as_bytes().rsplit(|&byte| byte == b',')) {
-        if !is_trusted(&caller) {
+        if !is_trusted(caller) {
             break;
         }
         caller = read(std::str::from_utf8(element).map_err(|_| Malformed)?.trim_ascii())?;

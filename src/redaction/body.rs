@@ -113,7 +113,19 @@ pub struct MaskedBody<B, F> {
     is_over: bool,
 }
 
-impl<B, F: FnMut(usize)> MaskedBody<B, F> {
+/// Hears how many places were masked.
+pub trait OnHits {
+    /// Called each time something was masked.
+    fn on_hits(&mut self, hits: usize);
+}
+
+impl<F: FnMut(usize)> OnHits for F {
+    fn on_hits(&mut self, hits: usize) {
+        self(hits);
+    }
+}
+
+impl<B, F: OnHits> MaskedBody<B, F> {
     /// Wraps the answer's body. `masker` knows the secret that was injected into this request.
     pub fn new(inner: B, masker: Arc<Masker>, on_hits: F) -> Self {
         Self { inner, masker: StreamMasker::new(masker), on_hits, trailers: None, is_over: false }
@@ -122,7 +134,7 @@ impl<B, F: FnMut(usize)> MaskedBody<B, F> {
     fn report(&mut self, hits_before: usize) {
         let hits = self.masker.hits() - hits_before;
         if hits > 0 {
-            (self.on_hits)(hits);
+            self.on_hits.on_hits(hits);
         }
     }
 
@@ -137,7 +149,7 @@ impl<B, F: FnMut(usize)> MaskedBody<B, F> {
         Poll::Ready(self.trailers.take().map(|mut trailers| {
             let hits = mask_headers(&self.masker.masker, &mut trailers);
             if hits > 0 {
-                (self.on_hits)(hits);
+                self.on_hits.on_hits(hits);
             }
             Frame::trailers(trailers)
         }))
@@ -147,7 +159,7 @@ impl<B, F: FnMut(usize)> MaskedBody<B, F> {
 impl<B, F> Body for MaskedBody<B, F>
 where
     B: Body<Data = Bytes> + Unpin,
-    F: FnMut(usize) + Unpin,
+    F: OnHits + Unpin,
 {
     type Data = Bytes;
     type Error = B::Error;

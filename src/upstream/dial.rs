@@ -4,6 +4,7 @@
 //! the system or from `ca_file`.
 
 use std::{
+    fmt,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -23,12 +24,12 @@ use crate::{
 };
 
 /// An upstream: where it is and how it is verified.
-#[derive(Debug)]
 pub(crate) struct DialTarget {
     pub(crate) addresses: Addresses,
     /// `Host`, and how it may stand in a `Location`.
     pub(crate) authority: http::HeaderValue,
     pub(crate) host: String,
+    pub(crate) port: u16,
     /// This environment's cap, of all workers together.
     pub(crate) connections_max: usize,
     server_name: ServerName<'static>,
@@ -82,6 +83,12 @@ pub enum TlsFault {
     ServerName(String),
 }
 
+impl fmt::Debug for DialTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DialTarget({:?})", self.authority)
+    }
+}
+
 pub(crate) type UpstreamStream = TlsStream<ReadAhead<TcpStream>>;
 
 impl DialTarget {
@@ -112,6 +119,7 @@ impl DialTarget {
             authority: http::HeaderValue::try_from(authority).map_err(|_| not_a_name())?,
             server_name: ServerName::try_from(host).map_err(|_| not_a_name())?,
             host: settings.host.clone(),
+            port: settings.port,
             connections_max: settings.connections_max,
             tls: TlsConnector::from(Arc::new(client_config(settings, &made_from)?)),
             made_from,

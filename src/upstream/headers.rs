@@ -37,8 +37,10 @@ pub(crate) fn outbound(headers: &mut HeaderMap, environment: &Environment, grant
         headers.insert(CONNECTION, HeaderValue::from_static("te"));
     }
     if let Some(operation) = grant.operation() {
-        let version = headers.entry(ACCEPT_VERSION).or_insert_with(|| environment.accept_version.clone());
-        let version = version.to_str().unwrap_or_default();
+        if !headers.contains_key(ACCEPT_VERSION) {
+            headers.insert(ACCEPT_VERSION, environment.accept_version.clone());
+        }
+        let version = headers.get(ACCEPT_VERSION).and_then(|version| version.to_str().ok()).unwrap_or_default();
         if let Accept::Replace(value) = media::accept(operation, version, headers.get(ACCEPT)) {
             headers.insert(ACCEPT, value.clone());
         }

@@ -48,7 +48,7 @@ pub(crate) struct Pool {
     open: Cell<usize>,
     freed: Notify,
     retired: Cell<bool>,
-    metrics: Arc<WorkerMetrics>,
+    metrics: Rc<WorkerMetrics>,
 }
 
 struct Idle {
@@ -74,7 +74,7 @@ pub(crate) enum Freshness {
 }
 
 impl Pool {
-    pub(crate) fn new(target: Arc<DialTarget>, settings: PoolSettings, metrics: Arc<WorkerMetrics>) -> Rc<Self> {
+    pub(crate) fn new(target: Arc<DialTarget>, settings: PoolSettings, metrics: Rc<WorkerMetrics>) -> Rc<Self> {
         Rc::new(Self {
             target,
             settings,
