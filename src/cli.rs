@@ -1,8 +1,10 @@
 //! The commands, one file each, thin.
 
 mod check;
+mod demo;
 mod out;
 mod run;
+mod status;
 mod vault;
 
 use std::process::ExitCode;
@@ -19,6 +21,8 @@ struct Cli {
 
 #[derive(clap::Subcommand)]
 enum Command {
+    /// Try it: gateway, vault and a stand-in for MX, all embedded.
+    Demo(demo::Args),
     /// Run the gateway.
     Run(run::Args),
     /// Check a configuration and report every fault.
@@ -35,6 +39,7 @@ pub(crate) fn run() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Run(args) => return run::run(&args),
         Command::Check(args) => return check::run(&args),
+        Command::Demo(args) => demo::run(&args),
         Command::Vault(args) => vault::run(args),
     };
     match done {
