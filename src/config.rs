@@ -37,9 +37,9 @@ pub struct Config {
     pub vault: Option<VaultFile>,
     /// By name. Reloadable.
     pub environments: BTreeMap<String, Arc<Environment>>,
-    /// The health and metrics listener; `None` switches it off. Restart-only.
+    /// The health and metrics listener; `None`, without a `[health]` section, switches it off. Restart-only.
     pub health: Option<Health>,
-    /// The control socket's path; `None` switches it off. Restart-only.
+    /// The control socket's path; `None`, without a `[control]` section, switches it off. Restart-only.
     pub control_socket: Option<PathBuf>,
     /// Log level and shape. The level is reloadable.
     pub log: Log,

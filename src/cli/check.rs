@@ -51,7 +51,7 @@ fn check(args: &Args) -> io::Result<ExitCode> {
     };
     if args.json {
         let found: Vec<_> = found.iter().map(Fault::to_json).collect();
-        out::line(json!({ "file": file.to_string_lossy(), "ok": usable, "faults": found }))?;
+        out::json(&json!({ "file": file.to_string_lossy(), "ok": usable, "faults": found }))?;
     } else {
         found.iter().try_for_each(out::line)?;
         out::line(summary(&found))?;
@@ -68,5 +68,23 @@ fn summary(found: &[Fault]) -> String {
         (0, warnings) => format!("fine, with {}", counted(warnings, "warning")),
         (errors, 0) => counted(errors, "fault"),
         (errors, warnings) => format!("{}, {}", counted(errors, "fault"), counted(warnings, "warning")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_line_counts_what_was_found() {
+        let of = |text: &str| match Config::parse(text, "f", &mxgate::config::overrides::Overrides::none()) {
+            Ok(loaded) => summary(&loaded.warnings),
+            Err(Faults(faults)) => summary(&faults),
+        };
+        let fine = include_str!("../../config/sidecar.toml");
+        assert_eq!(of(fine), "fine");
+        assert_eq!(of(&fine.replace("\"127.0.0.0/8\"", "")), "fine, with 1 warning");
+        assert_eq!(of("allow = []\n[log]\n"), "2 faults, 1 warning");
+        assert_eq!(of(&format!("x = 1\n{fine}")), "1 fault");
     }
 }

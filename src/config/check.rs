@@ -10,7 +10,7 @@ mod network;
 mod paths;
 
 use super::{
-    Config, ForwardedHeader, Health, Limits, ListenAddress, Log, Process, RecordDestination, VaultFile,
+    Config, ForwardedHeader, Health, Limits, Log, Process, RecordDestination, VaultFile,
     document::Node,
     fault::{Problem, Report},
     schema::keys::FILE,
@@ -43,13 +43,7 @@ pub(super) fn config(root: &Node, report: &Report<'_>) -> Option<Config> {
         across::environments(&file, &listeners, &names);
         across::references(report, file.has("vault"));
         across::networks(&file, &allow, &trusted_proxies, &listeners);
-        let health = health.as_ref().map(|health| ListenAddress::Tcp(health.address));
-        let control = control_socket.clone().map(ListenAddress::Unix);
-        let listening =
-            listeners.iter().filter_map(|l| Some((l.table.path_of("address"), l.address.as_ref()?)));
-        let health = health.as_ref().map(|address| ("health.address".to_owned(), address));
-        let control = control.as_ref().map(|address| ("control.socket".to_owned(), address));
-        across::addresses(report, listening.chain(health).chain(control));
+        across::addresses(report, &listeners, health.as_ref(), control_socket.as_deref());
     }
     Some(Config {
         allow,

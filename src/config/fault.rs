@@ -2,7 +2,7 @@
 //!
 //! A [`Fault`] names its place, its key, what is wrong, what is allowed and the nearest valid name. It
 //! never holds a line of the file and never a text that was written as a value: either may be a secret
-//! pasted by mistake. A [`Report`] collects all faults of one run.
+//! pasted by mistake. A `Report` collects all faults of one run.
 
 use std::{cell::RefCell, collections::BTreeSet, fmt, fmt::Write as _};
 

@@ -39,7 +39,7 @@ pub enum Untrusted {
 /// # Errors
 /// [`Untrusted`] says what to change.
 pub fn check(path: &Path) -> Result<(), Untrusted> {
-    judge(&path.metadata()?, rustix::process::geteuid().as_raw())
+    judge(&path.metadata()?)
 }
 
 /// The same for a file that is open already, so that what was checked is what is read.
@@ -47,15 +47,20 @@ pub fn check(path: &Path) -> Result<(), Untrusted> {
 /// # Errors
 /// [`Untrusted`] says what to change.
 pub fn check_open(file: &File) -> Result<(), Untrusted> {
-    judge(&file.metadata()?, rustix::process::geteuid().as_raw())
+    judge(&file.metadata()?)
 }
 
-fn judge(metadata: &Metadata, expected: u32) -> Result<(), Untrusted> {
-    let (owner, mode) = (metadata.uid(), metadata.mode() & 0o7777);
-    let sticky_directory = metadata.is_dir() && mode & 0o1000 != 0;
-    if owner != 0 && owner != expected {
-        return Err(Untrusted::Owner { owner, expected });
+fn judge(metadata: &Metadata) -> Result<(), Untrusted> {
+    let this_user = rustix::process::geteuid().as_raw();
+    only_trusted_users(metadata.uid(), metadata.mode() & 0o7777, metadata.is_dir(), this_user)
+}
+
+/// Whether nobody but root and `this_user` may change what has this owner and mode.
+fn only_trusted_users(owner: u32, mode: u32, directory: bool, this_user: u32) -> Result<(), Untrusted> {
+    if owner != 0 && owner != this_user {
+        return Err(Untrusted::Owner { owner, expected: this_user });
     }
+    let sticky_directory = directory && mode & 0o1000 != 0;
     if mode & 0o022 != 0 && !sticky_directory {
         return Err(Untrusted::Writable { mode });
     }
@@ -95,11 +100,13 @@ mod tests {
 
     #[test]
     fn root_and_this_user_may_own_it_and_nobody_else() {
-        let metadata = tempfile::NamedTempFile::new().unwrap().as_file().metadata().unwrap();
-        let owner = metadata.uid();
-        assert!(judge(&metadata, owner).is_ok());
-        assert_eq!(judge(&metadata, owner + 1).is_ok(), owner == 0);
-        assert!(judge(&fs::metadata("/").unwrap(), 12_345).is_ok(), "root's");
+        for owner in [0, 1000] {
+            assert!(only_trusted_users(owner, 0o600, false, 1000).is_ok(), "{owner}");
+        }
+        for (owner, this_user) in [(1001, 1000), (1000, 0)] {
+            let refused = only_trusted_users(owner, 0o600, false, this_user);
+            assert!(matches!(refused, Err(Untrusted::Owner { .. })), "{owner}");
+        }
     }
 
     #[test]

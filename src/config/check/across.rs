@@ -1,13 +1,16 @@
 //! What no single key can tell: faults between the parts of the file.
 
-use std::collections::{BTreeMap, btree_map::Entry};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    path::Path,
+};
 
 use ipnet::IpNet;
 
 use super::listener::Draft;
 use crate::{
     config::{
-        ListenAddress,
+        Health, ListenAddress,
         fault::{Problem, Report},
         walk::Table,
     },
@@ -36,19 +39,24 @@ pub(super) fn environments(file: &Table<'_>, listeners: &[Draft<'_>], names: &[&
 }
 
 /// No two sockets have one address. Port 0 is a different port each time.
-pub(super) fn addresses<'a>(
+pub(super) fn addresses(
     report: &Report<'_>,
-    bound: impl IntoIterator<Item = (String, &'a ListenAddress)>,
+    listeners: &[Draft<'_>],
+    health: Option<&Health>,
+    control: Option<&Path>,
 ) {
+    let listening = listeners.iter().filter_map(|l| Some((l.table.path_of("address"), l.address.clone()?)));
+    let health = health.map(|health| ("health.address".to_owned(), ListenAddress::Tcp(health.address)));
+    let control = control.map(|path| ("control.socket".to_owned(), ListenAddress::Unix(path.to_owned())));
     let mut seen = BTreeMap::new();
-    for (path, address) in bound {
-        if matches!(address, ListenAddress::Tcp(tcp) if tcp.port() == 0) {
+    for (path, address) in listening.chain(health).chain(control) {
+        if matches!(&address, ListenAddress::Tcp(tcp) if tcp.port() == 0) {
             continue;
         }
         match seen.entry(address) {
             Entry::Vacant(free) => _ = free.insert(path),
             Entry::Occupied(taken) => {
-                report.fault(&path, Problem::new(format!("is the same as {}", taken.get())))
+                report.fault(&path, Problem::new(format!("is the same as {}", taken.get())));
             }
         }
     }

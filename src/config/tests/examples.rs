@@ -28,11 +28,9 @@ fn every_example_is_accepted_without_a_warning() {
 
 #[test]
 fn the_published_schema_is_the_generated_one() {
-    let generated = format!("{:#}\n", Config::json_schema());
-    assert!(
-        published("mxgate.schema.json") == generated,
-        "run: mxgate check --schema > config/mxgate.schema.json"
-    );
+    let published: serde_json::Value = serde_json::from_str(&published("mxgate.schema.json")).unwrap();
+    let current = published == Config::json_schema();
+    assert!(current, "run: mxgate check --schema > config/mxgate.schema.json");
 }
 
 /// `every-key.toml` names every key, and where it shows a default, that is the default.

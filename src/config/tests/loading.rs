@@ -69,4 +69,32 @@ proptest! {
         prop_assert!(!lines(&result).is_empty());
         prop_assert!(result.is_err());
     }
+
+    /// A secret pasted where a reference belongs, in a file with further slips of the hand: wherever
+    /// quotes, brackets and line ends are lost or doubled, nothing shows it.
+    #[test]
+    fn a_pasted_secret_is_never_shown_however_broken_the_file(
+        slips in proptest::collection::vec((0..400_usize, prop_oneof![
+            Just(""), Just("\""), Just("'"), Just("="), Just(","), Just("{"), Just("}"), Just("["), Just("]"), Just("\n"),
+            Just("."), Just("#"), Just(" "), Just("\"\"\""),
+        ]), 0..6),
+    ) {
+        const SECRET: &str = "c4n4ry-S3CR3T";
+        let text = SMALLEST.replace("env:MX_API_KEY", SECRET) + "[log]\nformat = \"c4n4ry-S3CR3T\"\n";
+        let mut pieces: Vec<String> = text.split(SECRET).flat_map(|part| {
+            part.chars().map(String::from).chain([SECRET.to_owned()])
+        }).collect();
+        for (at, slip) in slips {
+            let at = at % pieces.len();
+            if pieces[at] != SECRET {
+                pieces[at] = slip.to_owned();
+            }
+        }
+        let result = parse(&pieces.concat());
+        prop_assert!(result.is_err());
+        for fault in result.unwrap_err().0 {
+            let printed = format!("{fault} {}", fault.to_json());
+            prop_assert!(!printed.contains("c4n4ry"), "{}", printed);
+        }
+    }
 }
