@@ -1,14 +1,14 @@
 //! `paths`: what may be called at a host that is not MX's platform.
 
-use std::collections::BTreeMap;
-
 use http::Method;
-use matchit::Router;
 
-use crate::config::{
-    PathPattern,
-    fault::{Problem, listed},
-    walk::Table,
+use crate::{
+    config::{
+        PathPattern,
+        fault::{Problem, listed},
+        walk::Table,
+    },
+    mx::path_tree::PathTree,
 };
 
 /// Methods that are ever forwarded.
@@ -17,18 +17,19 @@ const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OP
 /// Every pattern, each valid by itself and beside the others.
 pub(super) fn patterns(environment: &Table<'_>) -> Vec<PathPattern> {
     let patterns = environment.list("paths", pattern);
-    let mut routers: BTreeMap<&str, Router<()>> = BTreeMap::new();
-    for PathPattern { method, template } in &patterns {
-        if let Err(error) = routers.entry(method.as_str()).or_default().insert(template, ()) {
-            let other = match error {
-                matchit::InsertError::Conflict { with } => format!("\"{method} {with}\""),
-                _ => "another pattern".to_owned(),
-            };
+    let mut tree: PathTree<Vec<&PathPattern>> = PathTree::new();
+    for pattern in &patterns {
+        // `pattern` below has checked the template already.
+        let Ok(entry) = tree.entry(&pattern.template) else { continue };
+        let same_paths = entry.get_or_insert_with(Vec::new);
+        if let Some(other) = same_paths.iter().find(|other| other.method == pattern.method) {
             let problem = Problem::new(format!(
-                "holds \"{method} {template}\", which matches the same paths as {other}"
+                "holds \"{} {}\", which matches the same paths as \"{} {}\"",
+                pattern.method, pattern.template, other.method, other.template
             ));
             environment.fault("paths", problem.allowed("leave one of them out"));
         }
+        same_paths.push(pattern);
     }
     patterns
 }
@@ -51,7 +52,7 @@ fn pattern(text: &str) -> Result<PathPattern, Problem> {
     let segments: Vec<&str> = path.split('/').collect();
     for (index, segment) in segments.iter().enumerate() {
         let last = index + 1 == segments.len();
-        if segment.is_empty() && !last {
+        if segment.is_empty() {
             return malformed("has an empty segment");
         }
         if !is_segment(segment, last) {
@@ -83,11 +84,9 @@ mod tests {
     #[test]
     fn patterns_are_a_method_and_whole_segments() {
         for text in [
-            "GET /",
             "GET /v1/things",
             "POST /v1/things/{id}",
             "GET /files/{*rest}",
-            "DELETE /a/{b}/c/",
             "GET /v1:x",
         ] {
             assert!(pattern(text).is_ok(), "{text}");
@@ -101,6 +100,8 @@ mod tests {
             "CONNECT /",
             "GET v1",
             "GET  /v1",
+            "GET /",
+            "GET /a/",
             "GET //a",
             "GET /a/../b",
             "GET /a{b}",
