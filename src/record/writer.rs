@@ -106,8 +106,8 @@ impl WriterHandle {
         }
     }
 
-    /// Writes what was handed over before this call and ends the thread. Recorders that are still
-    /// alive lose (and count) what comes later: drop them first.
+    /// Writes what was handed over before this call and ends the thread. Drop the recorders first:
+    /// what one hands over later is lost and counted, and in the very moment of the end not even counted.
     ///
     /// # Errors
     /// [`io::ErrorKind::TimedOut`] when the destination took longer than `bound`; the thread is left
@@ -207,9 +207,9 @@ fn start(
     let mut writer =
         Writer { sink, torn: false, reopen: Arc::clone(&reopen), counters: Arc::clone(&counters) };
     thread::Builder::new().name("mxgate-records".into()).spawn(move || {
-        // Dropped with the thread, also when it panics.
+        // Dropped last, also by a panic: who sees that it is gone finds the queue closed.
         let _alive: SyncSender<()> = alive;
-        writer.run(&receiver, &mask);
+        writer.run(receiver, &mask);
     })?;
     Ok(WriterHandle { counters, running: Some(Running { sender, reopen, over }) })
 }
@@ -223,7 +223,7 @@ struct Writer {
 }
 
 impl Writer {
-    fn run(&mut self, receiver: &Receiver<Message>, mask: &dyn Fn(&mut Vec<u8>)) {
+    fn run(&mut self, receiver: Receiver<Message>, mask: &dyn Fn(&mut Vec<u8>)) {
         while let Ok(message) = receiver.recv() {
             self.reopen_when_asked();
             match message {
