@@ -29,7 +29,7 @@ use tokio::{
 use self::loader::Loader;
 use crate::{
     config::Config,
-    control::{self, systemd},
+    control::{self, socket::SocketFile, systemd},
     listener::{
         ListenerState,
         accept::{self, Bound, Census, WorkerHandle},
@@ -54,6 +54,7 @@ pub struct App {
     config_path: PathBuf,
     log: Log,
     listeners: Vec<(Bound, Arc<ListenerState>)>,
+    socket_files: Vec<SocketFile>,
     control: control::Listeners,
     records: WriterHandle,
     runtime: tokio::runtime::Runtime,
@@ -95,12 +96,14 @@ impl App {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let entered = runtime.enter();
         let mut listeners = Vec::new();
+        let mut socket_files = Vec::new();
         for (index, settings) in config.listeners.iter().enumerate() {
-            let bound = sockets::bind(&settings.address)
+            let (bound, file) = sockets::bind(&settings.address)
                 .map_err(|source| Error::Bind { address: settings.address.to_string(), source })?;
+            socket_files.extend(file);
             let state = ListenerState {
                 index,
-                name: settings.address.to_string(),
+                name: bound.address().map_or_else(|| settings.address.to_string(), |address| address.to_string()),
                 proxy_protocol: settings.proxy_protocol,
                 tls: settings.tls.is_some(),
             };
@@ -124,6 +127,7 @@ impl App {
             config_path: config_path.to_owned(),
             log,
             listeners,
+            socket_files,
             control,
             records,
             runtime,
@@ -154,7 +158,7 @@ impl App {
     /// # Errors
     /// A thread or a signal handler could not be had.
     pub fn run(self) -> Result<(), Error> {
-        let Self { config, config_path, log, listeners, control, records, runtime, stop } = self;
+        let Self { config, config_path, log, listeners, socket_files, control, records, runtime, stop } = self;
         let workers = config.process.workers.unwrap_or_else(cores);
         let names = catalogue().operations().iter().map(|operation| operation.id);
         let (metrics, worker_metrics) = Metrics::new(workers, names, records.counters());
@@ -162,6 +166,7 @@ impl App {
         let census = Census::new(config.limits.clone());
         let loader = Loader::new(config.clone(), config_path, log, census.clone(), metrics.clone(), stage_seen.clone());
 
+        let health = control.health.as_ref().and_then(|(listener, _)| listener.local_addr().ok());
         loader.load_first();
         let (handles, threads) = start_workers(&loader, worker_metrics, &records, &stage_seen, &census)?;
         let suspensions = loader.suspensions();
@@ -171,16 +176,18 @@ impl App {
         )?;
 
         runtime.block_on(async {
+            let names: Vec<&str> = listeners.iter().map(|(_, state)| state.name.as_str()).collect();
+            announce(&loader, &names.join(", "), health);
             let mut accepting = JoinSet::new();
             for (bound, state) in listeners {
                 accepting.spawn(accept::accept(bound, state, census.clone(), handles.clone(), metrics.clone()));
             }
-            announce(&loader);
             tokio::select! {
                 stopped = stopped(&stop) => stopped?,
                 kept = upkeep(&loader, &records) => match kept? {},
             }
             drain(&config, &stage, accepting).await;
+            drop(socket_files);
             Ok::<_, Error>(())
         })?;
         // Without senders the workers take no more connections, finish, and end.
@@ -250,12 +257,13 @@ fn random_id() -> u64 {
     u64::from_ne_bytes(bytes)
 }
 
-fn announce(loader: &Arc<Loader>) {
-    let status = control::Gateway::status(loader);
-    if control::Gateway::readiness(loader).snapshot_loaded {
+fn announce(loader: &Loader, listeners: &str, health: Option<SocketAddr>) {
+    let generation = loader.snapshot().load().as_ref().map_or(0, |snapshot| snapshot.generation);
+    if generation > 0 {
         systemd::ready("serving");
     }
-    tracing::info!(listeners = status.listeners.join(", "), generation = status.generation, "mxgate is up");
+    let health = health.map(tracing::field::display);
+    tracing::info!(listeners, health, generation, "mxgate is up");
 }
 
 /// What goes on beside the requests: addresses are looked up, files watched, reloads made.

@@ -7,7 +7,7 @@ mod run;
 mod status;
 mod vault;
 
-use std::process::ExitCode;
+use std::{io, path::PathBuf, process::ExitCode};
 
 use clap::Parser as _;
 
@@ -15,6 +15,12 @@ use clap::Parser as _;
 #[derive(clap::Parser)]
 #[command(version, about)]
 struct Cli {
+    /// The running gateway's control socket, for the commands that act on it.
+    #[arg(long, global = true, value_name = "PATH", default_value = "/run/mxgate/control.sock")]
+    socket: PathBuf,
+    /// JSON for programs instead of text for people, where a command shows something.
+    #[arg(long, global = true)]
+    json: bool,
     #[command(subcommand)]
     command: Command,
 }
@@ -29,6 +35,8 @@ enum Command {
     Check(check::Args),
     /// Make, fill, check and copy the embedded vault.
     Vault(vault::Args),
+    #[command(flatten)]
+    Control(status::Command),
 }
 
 /// Exit code of a configuration with faults.
@@ -36,11 +44,13 @@ const EXIT_FAULTS: u8 = 3;
 
 /// Runs the command of this process's arguments.
 pub(crate) fn run() -> ExitCode {
-    let done = match Cli::parse().command {
+    let Cli { socket, json, command } = Cli::parse();
+    let done = match command {
         Command::Run(args) => return run::run(&args),
-        Command::Check(args) => return check::run(&args),
+        Command::Check(args) => return check::run(&args, json),
         Command::Demo(args) => demo::run(&args),
-        Command::Vault(args) => vault::run(args),
+        Command::Vault(args) => vault::run(args, json),
+        Command::Control(command) => status::run(command, &socket, json, &mut io::stdout().lock()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

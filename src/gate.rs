@@ -92,11 +92,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin, F: Follow<S>> Gate<S, F> {
         Self { stream: Metered { stream, read: 0 }, follower, held: Vec::new(), accepted: 0, closed: false }
     }
 
-    /// Whether nothing is kept here, so that the stream may be taken back without loss.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.held.is_empty()
-    }
-
     pub(crate) fn into_parts(self) -> (S, F) {
         (self.stream.stream, self.follower)
     }

@@ -10,7 +10,7 @@ use std::{collections::HashMap, sync::Arc};
 use crate::{
     admission::{Admission, Networks},
     browser,
-    config::{self, BearerOperations, Config, Limits},
+    config::{self, BearerOperations, Config},
     credential::{Prepared, Unusable},
     listener::tls::{self, ServerTls},
     policy::{Api, Patterns},
@@ -25,7 +25,6 @@ pub(crate) struct Snapshot {
     /// Counts snapshots of this process, from 1.
     pub(crate) generation: u64,
     pub(crate) admission: Admission,
-    pub(crate) limits: Limits,
     pub(crate) environments: Vec<Arc<Environment>>,
     /// One for each listener, in the configuration's order.
     pub(crate) listeners: Vec<ListenerSettings>,
@@ -78,7 +77,7 @@ impl Bearer {
 
 /// Why no snapshot could be built. Messages name references and files, never values.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// A secret could not be had.
     #[error("environment {environment}: {source}")]
     Secret {
@@ -133,7 +132,7 @@ pub enum Error {
 /// Why a secret does not fit its kind of credential.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
-pub struct UnusableSecret(#[from] Unusable);
+pub(crate) struct UnusableSecret(#[from] Unusable);
 
 impl Snapshot {
     /// Builds a snapshot; what has not changed since `previous` (connections and their TLS state) is shared
@@ -169,7 +168,6 @@ impl Snapshot {
                 trusted_proxies: Networks::new(&config.trusted_proxies),
                 forwarded_header: config.forwarded_header,
             },
-            limits: config.limits.clone(),
             environments,
             listeners,
         })

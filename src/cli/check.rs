@@ -13,8 +13,6 @@ use serde_json::json;
 
 use super::out;
 
-const CONFIGURATION_FAULTS: u8 = 3;
-
 /// What to check, and how to say it.
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -24,17 +22,14 @@ pub(crate) struct Args {
     /// The same as FILE.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// One JSON object instead of lines.
-    #[arg(long)]
-    json: bool,
     /// Print the JSON schema of the file, for editors, and check nothing.
-    #[arg(long, conflicts_with_all = ["file", "config", "json"])]
+    #[arg(long, conflicts_with_all = ["file", "config"])]
     schema: bool,
 }
 
 /// Checks, prints, and says how it went.
-pub(crate) fn run(args: &Args) -> ExitCode {
-    let printed = if args.schema { schema() } else { check(args) };
+pub(crate) fn run(args: &Args, json: bool) -> ExitCode {
+    let printed = if args.schema { schema() } else { check(args, json) };
     printed.unwrap_or(ExitCode::FAILURE)
 }
 
@@ -43,20 +38,20 @@ fn schema() -> io::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn check(args: &Args) -> io::Result<ExitCode> {
+fn check(args: &Args, json: bool) -> io::Result<ExitCode> {
     let file = args.config.as_ref().unwrap_or(&args.file);
     let (usable, found) = match Config::load(file) {
         Ok(Loaded { warnings, .. }) => (true, warnings),
         Err(Faults(faults)) => (false, faults),
     };
-    if args.json {
+    if json {
         let found: Vec<_> = found.iter().map(Fault::to_json).collect();
         out::json(&json!({ "file": file.to_string_lossy(), "ok": usable, "faults": found }))?;
     } else {
         found.iter().try_for_each(out::line)?;
         out::line(summary(&found))?;
     }
-    Ok(if usable { ExitCode::SUCCESS } else { ExitCode::from(CONFIGURATION_FAULTS) })
+    Ok(if usable { ExitCode::SUCCESS } else { ExitCode::from(super::EXIT_FAULTS) })
 }
 
 fn summary(found: &[Fault]) -> String {

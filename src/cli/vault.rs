@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::{Context, anyhow, bail};
 use mxgate::{
-    config::VaultFile,
+    config::{Config, VaultFile},
     vault::{
         embedded::{self, Entry, Identity, Notice, Opened, hosts},
         reference::Reference,
@@ -57,11 +57,7 @@ enum Command {
     /// Seal a secret; it is asked for at a prompt, or read from standard input.
     Set(Set),
     /// Show the entries, never their values.
-    List {
-        /// One JSON object.
-        #[arg(long)]
-        json: bool,
-    },
+    List,
     /// Remove an entry.
     Remove {
         /// Its name.
@@ -116,12 +112,12 @@ enum Environment {
 }
 
 /// Runs one `mxgate vault` command.
-pub(crate) fn run(args: Args) -> anyhow::Result<()> {
+pub(crate) fn run(args: Args, json: bool) -> anyhow::Result<()> {
     let vault = locate(&args.location)?;
     match args.command {
         Command::Init => init(&vault),
         Command::Set(set) => seal(&vault, &set),
-        Command::List { json } => list(&vault, json),
+        Command::List => list(&vault, json),
         Command::Remove { name } => {
             embedded::remove(&vault.path, &Identity::load(&vault.identity)?, &name)?;
             print(&format!("removed {name}\n"))
@@ -145,7 +141,8 @@ fn locate(location: &Location) -> anyhow::Result<VaultFile> {
 
 /// The hook for the configuration's reader.
 fn from_configuration(config: &Path) -> anyhow::Result<VaultFile> {
-    bail!("{}: [vault] cannot be read from a configuration yet; use --vault and --identity", config.display())
+    let loaded = Config::load(config).map_err(|faults| anyhow!("{faults}"))?;
+    loaded.config.vault.with_context(|| format!("{} has no [vault]; use --vault and --identity", config.display()))
 }
 
 /// `env:NAME`, `file:PATH` or a plain path, which may be relative here.

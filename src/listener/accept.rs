@@ -17,13 +17,12 @@ use tokio::{
 };
 
 use super::{Arrival, ListenerState, Socket};
-use crate::{config::Limits, control::socket::SocketFile, metrics::Metrics};
+use crate::{config::Limits, metrics::Metrics};
 
 /// A bound socket.
 pub(crate) enum Bound {
     Tcp(TcpListener),
-    /// With what removes its file.
-    Unix(UnixListener, SocketFile),
+    Unix(UnixListener),
 }
 
 impl Bound {
@@ -31,7 +30,7 @@ impl Bound {
     pub(crate) fn address(&self) -> Option<SocketAddr> {
         match self {
             Self::Tcp(listener) => listener.local_addr().ok(),
-            Self::Unix(..) => None,
+            Self::Unix(_) => None,
         }
     }
 }
@@ -77,7 +76,7 @@ async fn next(bound: &Bound) -> io::Result<(Socket, Option<IpAddr>)> {
             let address_key = address.ip().to_canonical();
             Ok((Socket::Tcp(stream.into_std()?, address), Some(address_key)))
         }
-        Bound::Unix(listener, _) => Ok((Socket::Unix(listener.accept().await?.0.into_std()?), None)),
+        Bound::Unix(listener) => Ok((Socket::Unix(listener.accept().await?.0.into_std()?), None)),
     }
 }
 

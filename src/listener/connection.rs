@@ -26,7 +26,7 @@ use crate::{
         Gate,
         inbound::{Inbound, Session},
     },
-    gateway::{self, answer::AnswerBody, refusal::Refusal, respond},
+    gateway::{self, answer::AnswerBody, respond},
     worker::Worker,
 };
 

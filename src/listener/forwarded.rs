@@ -18,7 +18,7 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// A trusted proxy's header could not be read as far as it must be. It never repeats the value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the trusted proxy's forwarded address cannot be read")]
-pub struct Malformed;
+pub(crate) struct Malformed;
 
 /// The caller's address, an IPv4-mapped one as IPv4.
 ///
@@ -29,7 +29,7 @@ pub struct Malformed;
 /// # Errors
 /// When an address that must be read is not an IP address (`unknown`, an obfuscated name), or the header
 /// is not well formed.
-pub fn caller(
+pub(crate) fn caller(
     socket: IpAddr,
     headers: &HeaderMap,
     is_trusted: impl Fn(IpAddr) -> bool,

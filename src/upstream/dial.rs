@@ -50,7 +50,7 @@ struct MadeFrom {
 
 /// Why TLS could not be set up.
 #[derive(Debug, thiserror::Error)]
-pub enum TlsFault {
+pub(crate) enum TlsFault {
     /// A file could not be read.
     #[error("cannot read {path}: {source}")]
     Read {
