@@ -55,7 +55,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NETWORK")]
     allow: Vec<IpNet>,
     /// Do something differently on every request; may be given several times.
-    #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
+    #[arg(long, value_name = "NAME=VALUE", value_parser = switch)]
     switch: Vec<(String, String)>,
     /// Let each request do so too, by headers `x-stand-in-NAME: VALUE`.
     #[arg(long)]
@@ -258,8 +258,10 @@ async fn print_requests(handle: Handle) -> anyhow::Result<()> {
     }
 }
 
-fn pair(text: &str) -> Result<(String, String), &'static str> {
+/// A switch that there is, so that a mistyped one is a usage error.
+fn switch(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("write NAME=VALUE")?;
+    Switches::default().set(name, value).map_err(|fault| fault.to_string())?;
     Ok((name.to_owned(), value.to_owned()))
 }
 
