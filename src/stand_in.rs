@@ -14,9 +14,11 @@ mod answers;
 mod body;
 mod credentials;
 mod decide;
+mod echo;
 mod exchange;
 mod jobs;
 mod keys;
+mod respond;
 mod wire;
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ Usage: generate_answers.py v20111101.yml v20250224.yml > answers.json
 
 The arguments are MX's own OpenAPI documents (github.com/mxenabled/openapi, MIT licence), which are not part
 of this repository; field names, types and example values are theirs. Needs PyYAML. Per operation there is
-one entry for each set of versions that answer alike:
+one entry for each set of versions that answer alike (a field whose type changed is left out of the later one):
   status    of the answer
   list      the name of the array that is paginated, when the answer is
   per_page  the most records on a page, when it is
@@ -119,6 +119,25 @@ def scalar(schema, kind):
     return value if isinstance(value, bool) else str(value).lower() == "true"
 
 
+def without_conflicts(newer, older):
+    """The newer version's sample without the fields whose type changed, so that clients of either version read it."""
+    if isinstance(newer, dict) and isinstance(older, dict):
+        return {
+            key: without_conflicts(value, older.get(key))
+            for key, value in newer.items()
+            if not conflict(value, older.get(key))
+        }
+    if isinstance(newer, list) and isinstance(older, list):
+        return [without_conflicts(value, older[0]) for value in newer]
+    return newer
+
+
+def conflict(one, other):
+    kind = {int: float}
+    kinds = {kind.get(type(value), type(value)) for value in (one, other) if value is not None}
+    return len(kinds) > 1
+
+
 def main():
     operations = {
         name: [{"versions": ["v20111101", "v20250224"], "status": 200, "body": body}]
@@ -128,6 +147,8 @@ def main():
         for operation, parameters in document.operations():
             entry = document.entry(operation, parameters)
             entries = operations.setdefault(operation["operationId"], [])
+            if entries and "body" in entry:
+                entry["body"] = without_conflicts(entry["body"], entries[0].get("body"))
             same = next((known for known in entries if {**known, "versions": 0} == {**entry, "versions": 0}), None)
             if same:
                 same["versions"].append(document.version)

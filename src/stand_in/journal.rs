@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, StatusCode, header};
+use http::{HeaderMap, Method, StatusCode, Uri, header};
 use tokio::sync::watch;
 
 use crate::mx::catalogue::{Operation, catalogue};
@@ -29,6 +29,8 @@ pub struct Request {
     pub method: Method,
     /// The request target, byte for byte.
     pub target: String,
+    /// The same, parsed.
+    pub(super) uri: Uri,
     /// The head as it was on the wire: order, case and repetitions as sent. Empty when requests were pipelined.
     pub head: Bytes,
     /// The header fields.
@@ -119,7 +121,8 @@ impl Journal {
     }
 
     /// Counts the request and keeps it.
-    pub(super) fn record(&self, operation: Option<&Operation>, request: Request) {
+    pub(super) fn record(&self, request: Request) {
+        let operation = request.operation.and_then(|id| catalogue().by_id(id));
         {
             let mut state = self.lock();
             if let Some(count) = operation.and_then(|operation| state.counts.get_mut(operation.index.get())) {

@@ -36,7 +36,7 @@ pub struct Options {
     pub strict: bool,
     /// Records that every paginated list has, over all its pages. Default 12.
     pub list_entries: usize,
-    /// Status reads until a job on a member is finished. Default 2.
+    /// Status reads until a job on a member is finished; 0: it is finished at once. Default 2.
     pub job_reads: u32,
     /// How many of the last requests are kept for [`super::Handle::requests`]. Default 256.
     pub requests_kept: usize,
