@@ -15,7 +15,7 @@ const LIMITS: HeadLimits = HeadLimits {
 
 const SHORT: &str = "GET /users HTTP/1.1\r\nHost: localhost:8080\r\n\r\n";
 
-/// What MX's Python client sends, 351 bytes.
+/// What MX's Python client sends, 370 bytes.
 const USUAL: &str = "GET /users/USR-fa7537f3-48aa-a683-a02a-b18940482f54/members?page=1&records_per_page=100 HTTP/1.1\r\n\
     Host: mxgate.internal:8080\r\nAccept-Encoding: identity\r\nAccept: application/vnd.mx.api.v1+json\r\n\
     Accept-Version: v20250224\r\nUser-Agent: OpenAPI-Generator/1.12.0/python\r\n\
