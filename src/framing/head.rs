@@ -129,7 +129,7 @@ fn line_len(bytes: &[u8], obs_text: bool) -> usize {
 }
 
 /// `name: value` without the white space around the value.
-pub(super) fn split_field<'a>(line: &'a [u8], table: &Table) -> Result<(&'a [u8], &'a [u8]), Violation> {
+fn split_field<'a>(line: &'a [u8], table: &Table) -> Result<(&'a [u8], &'a [u8]), Violation> {
     let colon = line.iter().position(|&byte| !table.has(byte)).unwrap_or(line.len());
     match line.split_at(colon) {
         ([], [b' ' | b'\t', ..]) => Err(Violation::LineFolding),
