@@ -39,7 +39,10 @@ pub(super) fn scan<'a, R: Reader<'a>>(
     // Complete lines before `seen` were judged in an earlier call; without this, a caller that drips
     // bytes would make us read its head again for each.
     let resumed = bytes.get(..seen).unwrap_or(bytes);
-    let from = memrchr(b'\n', resumed).map_or(0, |line_feed| line_feed + 1);
+    let from = match resumed {
+        [] => 0,
+        _ => memrchr(b'\n', resumed).map_or(0, |line_feed| line_feed + 1),
+    };
     let mut reader = R::default();
     let Some(mut len) = lines(bytes, from, limits, &mut reader)? else {
         return Ok(None);
@@ -70,7 +73,7 @@ fn lines<'a, R: Reader<'a>>(
     };
     loop {
         let rest = window.get(at..).unwrap_or_default();
-        let (line, after) = rest.split_at(span(rest, is_line_byte::<R>));
+        let (line, after) = rest.split_at(line_len(rest, R::OBS_TEXT));
         if at == 0 && line.len() > limits.request_line_bytes_max.min(START_LINE_MAX) {
             return Err(R::START_LINE_TOO_LONG);
         }
@@ -97,23 +100,36 @@ fn lines<'a, R: Reader<'a>>(
     }
 }
 
-const fn is_line_byte<'a, R: Reader<'a>>(byte: u8) -> bool {
-    matches!(byte, b'\t' | b' '..=b'~') | (R::OBS_TEXT & (byte >= 0x80))
-}
-
-/// How many bytes at the start are all `of` a kind.
-pub(super) fn span(bytes: &[u8], of: impl Fn(u8) -> bool) -> usize {
-    // Without early exits inside a block, the compiler compares its bytes at once.
-    let (blocks, _) = bytes.as_chunks::<16>();
-    let whole =
-        blocks.iter().take_while(|block| block.iter().fold(true, |all, &byte| all & of(byte))).count();
-    let at = whole * 16;
+/// How many bytes at the start may stand in a line: visible ASCII, space, tab, and obs-text where allowed.
+fn line_len(bytes: &[u8], obs_text: bool) -> usize {
+    // Eight at a time. In `bad`, the lowest high bit is exact: borrows only disturb bytes above it.
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = EACH * 0x80;
+    let mut at = 0;
+    while let Some(block) = bytes.get(at..).and_then(<[u8]>::first_chunk::<8>) {
+        let block = u64::from_le_bytes(*block);
+        let control = block.wrapping_sub(EACH * 0x20) & !block;
+        let delete = block ^ (EACH * 0x7f);
+        let delete = delete.wrapping_sub(EACH) & !delete;
+        let over_ascii = if obs_text { 0 } else { block };
+        let bad = (control | delete | over_ascii) & HIGH;
+        if bad == 0 {
+            at += 8;
+            continue;
+        }
+        at += bad.trailing_zeros() as usize / 8;
+        if bytes.get(at) != Some(&b'\t') {
+            return at;
+        }
+        at += 1;
+    }
     let rest = bytes.get(at..).unwrap_or_default();
-    at + rest.iter().position(|&byte| !of(byte)).unwrap_or(rest.len())
+    let may_stand = |byte: u8| matches!(byte, b'\t' | b' '..=b'~') || obs_text && byte >= 0x80;
+    at + rest.iter().position(|&byte| !may_stand(byte)).unwrap_or(rest.len())
 }
 
 /// `name: value` without the white space around the value.
-pub(super) fn split_field<'a>(line: &'a [u8], table: &Table) -> Result<(&'a [u8], &'a [u8]), Violation> {
+fn split_field<'a>(line: &'a [u8], table: &Table) -> Result<(&'a [u8], &'a [u8]), Violation> {
     let colon = line.iter().position(|&byte| !table.has(byte)).unwrap_or(line.len());
     match line.split_at(colon) {
         ([], [b' ' | b'\t', ..]) => Err(Violation::LineFolding),
@@ -230,4 +246,23 @@ impl Connection {
 /// Whether one of a list's members is `token`, in any case.
 fn list_has(value: &[u8], token: &[u8]) -> bool {
     value.split(|&byte| byte == b',').any(|member| member.trim_ascii().eq_ignore_ascii_case(token))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn eight_at_a_time_is_one_by_one(
+            bytes in prop::collection::vec(prop_oneof![4 => b' '..=b'~', 1 => any::<u8>(), 1 => Just(b'\t')], 0..40),
+            obs_text: bool,
+        ) {
+            let ends = |byte: u8| byte < b' ' && byte != b'\t' || byte == 0x7f || byte >= 0x80 && !obs_text;
+            let one_by_one = bytes.iter().position(|&byte| ends(byte)).unwrap_or(bytes.len());
+            prop_assert_eq!(line_len(&bytes, obs_text), one_by_one);
+        }
+    }
 }

@@ -167,12 +167,14 @@ fn check_path_escape(escaped: u8, digits: &[u8], after: &[u8]) -> Result<(), Mal
 
 /// Unreserved and small-letter escapes are refused before this, so `.` and `%2F` have one spelling.
 fn has_dot_segment(path: &str) -> bool {
-    path.split('/').flat_map(|segment| segment.split("%2F")).any(|segment| {
-        // Some servers cut a segment's parameters off before they resolve dots.
-        let name = segment.split(';').next().unwrap_or_default();
-        let name = name.split("%3B").next().unwrap_or_default();
-        matches!(name, "." | "..")
-    })
+    // Almost no path has a dot, and then there is nothing to split.
+    path.contains('.')
+        && path.split('/').flat_map(|segment| segment.split("%2F")).any(|segment| {
+            // Some servers cut a segment's parameters off before they resolve dots.
+            let name = segment.split(';').next().unwrap_or_default();
+            let name = name.split("%3B").next().unwrap_or_default();
+            matches!(name, "." | "..")
+        })
 }
 
 fn check_query(query: &str) -> Result<(), Malformed> {
@@ -209,12 +211,21 @@ const fn is_unreserved(byte: u8) -> bool {
 }
 
 /// RFC 3986's `pchar` without escapes.
-const fn is_pchar(byte: u8) -> bool {
-    is_unreserved(byte)
-        || matches!(
-            byte,
-            b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=' | b':' | b'@'
-        )
+fn is_pchar(byte: u8) -> bool {
+    static PCHAR: [bool; 256] = {
+        let mut table = [false; 256];
+        let mut byte = 0;
+        while byte < 128 {
+            table[byte] = is_unreserved(byte as u8)
+                || matches!(
+                    byte as u8,
+                    b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=' | b':' | b'@'
+                );
+            byte += 1;
+        }
+        table
+    };
+    PCHAR[usize::from(byte)]
 }
 
 /// A parameter's name as the laxest servers read it: Rack takes `[name]` for `name` and cuts `name[x]` at
