@@ -103,7 +103,9 @@ impl App {
             socket_files.extend(file);
             let state = ListenerState {
                 index,
-                name: bound.address().map_or_else(|| settings.address.to_string(), |address| address.to_string()),
+                name: bound
+                    .address()
+                    .map_or_else(|| settings.address.to_string(), |address| address.to_string()),
                 proxy_protocol: settings.proxy_protocol,
                 tls: settings.tls.is_some(),
             };
@@ -158,13 +160,21 @@ impl App {
     /// # Errors
     /// A thread or a signal handler could not be had.
     pub fn run(self) -> Result<(), Error> {
-        let Self { config, config_path, log, listeners, socket_files, control, records, runtime, stop } = self;
+        let Self { config, config_path, log, listeners, socket_files, control, records, runtime, stop } =
+            self;
         let workers = config.process.workers.unwrap_or_else(cores);
         let names = catalogue().operations().iter().map(|operation| operation.id);
         let (metrics, worker_metrics) = Metrics::new(workers, names, records.counters());
         let (stage, stage_seen) = watch::channel(Stage::Serving);
         let census = Census::new(config.limits.clone());
-        let loader = Loader::new(config.clone(), config_path, log, census.clone(), metrics.clone(), stage_seen.clone());
+        let loader = Loader::new(
+            config.clone(),
+            config_path,
+            log,
+            census.clone(),
+            metrics.clone(),
+            stage_seen.clone(),
+        );
 
         let health = control.health.as_ref().and_then(|(listener, _)| listener.local_addr().ok());
         loader.load_first();
@@ -180,7 +190,13 @@ impl App {
             announce(&loader, &names.join(", "), health);
             let mut accepting = JoinSet::new();
             for (bound, state) in listeners {
-                accepting.spawn(accept::accept(bound, state, census.clone(), handles.clone(), metrics.clone()));
+                accepting.spawn(accept::accept(
+                    bound,
+                    state,
+                    census.clone(),
+                    handles.clone(),
+                    metrics.clone(),
+                ));
             }
             tokio::select! {
                 stopped = stopped(&stop) => stopped?,

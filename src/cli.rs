@@ -4,6 +4,7 @@ mod check;
 mod demo;
 mod out;
 mod run;
+mod stand_in;
 mod status;
 mod vault;
 
@@ -35,6 +36,8 @@ enum Command {
     Check(check::Args),
     /// Make, fill, check and copy the embedded vault.
     Vault(vault::Args),
+    /// Stand in for MX, to test services against.
+    StandIn(stand_in::Args),
     #[command(flatten)]
     Control(status::Command),
 }
@@ -50,6 +53,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Check(args) => return check::run(&args, json),
         Command::Demo(args) => demo::run(&args),
         Command::Vault(args) => vault::run(args, json),
+        Command::StandIn(args) => stand_in::run(args),
         Command::Control(command) => status::run(command, &socket, json, &mut io::stdout().lock()),
     };
     match done {

@@ -14,12 +14,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header::AUTHORIZATION};
 use zeroize::Zeroizing;
 
-use crate::{
-    config,
-    record::UsedCredential,
-    redaction::Masker,
-    vault::secret::Secret,
-};
+use crate::{config, record::UsedCredential, redaction::Masker, vault::secret::Secret};
 
 /// A credential made ready: what is put on the wire, and how its secret is found in an answer.
 #[derive(Debug)]
@@ -153,8 +148,8 @@ fn plain(text: &str) -> Result<HeaderValue, Unusable> {
 
 /// A header value over bytes that are wiped when the last clone is dropped.
 fn wiped_value(bytes: Zeroizing<Vec<u8>>, sensitive: bool) -> Result<HeaderValue, Unusable> {
-    let mut value = HeaderValue::from_maybe_shared(Bytes::from_owner(bytes))
-        .map_err(|_| Unusable::NotAHeaderValue)?;
+    let mut value =
+        HeaderValue::from_maybe_shared(Bytes::from_owner(bytes)).map_err(|_| Unusable::NotAHeaderValue)?;
     value.set_sensitive(sensitive);
     Ok(value)
 }
@@ -162,8 +157,7 @@ fn wiped_value(bytes: Zeroizing<Vec<u8>>, sensitive: bool) -> Result<HeaderValue
 #[expect(clippy::disallowed_methods, reason = "puts the secret into the query that carries it")]
 fn query_pairs(id_name: &str, id: &str, key_name: &str, secret: &Secret) -> Zeroizing<String> {
     use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
-    const UNRESERVED: &AsciiSet =
-        &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+    const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
     let longest = id_name.len() + id.len() + key_name.len() + secret.expose().len();
     let mut pairs = Zeroizing::new(String::with_capacity(3 * longest + 3));
     let mut push = |name: &str, value: &[u8]| {

@@ -9,17 +9,9 @@ pub(crate) mod entry;
 pub mod refusal;
 pub(crate) mod respond;
 
-use std::{
-    panic::AssertUnwindSafe,
-    pin::pin,
-    rc::Rc,
-};
+use std::{panic::AssertUnwindSafe, pin::pin, rc::Rc};
 
-use http::{
-    HeaderMap, HeaderValue, Request, Response, Uri,
-    header::AUTHORIZATION,
-    uri::PathAndQuery,
-};
+use http::{HeaderMap, HeaderValue, Request, Response, Uri, header::AUTHORIZATION, uri::PathAndQuery};
 use hyper::body::Incoming;
 
 use self::{
@@ -54,7 +46,12 @@ pub(crate) async fn serve(at: Rc<Connection>, request: Request<Incoming>) -> Res
 }
 
 /// Who, what, with which secret, and forward.
-async fn walk(at: &Connection, view: &View, request: Request<Incoming>, entry: &mut Entry) -> Result<Passage, End> {
+async fn walk(
+    at: &Connection,
+    view: &View,
+    request: Request<Incoming>,
+    entry: &mut Entry,
+) -> Result<Passage, End> {
     let (head, body) = request.into_parts();
     let listener = view.listener(at.listener.index).ok_or(Failure::NotReady)?;
     let environment = view.environment(listener.environment).ok_or(Failure::NotReady)?;
@@ -95,7 +92,11 @@ async fn walk(at: &Connection, view: &View, request: Request<Incoming>, entry: &
         Err(expiry) => return Err(expiry.into()),
     };
     entry.upstream_answered();
-    Ok(Passage { answer, environment: environment.clone(), masker: choice.credential().map(Credential::masker) })
+    Ok(Passage {
+        answer,
+        environment: environment.clone(),
+        masker: choice.credential().map(Credential::masker),
+    })
 }
 
 /// Which credential a granted request gets.
@@ -106,14 +107,20 @@ enum Choice<'v> {
 }
 
 /// Never a broader credential than the operation takes: without the right one, the answer is no.
-fn choose<'v>(environment: &'v EnvironmentView, grant: &Grant, headers: &HeaderMap) -> Result<Choice<'v>, Refusal> {
+fn choose<'v>(
+    environment: &'v EnvironmentView,
+    grant: &Grant,
+    headers: &HeaderMap,
+) -> Result<Choice<'v>, Refusal> {
     if !grant.takes_bearer() {
         return Ok(Choice::Ours(&environment.credential));
     }
     match (&environment.settings.bearer, &environment.bearer) {
         (Bearer::Token(_), Some(token)) => Ok(Choice::Ours(token)),
         (Bearer::Environment, _) => Ok(Choice::Ours(&environment.credential)),
-        (Bearer::PassThrough, _) => only_bearer(headers).map(Choice::PassThrough).ok_or(Refusal::NoCredential),
+        (Bearer::PassThrough, _) => {
+            only_bearer(headers).map(Choice::PassThrough).ok_or(Refusal::NoCredential)
+        }
         (Bearer::Refused | Bearer::Token(_), _) => Err(Refusal::NoCredential),
     }
 }
@@ -122,7 +129,8 @@ fn only_bearer(headers: &HeaderMap) -> Option<HeaderValue> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let value = values.next().filter(|_| values.next().is_none())?;
     let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
-    let mut own = (scheme.eq_ignore_ascii_case("bearer") && !token.trim().is_empty()).then(|| value.clone())?;
+    let mut own =
+        (scheme.eq_ignore_ascii_case("bearer") && !token.trim().is_empty()).then(|| value.clone())?;
     own.set_sensitive(true);
     Some(own)
 }
@@ -206,11 +214,9 @@ impl From<Expiry> for End {
 /// logged it, masked.
 async fn caught<F: Future>(walk: F) -> Option<F::Output> {
     let mut walk = pin!(walk);
-    std::future::poll_fn(|cx| {
-        match std::panic::catch_unwind(AssertUnwindSafe(|| walk.as_mut().poll(cx))) {
-            Ok(poll) => poll.map(Some),
-            Err(_) => std::task::Poll::Ready(None),
-        }
+    std::future::poll_fn(|cx| match std::panic::catch_unwind(AssertUnwindSafe(|| walk.as_mut().poll(cx))) {
+        Ok(poll) => poll.map(Some),
+        Err(_) => std::task::Poll::Ready(None),
     })
     .await
 }

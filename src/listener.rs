@@ -9,12 +9,7 @@ pub(crate) mod stream;
 pub(crate) mod tls;
 pub(crate) mod watch;
 
-use std::{
-    io,
-    net::SocketAddr,
-    rc::Rc,
-    sync::Arc,
-};
+use std::{io, net::SocketAddr, rc::Rc, sync::Arc};
 
 use tokio::{
     io::AsyncReadExt,
@@ -95,7 +90,8 @@ async fn open(worker: &Worker, listener: &ListenerState, socket: Socket) -> Resu
             if listener.proxy_protocol {
                 peer = proxied(worker, &mut stream, peer).await?;
             }
-            let stream = if listener.tls { handshake(worker, listener, stream).await? } else { Stream::Tcp(stream) };
+            let stream =
+                if listener.tls { handshake(worker, listener, stream).await? } else { Stream::Tcp(stream) };
             Ok((stream, Peer::Tcp(peer)))
         }
     }
@@ -103,7 +99,8 @@ async fn open(worker: &Worker, listener: &ListenerState, socket: Socket) -> Resu
 
 async fn handshake(worker: &Worker, listener: &ListenerState, stream: TcpStream) -> Result<Stream, Unusable> {
     let view = worker.view().ok_or(Unusable::NotReady)?;
-    let tls = view.listener(listener.index).and_then(|settings| settings.tls.as_ref()).ok_or(Unusable::NotReady)?;
+    let tls =
+        view.listener(listener.index).and_then(|settings| settings.tls.as_ref()).ok_or(Unusable::NotReady)?;
     Ok(Stream::Tls(Box::new(tls.0.accept(stream).await?)))
 }
 

@@ -49,10 +49,8 @@ impl Patterns {
                 .entry(&pattern.template)
                 .map_err(|fault| format!("{}: {fault}", pattern.template))?
                 .get_or_insert_with(Vec::new);
-            methods.push(Pattern {
-                method: pattern.method.clone(),
-                template: pattern.template.as_str().into(),
-            });
+            methods
+                .push(Pattern { method: pattern.method.clone(), template: pattern.template.as_str().into() });
         }
         Ok(Self { tree })
     }

@@ -179,10 +179,12 @@ impl Snapshot {
 }
 
 fn listener(settings: &config::Listener, index: &HashMap<&str, usize>) -> Result<ListenerSettings, Error> {
-    let tls = settings.tls.as_ref().map(tls::load).transpose().map_err(|source| Error::Tls {
-        what: format!("listener {}", settings.address),
-        source,
-    })?;
+    let tls = settings
+        .tls
+        .as_ref()
+        .map(tls::load)
+        .transpose()
+        .map_err(|source| Error::Tls { what: format!("listener {}", settings.address), source })?;
     Ok(ListenerSettings {
         // `Config` has checked that the name exists.
         environment: index.get(settings.environment.as_str()).copied().unwrap_or_default(),
@@ -203,7 +205,13 @@ impl ListenerSettings {
 /// Names under which credentials travel in a query: the usual ones, and this environment's own.
 fn query_names(credential: &config::Credential) -> Vec<String> {
     const USUAL: [&str; 8] = [
-        "api_key", "apikey", "client_id", "client_secret", "access_token", "authorization", "mx_api_key",
+        "api_key",
+        "apikey",
+        "client_id",
+        "client_secret",
+        "access_token",
+        "authorization",
+        "mx_api_key",
         "mx_client_id",
     ];
     let mut names: Vec<String> = USUAL.map(str::to_owned).into();
@@ -222,8 +230,7 @@ fn environment(
     let api = match &settings.api {
         config::Api::Platform => Api::Platform,
         config::Api::Paths(paths) => Api::Paths(
-            Patterns::new(paths)
-                .map_err(|reason| Error::Pattern { environment: name.clone(), reason })?,
+            Patterns::new(paths).map_err(|reason| Error::Pattern { environment: name.clone(), reason })?,
         ),
     };
     let credential = credential(settings, &settings.credential, vault)?;

@@ -86,5 +86,9 @@ pub(crate) fn failure(error: &hyper::Error) -> Failure {
         }
         source = error.source();
     }
-    if error.is_parse() || error.is_parse_status() { Failure::UpstreamMalformed } else { Failure::UpstreamClosed }
+    if error.is_parse() || error.is_parse_status() {
+        Failure::UpstreamMalformed
+    } else {
+        Failure::UpstreamClosed
+    }
 }

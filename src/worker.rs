@@ -27,10 +27,7 @@ use crate::{
     control::suspension::Suspensions,
     credential::{Credential, Prepared},
     gateway::{entry::RequestId, refusal::Refusal},
-    listener::{
-        self, Arrival,
-        accept::Census,
-    },
+    listener::{self, Arrival, accept::Census},
     log::flood::{Flood, Verdict},
     metrics::{self, WorkerMetrics},
     record::{Record, Recorder},
@@ -138,7 +135,11 @@ async fn serve(parts: Parts) {
     if let Ok(Stage::Draining(until)) = until {
         let all = async { while connections.join_next().await.is_some() {} };
         if timeout_at(until, all).await.is_err() {
-            tracing::warn!(worker = worker.index, connections = connections.len(), "drain_total is over; closing what is left");
+            tracing::warn!(
+                worker = worker.index,
+                connections = connections.len(),
+                "drain_total is over; closing what is left"
+            );
         }
     }
     connections.shutdown().await;
@@ -250,14 +251,20 @@ impl Worker {
             Origin::Address(address) => Some(address),
             Origin::Unix { .. } => None,
         };
-        if self.suspensions.applies(environment, address, std::time::Instant::now()) { Err(Refusal::Suspended) } else { Ok(()) }
+        if self.suspensions.applies(environment, address, std::time::Instant::now()) {
+            Err(Refusal::Suspended)
+        } else {
+            Ok(())
+        }
     }
 
     /// Says who was refused and why, without letting a flood of them fill the log.
     pub(crate) fn log_refused_address(&self, refusal: Refusal, origin: Origin) {
         let Origin::Address(address) = origin else { return };
         let key = (refusal.code(), address);
-        if let Verdict::Log { unsaid } = self.refused_addresses.borrow_mut().note(key, std::time::Instant::now()) {
+        if let Verdict::Log { unsaid } =
+            self.refused_addresses.borrow_mut().note(key, std::time::Instant::now())
+        {
             tracing::warn!(reason = refusal.code(), %address, unsaid, "refused");
         }
     }
@@ -265,7 +272,9 @@ impl Worker {
     fn summarise_refused_addresses(&self) {
         for summary in self.refused_addresses.borrow_mut().due(std::time::Instant::now()) {
             match summary.key {
-                Some((reason, address)) => tracing::warn!(reason, %address, count = summary.count, "refused again"),
+                Some((reason, address)) => {
+                    tracing::warn!(reason, %address, count = summary.count, "refused again")
+                }
                 None => tracing::warn!(count = summary.count, "refused, many more addresses"),
             }
         }
@@ -289,7 +298,8 @@ impl View {
             .iter()
             .map(|settings| Rc::new(EnvironmentView::new(settings.clone(), previous, worker)))
             .collect();
-        let retired = previous.iter().flat_map(|previous| &previous.environments).map(|environment| &environment.pool);
+        let retired =
+            previous.iter().flat_map(|previous| &previous.environments).map(|environment| &environment.pool);
         for pool in retired {
             if !environments.iter().any(|environment| Rc::ptr_eq(&environment.pool, pool)) {
                 pool.retire();
@@ -324,7 +334,8 @@ impl EnvironmentView {
         Self {
             credential: settings.credential.for_worker(),
             bearer: settings.bearer.token().map(Prepared::for_worker),
-            pool: kept.unwrap_or_else(|| Pool::new(settings.dial.clone(), pool_settings, worker.metrics.clone())),
+            pool: kept
+                .unwrap_or_else(|| Pool::new(settings.dial.clone(), pool_settings, worker.metrics.clone())),
             settings,
         }
     }

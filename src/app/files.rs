@@ -10,8 +10,14 @@ use std::{
     time::Duration,
 };
 
-use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher, event::{AccessKind, AccessMode}};
-use tokio::{sync::Notify, time::{sleep, timeout}};
+use notify::{
+    Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher,
+    event::{AccessKind, AccessMode},
+};
+use tokio::{
+    sync::Notify,
+    time::{sleep, timeout},
+};
 
 /// Events within this time of each other are one change.
 const DEBOUNCE: Duration = Duration::from_millis(200);
@@ -45,8 +51,7 @@ impl Changes {
 
     /// From now on these files, and no others.
     pub(super) fn watch(&mut self, files: &BTreeSet<PathBuf>) {
-        let wanted: BTreeSet<PathBuf> =
-            files.iter().filter_map(|file| file.parent()).map(absolute).collect();
+        let wanted: BTreeSet<PathBuf> = files.iter().filter_map(|file| file.parent()).map(absolute).collect();
         if let Some(watcher) = &mut self.watcher {
             for gone in self.directories.difference(&wanted) {
                 // It may have been removed, and its watch with it.
@@ -86,6 +91,7 @@ fn concerns(event: &Event, files: &BTreeSet<PathBuf>) -> bool {
         _ => true,
     };
     // Kubernetes swaps the symlink `..data` beside the files.
-    let is_swap = |path: &Path| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".."));
+    let is_swap =
+        |path: &Path| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".."));
     is_change && event.paths.iter().any(|path| files.contains(path) || is_swap(path))
 }

@@ -150,9 +150,17 @@ impl Loader {
             self.build(loaded.config)
         };
         attempt().inspect_err(|fault| self.failed(cause, fault)).inspect(|report| {
-            tracing::info!(cause, generation = report.generation, changes = report.changes.join(", "), "reloaded");
+            tracing::info!(
+                cause,
+                generation = report.generation,
+                changes = report.changes.join(", "),
+                "reloaded"
+            );
             if !report.needs_restart.is_empty() {
-                tracing::warn!(keys = report.needs_restart.join(", "), "changed keys that only a restart applies");
+                tracing::warn!(
+                    keys = report.needs_restart.join(", "),
+                    "changed keys that only a restart applies"
+                );
             }
         })
     }
@@ -160,9 +168,11 @@ impl Loader {
     /// A file that would turn every caller away is most likely a mistake, and its repair can wait for nobody.
     fn acceptable(&self, new: &Config) -> Result<(), String> {
         if new.allow.is_empty() && !self.state().config.allow.is_empty() {
-            return Err("`allow` has become empty, which would drop every caller; the old configuration stays \
+            return Err(
+                "`allow` has become empty, which would drop every caller; the old configuration stays \
                         (use `mxgate suspend` to stop traffic, or restart with this file)"
-                .into());
+                    .into(),
+            );
         }
         Ok(())
     }

@@ -4,7 +4,11 @@ use std::{io, os::fd::OwnedFd};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::{config::ListenAddress, control::socket::{self, SocketFile}, listener::accept::Bound};
+use crate::{
+    config::ListenAddress,
+    control::socket::{self, SocketFile},
+    listener::accept::Bound,
+};
 
 /// Connections that the kernel completes before they are accepted.
 const BACKLOG: i32 = 1024;

@@ -142,7 +142,10 @@ fn locate(location: &Location) -> anyhow::Result<VaultFile> {
 /// The hook for the configuration's reader.
 fn from_configuration(config: &Path) -> anyhow::Result<VaultFile> {
     let loaded = Config::load(config).map_err(|faults| anyhow!("{faults}"))?;
-    loaded.config.vault.with_context(|| format!("{} has no [vault]; use --vault and --identity", config.display()))
+    loaded
+        .config
+        .vault
+        .with_context(|| format!("{} has no [vault]; use --vault and --identity", config.display()))
 }
 
 /// `env:NAME`, `file:PATH` or a plain path, which may be relative here.

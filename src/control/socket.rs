@@ -27,14 +27,10 @@ pub struct ControlSocket {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Somebody answers there.
-    #[error(
-        "the socket {0} is in use: another mxgate is running with it; stop it or configure another path"
-    )]
+    #[error("the socket {0} is in use: another mxgate is running with it; stop it or configure another path")]
     InUse(PathBuf),
     /// The path holds something that is no socket.
-    #[error(
-        "the socket {0} cannot be made: the path holds something that is no socket; move it away"
-    )]
+    #[error("the socket {0} cannot be made: the path holds something that is no socket; move it away")]
     NotASocket(PathBuf),
     /// The system said no.
     #[error("the socket {path} cannot be made: {error}")]
@@ -65,22 +61,22 @@ impl ControlSocket {
 /// Binds any Unix socket with this mode; whoever the mode lets write can connect. A socket file that nobody answers on is
 /// replaced.
 pub(crate) fn bind_unix(path: &Path, mode: u32) -> Result<(UnixListener, SocketFile), Error> {
-        let failed = |error| Error::Io { path: path.into(), error };
-        remove_stale(path)?;
-        let socket = Socket::new(Domain::UNIX, Type::STREAM, None).map_err(failed)?;
-        let address = SockAddr::unix(path).map_err(failed)?;
-        socket.bind(&address).map_err(|error| match error.kind() {
-            // Another one was quicker.
-            io::ErrorKind::AddrInUse => Error::InUse(path.into()),
-            _ => failed(error),
-        })?;
-        let file = SocketFile::of(path).map_err(failed)?;
-        // Until it listens, connecting is refused by the kernel.
-        fs::set_permissions(path, Permissions::from_mode(mode)).map_err(failed)?;
-        socket.listen(1024).map_err(failed)?;
-        socket.set_nonblocking(true).map_err(failed)?;
-        let listener = UnixListener::from(std::os::fd::OwnedFd::from(socket));
-        Ok((listener, file))
+    let failed = |error| Error::Io { path: path.into(), error };
+    remove_stale(path)?;
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None).map_err(failed)?;
+    let address = SockAddr::unix(path).map_err(failed)?;
+    socket.bind(&address).map_err(|error| match error.kind() {
+        // Another one was quicker.
+        io::ErrorKind::AddrInUse => Error::InUse(path.into()),
+        _ => failed(error),
+    })?;
+    let file = SocketFile::of(path).map_err(failed)?;
+    // Until it listens, connecting is refused by the kernel.
+    fs::set_permissions(path, Permissions::from_mode(mode)).map_err(failed)?;
+    socket.listen(1024).map_err(failed)?;
+    socket.set_nonblocking(true).map_err(failed)?;
+    let listener = UnixListener::from(std::os::fd::OwnedFd::from(socket));
+    Ok((listener, file))
 }
 
 /// Root, and the user that this process runs as.

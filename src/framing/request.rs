@@ -5,8 +5,8 @@
 //! RFC's letter, each because two readers or two services behind us could differ:
 //!
 //! - No empty line before a request line, no bare LF, no folded value, no byte outside ASCII in a value.
-//! - Field names of letters, digits and `-`: many servers map `_` (and more) to `-`, so `X_Forwarded_For`
-//!   would become a second `X-Forwarded-For`.
+//! - Field names of letters, digits, `-` and `_`. Many servers map `_` (and more) to `-`; whoever passes a field on
+//!   drops look-alikes of what it drops (`upstream::headers`).
 //! - Targets in RFC 3986's alphabet, and `[` `]`, which clients leave bare in queries. httparse takes any
 //!   visible byte; `http::Uri` takes `\`, `^`, `{`, `}`, `|` anywhere, `"` in paths, a backtick in queries,
 //!   and cuts at `#` without a word.
@@ -47,7 +47,7 @@ pub fn scan(bytes: &[u8], seen: usize, limits: &HeadLimits) -> Result<Option<Req
     }
 }
 
-static NAME: Table = Table::alphanumeric_and(b"-");
+static NAME: Table = Table::alphanumeric_and(b"-_");
 /// Of a host name's labels.
 static HOST: Table = Table::alphanumeric_and(b"-_");
 

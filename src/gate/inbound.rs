@@ -4,22 +4,14 @@
 //! hyper therefore never sees a bad head, nor two requests at once, and never makes an answer of its own.
 //! A refusal is left in the [`Session`] for the connection's task, which writes it when hyper is done.
 
-use std::{
-    cell::Cell,
-    io,
-    rc::Rc,
-};
+use std::{cell::Cell, io, rc::Rc};
 
 use tokio::time::Instant;
 
 use super::{Follow, Verdict};
 use crate::{
     config::Limits,
-    framing::{
-        BodyFraming, HeadLimits,
-        chunked::ChunkedScanner,
-        request,
-    },
+    framing::{BodyFraming, HeadLimits, chunked::ChunkedScanner, request},
     gateway::refusal::Refusal,
     listener::{
         stream::Stream,

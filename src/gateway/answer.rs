@@ -43,7 +43,11 @@ pub(crate) struct Passage {
 }
 
 /// Makes the answer fit for the caller.
-pub(crate) fn pass_on(at: &Rc<Connection>, passage: Passage, entry: &mut Entry) -> Result<(response::Parts, Upstream), End> {
+pub(crate) fn pass_on(
+    at: &Rc<Connection>,
+    passage: Passage,
+    entry: &mut Entry,
+) -> Result<(response::Parts, Upstream), End> {
     let Passage { answer: Answer { response, lease }, environment, masker } = passage;
     let (mut head, body) = response.into_parts();
     // A reason phrase of the upstream's own travels as an extension, and could hold anything.
@@ -80,7 +84,10 @@ pub(crate) fn response(
         head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     head.version = http::Version::HTTP_11;
-    Response::from_parts(head, AnswerBody { content: Content::Upstream(body), entry, session: at.session.clone() })
+    Response::from_parts(
+        head,
+        AnswerBody { content: Content::Upstream(body), entry, session: at.session.clone() },
+    )
 }
 
 /// Whether the body is in a form in which the secret would not be found.

@@ -9,7 +9,10 @@ use std::{
 use http::{HeaderValue, Method, StatusCode};
 use tokio::time::Instant;
 
-use super::{End, refusal::{Failure, Refusal}};
+use super::{
+    End,
+    refusal::{Failure, Refusal},
+};
 use crate::{
     admission::Origin,
     credential::Credential,

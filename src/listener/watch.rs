@@ -87,7 +87,8 @@ impl Watch {
         if self.expired.get().is_some() {
             return false;
         }
-        let due = |wait: Option<(Instant, Expiry)>| wait.filter(|&(end, _)| end <= now).map(|(_, expiry)| expiry);
+        let due =
+            |wait: Option<(Instant, Expiry)>| wait.filter(|&(end, _)| end <= now).map(|(_, expiry)| expiry);
         let expiry = due(self.inbound.get())
             .or(due(self.upstream.get()))
             .or(due(self.total.get().map(|end| (end, Expiry::Total))));

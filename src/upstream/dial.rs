@@ -128,7 +128,8 @@ impl DialTarget {
 
     /// Opens one connection, trying each address in turn.
     pub(crate) async fn dial(&self, connect: Duration, tls: Duration) -> Result<UpstreamStream, Failure> {
-        let addresses = timeout(connect, self.addresses.get()).await.map_err(|_| Failure::UpstreamUnreachable)?;
+        let addresses =
+            timeout(connect, self.addresses.get()).await.map_err(|_| Failure::UpstreamUnreachable)?;
         let mut last = Failure::UpstreamUnreachable;
         for address in addresses.iter() {
             match timeout(connect, TcpStream::connect(address)).await {
@@ -169,9 +170,7 @@ fn client_config(settings: &Environment, from: &MadeFrom) -> Result<ClientConfig
     match (&settings.ca_file, &from.ca) {
         (Some(path), Some(pem)) => {
             for certificate in certificates(path, pem)? {
-                roots
-                    .add(certificate)
-                    .map_err(|source| TlsFault::Rejected { path: path.clone(), source })?;
+                roots.add(certificate).map_err(|source| TlsFault::Rejected { path: path.clone(), source })?;
             }
         }
         _ => {
@@ -203,9 +202,7 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, TlsFault> {
 /// Every certificate in `pem`, at least one.
 pub(crate) fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsFault> {
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-    all.ok()
-        .filter(|all| !all.is_empty())
-        .ok_or(TlsFault::Pem { path: path.to_owned(), what: "certificate" })
+    all.ok().filter(|all| !all.is_empty()).ok_or(TlsFault::Pem { path: path.to_owned(), what: "certificate" })
 }
 
 /// The first private key in `pem`.

@@ -10,8 +10,8 @@
 use http::{
     HeaderMap, HeaderName, HeaderValue, Uri,
     header::{
-        ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_LOCATION, HOST, LOCATION, TE,
-        TRANSFER_ENCODING, VIA,
+        ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_LOCATION, HOST, LOCATION,
+        TE, TRANSFER_ENCODING, VIA,
     },
 };
 
@@ -40,7 +40,8 @@ pub(crate) fn outbound(headers: &mut HeaderMap, environment: &Environment, grant
         if !headers.contains_key(ACCEPT_VERSION) {
             headers.insert(ACCEPT_VERSION, environment.accept_version.clone());
         }
-        let version = headers.get(ACCEPT_VERSION).and_then(|version| version.to_str().ok()).unwrap_or_default();
+        let version =
+            headers.get(ACCEPT_VERSION).and_then(|version| version.to_str().ok()).unwrap_or_default();
         if let Accept::Replace(value) = media::accept(operation, version, headers.get(ACCEPT)) {
             headers.insert(ACCEPT, value.clone());
         }
@@ -65,27 +66,44 @@ pub(crate) fn inbound(headers: &mut HeaderMap, environment: &Environment) {
 fn stays_here(name: &str) -> bool {
     match name {
         "authorization" | "proxy-authorization" | "cookie" | "cookie2" => true,
-        "mx-api-key" | "mx-client-id" | "api-key" | "x-api-key" | "apikey" | "x-auth-token" | "x-access-token"
-        | "md-api-key" | "md-session-token" | "mx-session-token" | "client-id" | "client-secret" => true,
+        "mx-api-key" | "mx-client-id" | "api-key" | "x-api-key" | "apikey" | "x-auth-token"
+        | "x-access-token" | "md-api-key" | "md-session-token" | "mx-session-token" | "client-id"
+        | "client-secret" => true,
         "host" | "expect" | "max-forwards" | "range" | "if-range" | "http2-settings" | "alt-used" => true,
         "x-http-method-override" | "x-http-method" | "x-method-override" => true,
-        "x-original-url" | "x-original-uri" | "x-original-host" | "x-rewrite-url" | "x-host" | "x-real-ip"
-        | "x-client-ip" | "true-client-ip" | "cf-connecting-ip" | "x-cluster-client-ip" => true,
+        "x-original-url"
+        | "x-original-uri"
+        | "x-original-host"
+        | "x-rewrite-url"
+        | "x-host"
+        | "x-real-ip"
+        | "x-client-ip"
+        | "true-client-ip"
+        | "cf-connecting-ip"
+        | "x-cluster-client-ip" => true,
         "forwarded" | "via" | "referer" | "origin" => true,
         _ => {
             name.starts_with("x-forwarded")
                 || name.starts_with("sec-")
                 || name.starts_with("x-mxgate-")
                 || name.starts_with("access-control-")
-                || (name.contains('_') && stays_here(&name.replace('_', "-")))
+                || (name.contains('_') && is_look_alike(&name.replace('_', "-")))
         }
     }
 }
 
+/// Some servers take `Content_Length` for `Content-Length`: what would be removed, or frames a message, is
+/// not passed on under another spelling.
+fn is_look_alike(name: &str) -> bool {
+    stays_here(name) || hop_by_hop(name) || matches!(name, "content-length" | "trailer")
+}
+
 /// Fields of an answer that do not reach the caller.
 fn stays_there(name: &str) -> bool {
-    matches!(name, "set-cookie" | "set-cookie2" | "alt-svc" | "clear-site-data" | "refresh" | "timing-allow-origin")
-        || name.starts_with("access-control-")
+    matches!(
+        name,
+        "set-cookie" | "set-cookie2" | "alt-svc" | "clear-site-data" | "refresh" | "timing-allow-origin"
+    ) || name.starts_with("access-control-")
         || name.starts_with("x-mxgate-")
 }
 
@@ -160,6 +178,8 @@ mod tests {
             "mx-api-key",
             "mx_api_key",
             "mx_client-id",
+            "content_length",
+            "transfer_encoding",
             "x_api_key",
             "x-http-method-override",
             "x_original_url",
@@ -171,9 +191,15 @@ mod tests {
         ] {
             assert!(stays_here(name), "{name}");
         }
-        for name in
-            ["accept", "accept-language", "content-type", "x-callback-payload", "mx-3dx-token", "user-agent", "x_trace"]
-        {
+        for name in [
+            "accept",
+            "accept-language",
+            "content-type",
+            "x-callback-payload",
+            "mx-3dx-token",
+            "user-agent",
+            "x_trace",
+        ] {
             assert!(!stays_here(name), "{name}");
         }
     }

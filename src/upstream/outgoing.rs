@@ -29,7 +29,13 @@ pub(crate) struct Outgoing {
 impl Outgoing {
     /// `may_repeat` is the catalogue's word; a request with a body is never repeated, since the body is
     /// passed on as it comes and is gone then.
-    pub(crate) fn new(method: Method, uri: Uri, headers: HeaderMap, body: Incoming, may_repeat: bool) -> Self {
+    pub(crate) fn new(
+        method: Method,
+        uri: Uri,
+        headers: HeaderMap,
+        body: Incoming,
+        may_repeat: bool,
+    ) -> Self {
         let body = if http_body::Body::is_end_stream(&body) {
             OutgoingBody::Empty
         } else {

@@ -74,7 +74,11 @@ pub(crate) enum Freshness {
 }
 
 impl Pool {
-    pub(crate) fn new(target: Arc<DialTarget>, settings: PoolSettings, metrics: Rc<WorkerMetrics>) -> Rc<Self> {
+    pub(crate) fn new(
+        target: Arc<DialTarget>,
+        settings: PoolSettings,
+        metrics: Rc<WorkerMetrics>,
+    ) -> Rc<Self> {
         Rc::new(Self {
             target,
             settings,

@@ -4,7 +4,11 @@
 //! answer. A failed look-up keeps the old addresses and is tried again soon. The system's resolver is used,
 //! so `/etc/hosts`, search domains and the platform's caches count.
 
-use std::{net::{IpAddr, SocketAddr}, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::sync::{Notify, watch};
 
@@ -31,7 +35,13 @@ impl Addresses {
     pub(crate) fn new(host: &str, port: u16, family: IpFamily) -> Self {
         let literal = host.trim_matches(['[', ']']).parse::<IpAddr>().ok();
         let known: Vec<_> = literal.map(|ip| SocketAddr::new(ip, port)).into_iter().collect();
-        Self { host: host.to_owned(), port, family, known: watch::Sender::new(known.into()), wanted: Notify::new() }
+        Self {
+            host: host.to_owned(),
+            port,
+            family,
+            known: watch::Sender::new(known.into()),
+            wanted: Notify::new(),
+        }
     }
 
     /// The last good answer; waits for the first one.
@@ -67,7 +77,10 @@ impl Addresses {
                 REFRESH
             }
             Ok(_) => {
-                tracing::warn!(host = self.host, "the name has no address of the wanted family; the last good ones are kept");
+                tracing::warn!(
+                    host = self.host,
+                    "the name has no address of the wanted family; the last good ones are kept"
+                );
                 RETRY
             }
             Err(error) => {

@@ -83,12 +83,7 @@ mod tests {
 
     #[test]
     fn patterns_are_a_method_and_whole_segments() {
-        for text in [
-            "GET /v1/things",
-            "POST /v1/things/{id}",
-            "GET /files/{*rest}",
-            "GET /v1:x",
-        ] {
+        for text in ["GET /v1/things", "POST /v1/things/{id}", "GET /files/{*rest}", "GET /v1:x"] {
             assert!(pattern(text).is_ok(), "{text}");
         }
         for text in [

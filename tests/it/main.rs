@@ -1,0 +1,8 @@
+//! The gateway from outside: the built binary, real sockets, the stand-in as upstream. A file per behaviour.
+
+#![allow(unreachable_pub, reason = "a test binary has no outside")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+mod forwarding;
+#[allow(dead_code, reason = "a toolbox: not every tool is in use at every time")]
+mod harness;
