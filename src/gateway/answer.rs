@@ -217,7 +217,7 @@ impl Body for AnswerBody {
 
 impl Drop for AnswerBody {
     fn drop(&mut self) {
-        self.session.end_answer();
+        self.session.end_answer(self.entry.is_complete());
     }
 }
 

@@ -5,9 +5,11 @@ use std::{
     os::fd::{AsFd, BorrowedFd},
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
     net::{TcpStream, UnixStream},
@@ -28,6 +30,8 @@ impl Stream {
         match self {
             Self::Tcp(stream) => stream.readable().await,
             Self::Unix(stream) => stream.readable().await,
+            // A request may have come with the handshake's last message: then it is not in the socket.
+            Self::Tls(stream) if !stream.get_ref().1.wants_read() => Ok(()),
             Self::Tls(stream) => stream.get_ref().0.ready(Interest::READABLE).await.map(drop),
         }
     }
@@ -38,6 +42,12 @@ impl Stream {
             Self::Unix(stream) => stream.as_fd(),
             Self::Tls(stream) => stream.get_ref().0.as_fd(),
         }
+    }
+
+    /// Closes so that the peer sees that something is missing: with a reset, and without TLS's farewell.
+    pub(crate) fn reset(self) {
+        // A Unix socket knows no reset; there, only framing can tell.
+        let _ = SockRef::from(&self.fd()).set_linger(Some(Duration::ZERO));
     }
 
     /// Whether the peer has gone altogether. Asked of the kernel, since while an upload is held back by
