@@ -32,6 +32,8 @@ pub(crate) struct Session {
     masked: Cell<u32>,
     /// The answer's body is gone: what is left of it is in hyper's buffer.
     answer_ended: Cell<bool>,
+    /// An answer that ends with its connection ended before its end.
+    must_reset: Cell<bool>,
     phase: Cell<Phase>,
     /// Asks the gate to ask the kernel whether the caller is still there.
     probe: Cell<bool>,
@@ -51,6 +53,7 @@ impl Session {
             body_refusal: Cell::new(None),
             masked: Cell::new(0),
             answer_ended: Cell::new(false),
+            must_reset: Cell::new(false),
             phase: Cell::new(Phase::Idle),
             probe: Cell::new(false),
             gone: Cell::new(false),
@@ -96,6 +99,16 @@ impl Session {
     /// Body bytes of the current request that have passed, framing included.
     pub(crate) fn body_bytes(&self) -> u64 {
         self.body_bytes.get()
+    }
+
+    /// Whether an orderly end of the connection would make a truncated answer look complete.
+    pub(crate) fn must_reset(&self) -> bool {
+        self.must_reset.get()
+    }
+
+    /// Asks for a reset instead of an orderly end of the connection.
+    pub(crate) fn end_by_reset(&self) {
+        self.must_reset.set(true);
     }
 
     /// Nothing of the current answer is left to make.

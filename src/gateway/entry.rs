@@ -135,6 +135,10 @@ impl Entry {
     pub(crate) fn complete(&mut self) {
         self.complete = true;
     }
+
+    pub(crate) fn is_complete(&self) -> bool {
+        self.complete
+    }
 }
 
 impl Drop for Entry {

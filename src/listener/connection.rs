@@ -76,6 +76,7 @@ pub(crate) async fn serve(connection: Rc<Connection>, mut stream: Stream) {
         match (end, connection.session.head_refusal()) {
             (End::Idle, None) => {}
             (_, Some(refusal)) => return close(stream, &respond::raw(&connection, refusal)).await,
+            (End::Over, None) if connection.session.must_reset() => return stream.reset(),
             (End::Over, None) => return close(stream, &[]).await,
         }
     }
@@ -136,8 +137,11 @@ enum Look {
 fn look(connection: &Connection) -> Look {
     let session = &connection.session;
     let now = Instant::now();
+    // Whoever waits has seen what expired at an earlier tick, unless hyper is stuck in a write: the caller
+    // does not read.
+    let stuck = session.watch.expired().is_some();
     session.watch.look(now);
-    if session.caller_left() {
+    if stuck || session.caller_left() {
         return Look::Leave(End::Over);
     }
     if connection.worker.draining() {

@@ -40,6 +40,19 @@ impl Stream {
         }
     }
 
+    /// Closes so that the caller sees an error: the end of an answer that is complete looks different. A Unix
+    /// socket has no such end and just closes.
+    pub(crate) fn reset(self) {
+        let done = match &self {
+            Self::Tcp(stream) => stream.set_zero_linger(),
+            Self::Unix(_) => Ok(()),
+            Self::Tls(stream) => stream.get_ref().0.set_zero_linger(),
+        };
+        if let Err(error) = done {
+            tracing::warn!(%error, "a connection could not be reset");
+        }
+    }
+
     /// Whether the peer has gone altogether. Asked of the kernel, since while an upload is held back by
     /// back-pressure nobody reads.
     pub(crate) fn hung_up(&self) -> bool {

@@ -113,10 +113,10 @@ fn a_caller_that_leaves_the_line_makes_no_one_behind_it_wait() {
     wait_until(|| upstream.requests() == 1);
     let mut gone = gateway.connect();
     gone.request(GET, "");
-    wait_until(|| gateway.metric("mxgate_caller_connections_open") >= 2.0);
+    wait_until(|| gateway.metric("mxgate_caller_connections_open ") >= 2.0);
     let mut behind = gateway.connect();
     behind.request(GET, "");
-    wait_until(|| gateway.metric("mxgate_caller_connections_open") >= 3.0);
+    wait_until(|| gateway.metric("mxgate_caller_connections_open ") >= 3.0);
     drop(gone);
     gateway.record(|record| record["decision"] == "aborted");
     (0..2).for_each(|_| go.send(()).unwrap());
@@ -167,8 +167,7 @@ fn an_upstream_that_takes_no_connection_is_a_connect_time_out() {
         queued.push(stream);
     }
     let mx = mx();
-    let gateway =
-        Setup::at(address, mx.authority_pem()).in_environment("connect_timeout_ms = 100").start();
+    let gateway = Setup::at(address, mx.authority_pem()).in_environment("connect_timeout_ms = 100").start();
     assert_eq!(verdict(&gateway.get("/users", "")), (504, "connect_timeout".into()));
 }
 
@@ -205,8 +204,7 @@ fn an_answer_that_does_not_begin_in_time_is_given_up_and_never_asked_for_again()
         wire.peer_leaves();
         Ok(())
     });
-    let gateway =
-        upstream.setup().in_environment("first_byte_timeout_ms = 100").table(ONE_WORKER).start();
+    let gateway = upstream.setup().in_environment("first_byte_timeout_ms = 100").table(ONE_WORKER).start();
     assert_eq!(gateway.get("/users", "").status, 200);
     assert_eq!(verdict(&gateway.get("/users", "")), (504, "first_byte_timeout".into()));
     upstream.wait_for_ends(1);
@@ -583,10 +581,10 @@ fn a_caller_that_leaves_its_upload_frees_the_place_even_if_the_upstream_does_not
     client.stream.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
     // Until no buffer on the way takes any more.
     while client.stream.write(&[b'x'; 64 * 1024]).is_ok() {}
-    assert_eq!(gateway.metric("mxgate_upstream_connections_open"), 1.0);
+    assert_eq!(gateway.metric("mxgate_upstream_connections_open "), 1.0);
     client.stream.shutdown(Shutdown::Both).unwrap();
     drop(client);
-    wait_until(|| gateway.metric("mxgate_upstream_connections_open") == 0.0);
+    wait_until(|| gateway.metric("mxgate_upstream_connections_open ") == 0.0);
     assert_eq!(gateway.get("/users", "").status, 200);
     drop(over);
 }
@@ -598,7 +596,8 @@ fn a_name_is_looked_up_in_the_wanted_family() {
     let mx = mx();
     let port = mx.address().port();
     let named = |family: &str| {
-        let mut setup = Setup::new(&mx).in_environment(&format!("ip_family = \"{family}\"\nconnect_timeout_ms = 500"));
+        let mut setup =
+            Setup::new(&mx).in_environment(&format!("ip_family = \"{family}\"\nconnect_timeout_ms = 500"));
         let url = format!("https://{}", mx.address());
         setup.environments = setup.environments.replace(&url, &format!("https://localhost:{port}"));
         setup.start().get("/users", "")
