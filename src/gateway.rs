@@ -1,7 +1,7 @@
 //! One request's walk, from a parsed head to the end of its answer.
 //!
 //! In: a request that the gate let through, on a connection whose peer is known. Out: an answer, always:
-//! the upstream's, masked, or one of ours from [`respond`]. The access record is opened first and closed
+//! the upstream's, masked, or one of ours from `respond`. The access record is opened first and closed
 //! once, when the answer is over or the caller has left.
 
 pub(crate) mod answer;
@@ -32,6 +32,7 @@ use crate::{
 /// Serves one request.
 pub(crate) async fn serve(at: Rc<Connection>, request: Request<Incoming>) -> Response<AnswerBody> {
     let mut entry = Entry::open(&at, request.method());
+    let version = request.version();
     let Some(view) = at.worker.view() else {
         return respond::end(&at, End::Failed(Failure::NotReady), entry);
     };
@@ -40,7 +41,7 @@ pub(crate) async fn serve(at: Rc<Connection>, request: Request<Incoming>) -> Res
         None => Err(End::Failed(Failure::Internal)),
     };
     match walked.and_then(|passage| answer::pass_on(&at, passage, &mut entry)) {
-        Ok((head, body)) => answer::response(&at, head, body, entry),
+        Ok((head, body)) => answer::response(&at, version, head, body, entry),
         Err(end) => respond::end(&at, end, entry),
     }
 }

@@ -32,8 +32,8 @@ pub(crate) struct Session {
     masked: Cell<u32>,
     /// The answer's body is gone: what is left of it is in hyper's buffer.
     answer_ended: Cell<bool>,
-    /// Every byte of the answer was handed to hyper; true when none is due.
-    answer_whole: Cell<bool>,
+    /// An answer that ends with its connection ended before its end.
+    must_reset: Cell<bool>,
     phase: Cell<Phase>,
     /// Asks the gate to ask the kernel whether the caller is still there.
     probe: Cell<bool>,
@@ -57,7 +57,7 @@ impl Session {
             body_refusal: Cell::new(None),
             masked: Cell::new(0),
             answer_ended: Cell::new(false),
-            answer_whole: Cell::new(true),
+            must_reset: Cell::new(false),
             phase: Cell::new(Phase::Idle),
             probe: Cell::new(false),
             gone: Cell::new(false),
@@ -117,22 +117,25 @@ impl Session {
         self.blocked_since.get()
     }
 
-    /// Whether the current request's answer is missing, or a part of it.
-    pub(crate) fn owes_answer(&self) -> bool {
-        !self.answer_whole.get()
+    /// Whether an orderly end of the connection would make a truncated answer look complete.
+    pub(crate) fn must_reset(&self) -> bool {
+        self.must_reset.get()
     }
 
-    /// Nothing of the current answer is left to make; `whole` when nothing of it is missing.
-    pub(crate) fn end_answer(&self, whole: bool) {
+    /// Asks for a reset instead of an orderly end of the connection.
+    pub(crate) fn end_by_reset(&self) {
+        self.must_reset.set(true);
+    }
+
+    /// Nothing of the current answer is left to make.
+    pub(crate) fn end_answer(&self) {
         self.answer_ended.set(true);
-        self.answer_whole.set(whole);
         self.watch.exchange_done();
     }
 
     fn begin(&self, body_pending: bool) {
         self.phase.set(Phase::InFlight);
         self.answer_ended.set(false);
-        self.answer_whole.set(false);
         self.body_pending.set(body_pending);
     }
 

@@ -52,7 +52,7 @@ enum End {
     Idle,
     /// The conversation is over.
     Over,
-    /// It ended in the middle of an answer.
+    /// The caller has left, or does not take its answer.
     Cut,
 }
 
@@ -79,6 +79,7 @@ pub(crate) async fn serve(connection: Rc<Connection>, mut stream: Stream) {
             (End::Idle, None) => {}
             (End::Cut, _) => return stream.reset(),
             (_, Some(refusal)) => return close(stream, &respond::raw(&connection, refusal), limits).await,
+            (End::Over, None) if connection.session.must_reset() => return stream.reset(),
             (End::Over, None) => return close(stream, &[], limits).await,
         }
     }
@@ -106,9 +107,8 @@ where
     let mut tick = pin!(sleep(TICK));
     poll_fn(|cx| {
         loop {
-            if let Poll::Ready(ended) = Pin::new(&mut *http).poll(cx) {
-                let cut = ended.is_err() && connection.session.owes_answer();
-                return Poll::Ready(if cut { End::Cut } else { End::Over });
+            if Pin::new(&mut *http).poll(cx).is_ready() {
+                return Poll::Ready(End::Over);
             }
             if !poll_tick(tick.as_mut(), cx) {
                 return Poll::Pending;
@@ -142,12 +142,12 @@ enum Look {
 fn look(connection: &Connection) -> Look {
     let session = &connection.session;
     let now = Instant::now();
-    // Whoever waited has found what expired at the last look, unless the caller takes no byte of its answer:
-    // then hyper asks for none.
-    let unheard = session.watch.expired().is_some();
+    // Whoever waits has seen what expired at an earlier tick, unless hyper is stuck in a write: the caller
+    // does not read.
+    let stuck = session.watch.expired().is_some();
     let blocked = session.blocked_since().is_some_and(|since| now - since >= session.limits.idle_timeout);
     session.watch.look(now);
-    if unheard || blocked || session.caller_left() {
+    if stuck || blocked || session.caller_left() {
         return Look::Leave(End::Cut);
     }
     if connection.worker.draining() {

@@ -5,11 +5,9 @@ use std::{
     os::fd::{AsFd, BorrowedFd},
     pin::Pin,
     task::{Context, Poll},
-    time::Duration,
 };
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
     net::{TcpStream, UnixStream},
@@ -44,10 +42,17 @@ impl Stream {
         }
     }
 
-    /// Closes so that the peer sees that something is missing: with a reset, and without TLS's farewell.
+    /// Closes so that the caller sees an error: the end of an answer that is complete looks different. A Unix
+    /// socket has no such end and just closes.
     pub(crate) fn reset(self) {
-        // A Unix socket knows no reset; there, only framing can tell.
-        let _ = SockRef::from(&self.fd()).set_linger(Some(Duration::ZERO));
+        let done = match &self {
+            Self::Tcp(stream) => stream.set_zero_linger(),
+            Self::Unix(_) => Ok(()),
+            Self::Tls(stream) => stream.get_ref().0.set_zero_linger(),
+        };
+        if let Err(error) = done {
+            tracing::warn!(%error, "a connection could not be reset");
+        }
     }
 
     /// Whether the peer has gone altogether. Asked of the kernel, since while an upload is held back by

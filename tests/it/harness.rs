@@ -60,6 +60,11 @@ pub struct Setup {
 impl Setup {
     /// One listener on a free loopback port, one environment `test` at `mx`, the key and the token in files.
     pub fn new(mx: &Running) -> Self {
+        Self::at(mx.address(), mx.authority_pem())
+    }
+
+    /// The same for an upstream of any kind, at `address` with a certificate of `authority_pem`.
+    pub fn at(address: SocketAddr, authority_pem: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let mut setup = Self {
             top: "allow = [\"127.0.0.0/8\"]\n".into(),
@@ -72,8 +77,8 @@ impl Setup {
         };
         setup.file("key", API_KEY);
         setup.file("token", TOKEN);
-        setup.file("ca.pem", mx.authority_pem());
-        setup.environments = setup.environment("test", mx.address());
+        setup.file("ca.pem", authority_pem);
+        setup.environments = setup.environment("test", address);
         setup
     }
 

@@ -300,10 +300,30 @@ fn a_caller_that_left_during_a_held_back_upload_costs_no_more() {
     let blocked = std::iter::repeat_with(|| client.stream.write_all(&piece)).take(80).any(|sent| sent.is_err());
     assert!(blocked, "all of it was taken");
     assert!(gateway.metric("mxgate_upstream_connections_open ") > 0.0);
+    // Its system says so at once only with a reset: an orderly end waits behind what was not taken, and then
+    // `upload_timeout` is the bound.
+    socket2::SockRef::from(&client.stream).set_linger(Some(Duration::ZERO)).unwrap();
     let since = Instant::now();
     drop(client);
     nothing_is_left_upstream(&gateway, since);
     gateway.record(|record| record["decision"] == "aborted");
+}
+
+/// The upstream reads nothing, so the gateway stops to read; the time goes on.
+#[test]
+fn a_held_back_upload_ends_with_its_time() {
+    let mx = mx();
+    let gateway = limited(&mx, "body_bytes_max = 100_000_000\nupload_timeout_ms = 1500");
+    let mut client = gateway.connect();
+    client.raw(
+        post("Content-Length: 90000000\r\nx-stand-in-early: true\r\nx-stand-in-slow-head: 60000\r\n").as_bytes(),
+    );
+    client.stream.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+    let piece = [b' '; 1_000_000];
+    let _ = std::iter::repeat_with(|| client.stream.write_all(&piece)).take(80).any(|sent| sent.is_err());
+    let answer = client.answer();
+    assert_eq!((answer.status, answer.code().as_str()), (408, "body_timeout"));
+    nothing_is_left_upstream(&gateway, Instant::now());
 }
 
 /// It reads nothing, so hyper asks for nothing more of the answer.

@@ -12,3 +12,7 @@ mod framing;
 mod harness;
 mod limits;
 mod listeners;
+mod raw_upstream;
+mod replay;
+mod upstream;
+mod upstream_tls;
