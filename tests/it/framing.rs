@@ -27,7 +27,8 @@ fn is_refused(gateway: &Gateway, bytes: &[u8], status: u16, code: &str) {
 
 /// Requests that the upstream got whole. Of a body that was refused midway it may have got the beginning.
 fn taken(mx: &Running) -> u64 {
-    mx.received() - mx.requests().iter().filter(|request| request.status != Some(StatusCode::OK)).count() as u64
+    mx.received()
+        - mx.requests().iter().filter(|request| request.status != Some(StatusCode::OK)).count() as u64
 }
 
 fn get(fields: &str) -> Vec<u8> {
@@ -183,7 +184,10 @@ fn heads_that_are_not_exactly_http_1_1_are_refused() {
     }
     assert_eq!(mx.received(), 0);
     let refused = gateway.record(|record| record["code"] == "malformed_request");
-    assert_eq!((refused["status"].as_u64(), refused["caller_address"].as_str()), (Some(400), Some("127.0.0.1")));
+    assert_eq!(
+        (refused["status"].as_u64(), refused["caller_address"].as_str()),
+        (Some(400), Some("127.0.0.1"))
+    );
 
     for good in [
         line("GET http://localhost/users HTTP/1.1"),
@@ -297,7 +301,8 @@ fn pipelined_requests_are_answered_in_order_and_a_bad_one_only_after_them() {
     let mx = mx();
     let gateway = Setup::new(&mx).start();
     let tagged = |tag: u32, slow: u32| {
-        let switches = format!("x-stand-in-big: 40\r\nx-stand-in-tag: t{tag}\r\nx-stand-in-slow-head: {slow}\r\n");
+        let switches =
+            format!("x-stand-in-big: 40\r\nx-stand-in-tag: t{tag}\r\nx-stand-in-slow-head: {slow}\r\n");
         get(&switches)
     };
     let mut bytes = tagged(0, 150);
@@ -360,7 +365,10 @@ fn it_does_not_matter_where_bytes_are_split() {
     let gateway = Setup::new(&mx).start();
     let echo = "x-stand-in-echo: true\r\n";
     let mut good = post(&format!("Content-Length: 11\r\n{echo}"), "{\"user\":{}}");
-    good.extend(post(&format!("Transfer-Encoding: chunked\r\n{echo}"), "4\r\n{\"us\r\n7\r\ner\":{}}\r\n0\r\nX: y\r\n\r\n"));
+    good.extend(post(
+        &format!("Transfer-Encoding: chunked\r\n{echo}"),
+        "4\r\n{\"us\r\n7\r\ner\":{}}\r\n0\r\nX: y\r\n\r\n",
+    ));
     good.extend(get(""));
     let mut expected = 0;
     for at in 1..good.len() {
@@ -449,7 +457,10 @@ fn a_refusal_is_readable_while_the_body_still_comes() {
     for (path, status) in [("/no/such/thing", 404), ("/users/%2e", 400)] {
         let mut client = gateway.connect();
         // All of it is written before anything is read, as most clients do.
-        client.raw(format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n", body.len()).as_bytes());
+        client.raw(
+            format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n", body.len())
+                .as_bytes(),
+        );
         client.raw(body.as_bytes());
         let answer = client.answer();
         assert_eq!((answer.status, answer.header("connection")), (status, Some("close")));
@@ -483,7 +494,8 @@ fn a_body_that_ends_early_is_the_callers_fault() {
         let rest = client.rest();
         let text = String::from_utf8_lossy(&rest);
         assert!(text.is_empty() || text.starts_with("HTTP/1.1 400 "), "{text}");
-        let record = gateway.record(|record| record["method"] == "POST" && record["code"] == "malformed_request");
+        let record =
+            gateway.record(|record| record["method"] == "POST" && record["code"] == "malformed_request");
         assert_eq!(record["decision"], "refused");
     }
     assert_eq!(taken(&mx), 0);

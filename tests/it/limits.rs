@@ -44,9 +44,10 @@ fn is_served(gateway: &Gateway, bytes: &str) {
 #[test]
 fn heads_are_bounded() {
     let mx = mx();
-    let gateway =
-        limited(&mx, "request_line_bytes_max = 256\nheader_bytes_max = 1024\nheader_count_max = 8");
-    let path = |line_bytes: usize| format!("/users?search={}", "a".repeat(line_bytes - "GET /users?search= HTTP/1.1".len()));
+    let gateway = limited(&mx, "request_line_bytes_max = 256\nheader_bytes_max = 1024\nheader_count_max = 8");
+    let path = |line_bytes: usize| {
+        format!("/users?search={}", "a".repeat(line_bytes - "GET /users?search= HTTP/1.1".len()))
+    };
     let request = |line_bytes| format!("GET {} HTTP/1.1\r\nHost: localhost\r\n\r\n", path(line_bytes));
     is_served(&gateway, &request(256));
     is_refused(&gateway, &request(257), 414, "request_line_too_long");
@@ -124,7 +125,12 @@ fn waits_for_callers_are_bounded() {
     assert_eq!(client.rest(), b"");
     assert!(began.elapsed() >= Duration::from_millis(1000), "{:?}", began.elapsed());
     assert!(mx.requests().iter().filter(|request| request.method == "GET").count() == 2);
-    assert!(mx.requests().iter().filter(|request| request.method == "POST").all(|request| request.body.is_empty()));
+    assert!(
+        mx.requests()
+            .iter()
+            .filter(|request| request.method == "POST")
+            .all(|request| request.body.is_empty())
+    );
 }
 
 /// One byte now and then does not start the wait anew.
@@ -262,7 +268,10 @@ fn a_caller_that_left_costs_no_more() {
     let ways: [(&str, String); 3] = [
         ("while its answer is waited for", slow.clone()),
         ("with a request behind", format!("{slow}{}", get(""))),
-        ("with more behind than is kept", format!("{slow}{}", get(&format!("X: {}\r\n", "y".repeat(4_000))).repeat(40))),
+        (
+            "with more behind than is kept",
+            format!("{slow}{}", get(&format!("X: {}\r\n", "y".repeat(4_000))).repeat(40)),
+        ),
     ];
     for (number, (way, bytes)) in ways.iter().enumerate() {
         let mut client = gateway.connect();
@@ -279,7 +288,9 @@ fn a_caller_that_left_costs_no_more() {
     }
     // While its answer streams.
     let mut client = gateway.connect();
-    client.raw(get("x-stand-in-big: 1000000\r\nx-stand-in-piece: 1000\r\nx-stand-in-slow-body: 50\r\n").as_bytes());
+    client.raw(
+        get("x-stand-in-big: 1000000\r\nx-stand-in-piece: 1000\r\nx-stand-in-slow-body: 50\r\n").as_bytes(),
+    );
     client.stream.read_exact(&mut [0; 2_000]).unwrap();
     let since = Instant::now();
     drop(client);
@@ -293,11 +304,13 @@ fn a_caller_that_left_during_a_held_back_upload_costs_no_more() {
     let gateway = limited(&mx, "body_bytes_max = 100_000_000");
     let mut client = gateway.connect();
     client.raw(
-        post("Content-Length: 90000000\r\nx-stand-in-early: true\r\nx-stand-in-slow-head: 60000\r\n").as_bytes(),
+        post("Content-Length: 90000000\r\nx-stand-in-early: true\r\nx-stand-in-slow-head: 60000\r\n")
+            .as_bytes(),
     );
     client.stream.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
     let piece = [b' '; 1_000_000];
-    let blocked = std::iter::repeat_with(|| client.stream.write_all(&piece)).take(80).any(|sent| sent.is_err());
+    let blocked =
+        std::iter::repeat_with(|| client.stream.write_all(&piece)).take(80).any(|sent| sent.is_err());
     assert!(blocked, "all of it was taken");
     assert!(gateway.metric("mxgate_upstream_connections_open ") > 0.0);
     // Its system says so at once only with a reset: an orderly end waits behind what was not taken, and then
@@ -316,7 +329,8 @@ fn a_held_back_upload_ends_with_its_time() {
     let gateway = limited(&mx, "body_bytes_max = 100_000_000\nupload_timeout_ms = 1500");
     let mut client = gateway.connect();
     client.raw(
-        post("Content-Length: 90000000\r\nx-stand-in-early: true\r\nx-stand-in-slow-head: 60000\r\n").as_bytes(),
+        post("Content-Length: 90000000\r\nx-stand-in-early: true\r\nx-stand-in-slow-head: 60000\r\n")
+            .as_bytes(),
     );
     client.stream.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
     let piece = [b' '; 1_000_000];
