@@ -4,6 +4,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 #![allow(clippy::print_stderr, reason = "a failed test says why")]
 
+mod credentials;
+mod environments;
 mod forwarding;
 #[allow(dead_code, reason = "a toolbox: not every tool is in use at every time")]
 mod harness;
+mod headers;
+mod semantics;
