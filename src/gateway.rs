@@ -167,9 +167,12 @@ fn outbound_uri(
             return Ok(received.path_and_query().cloned().map_or_else(Uri::default, Uri::from));
         }
         None => kept.into_owned(),
-        Some(ours) if kept.ends_with('?') => format!("{kept}{ours}"),
-        Some(ours) if kept.contains('?') => format!("{kept}&{ours}"),
-        Some(ours) => format!("{kept}?{ours}"),
+        // Only the first question mark begins the query.
+        Some(ours) => match kept.split_once('?') {
+            None => format!("{kept}?{ours}"),
+            Some((_, "")) => format!("{kept}{ours}"),
+            Some(_) => format!("{kept}&{ours}"),
+        },
     };
     PathAndQuery::try_from(text).map(Uri::from).map_err(|_| Failure::Internal)
 }
