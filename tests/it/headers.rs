@@ -64,8 +64,10 @@ fn connection_cannot_take_ours_away_or_break_the_framing() {
     let plain = gateway.send("POST /users HTTP/1.1\nContent-Type: application/json", "{\"user\":{}}");
     assert_eq!(plain.status, 200, "{}", plain.text());
     let clean = last(&mx);
-    let answer = gateway
-        .send(&format!("POST /users HTTP/1.1\nContent-Type: application/json\nConnection: {named}"), "{\"user\":{}}");
+    let answer = gateway.send(
+        &format!("POST /users HTTP/1.1\nContent-Type: application/json\nConnection: {named}"),
+        "{\"user\":{}}",
+    );
     assert_eq!(answer.status, 200, "{}", answer.text());
     let request = last(&mx);
     assert_eq!(request.body, "{\"user\":{}}");
@@ -76,8 +78,10 @@ fn connection_cannot_take_ours_away_or_break_the_framing() {
     assert_eq!(answer.header("x-mxgate-request-id").map(str::len), Some(32));
     // The same for a body in chunks.
     let mut client = gateway.connect();
-    client.raw(b"POST /users HTTP/1.1\r\nHost: localhost\r\nConnection: transfer-encoding, Content-Length\r\n\
-        Transfer-Encoding: chunked\r\n\r\nb\r\n{\"user\":{}}\r\n0\r\n\r\n");
+    client.raw(
+        b"POST /users HTTP/1.1\r\nHost: localhost\r\nConnection: transfer-encoding, Content-Length\r\n\
+        Transfer-Encoding: chunked\r\n\r\nb\r\n{\"user\":{}}\r\n0\r\n\r\n",
+    );
     assert_eq!(client.answer().status, 200);
     assert_eq!(last(&mx).body, "{\"user\":{}}");
 }
@@ -112,13 +116,20 @@ fn asked(mx: &Running, gateway: &Gateway, line: &str, own: &str) -> (Vec<String>
 fn accept_is_completed_from_the_catalogue_and_the_version() {
     let mx = mx();
     for default in [NEW, OLD] {
-        let gateway =
-            Setup::new(&mx).in_environment(&format!("accept_version = \"{default}\"")).start();
+        let gateway = Setup::new(&mx).in_environment(&format!("accept_version = \"{default}\"")).start();
         for (line, new, old) in [
             ("GET /users", JSON, V1),
             ("HEAD /users", JSON, V1),
-            ("GET /vc/users/U/members/M/accounts", "application/vnd.mx.api.v2beta+json", "application/vnd.mx.api.v2beta+json"),
-            ("GET /users/U/members/M/statements/S.pdf", "application/vnd.mx.api.v1+pdf", "application/vnd.mx.api.v1+pdf"),
+            (
+                "GET /vc/users/U/members/M/accounts",
+                "application/vnd.mx.api.v2beta+json",
+                "application/vnd.mx.api.v2beta+json",
+            ),
+            (
+                "GET /users/U/members/M/statements/S.pdf",
+                "application/vnd.mx.api.v1+pdf",
+                "application/vnd.mx.api.v1+pdf",
+            ),
             ("DELETE /users/U", JSON, V1),
             ("GET /payment_account", JSON, JSON),
         ] {
@@ -134,7 +145,8 @@ fn accept_is_completed_from_the_catalogue_and_the_version() {
             // The caller's own version beats the environment's.
             if !line.starts_with("HEAD") {
                 for version in [NEW, OLD] {
-                    let seen = asked(&mx, &gateway, line, &format!("Accept-Version: {version}\nAccept: {AXIOS}"));
+                    let seen =
+                        asked(&mx, &gateway, line, &format!("Accept-Version: {version}\nAccept: {AXIOS}"));
                     assert_eq!(seen, (vec![of(version).to_owned()], vec![version.to_owned()]), "{line}");
                 }
             }
@@ -256,7 +268,10 @@ fn what_is_not_for_the_caller_is_dropped_from_answers() {
     let all = format!("{:?}", answer.headers);
     assert!(!all.contains("evil"), "{all}");
     for (name, _) in &answer.headers {
-        assert!(!name.starts_with("access-control-") && name != "alt-svc" && name != "clear-site-data", "{name}");
+        assert!(
+            !name.starts_with("access-control-") && name != "alt-svc" && name != "clear-site-data",
+            "{name}"
+        );
     }
     assert_eq!((answer.all("x-kept"), answer.all("etag")), (vec!["kept"], vec!["\"kept\""]));
     assert_eq!(answer.all("x-mxgate-request-id").len(), 1);

@@ -29,7 +29,7 @@ fn noise(bytes: usize) -> Vec<u8> {
 
 /// The answer to a `GET` for which the upstream says exactly `bytes`.
 fn raw(gateway: &Gateway, lines: &str, bytes: &str) -> Answer {
-    gateway.get("/users", &format!("{lines}\nx-stand-in-raw: {}", BASE64_STANDARD.encode(bytes)))
+    gateway.get("/users", &format!("x-stand-in-raw: {}\n{lines}", BASE64_STANDARD.encode(bytes)))
 }
 
 #[test]
@@ -37,7 +37,8 @@ fn large_uploads_arrive_byte_for_byte() {
     let (mx, gateway) = started();
     let body = noise(8 << 20);
     let mut client = gateway.connect();
-    let head = "POST /users HTTP/1.1\r\nHost: localhost\r\nx-stand-in-echo: true\r\nContent-Encoding: x-own\r\n";
+    let head =
+        "POST /users HTTP/1.1\r\nHost: localhost\r\nx-stand-in-echo: true\r\nContent-Encoding: x-own\r\n";
     client.raw(format!("{head}Content-Length: {}\r\n\r\n", body.len()).as_bytes());
     client.raw(&body);
     assert_eq!(client.answer().status, 200);
@@ -90,12 +91,23 @@ fn expected_lines(line: &str, bytes: usize) -> Vec<u8> {
 fn a_body_that_the_method_does_not_call_for_is_passed_on_too() {
     let (mx, gateway) = started();
     for method in ["GET", "DELETE", "HEAD"] {
-        for framing in ["Content-Length: 5\r\n\r\nhello", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"] {
+        for framing in
+            ["Content-Length: 5\r\n\r\nhello", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"]
+        {
             let mut client = gateway.connect();
-            client.raw(format!("{method} /users/U HTTP/1.1\r\nHost: localhost\r\nx-stand-in-echo: true\r\n{framing}").as_bytes());
+            client.raw(
+                format!(
+                    "{method} /users/U HTTP/1.1\r\nHost: localhost\r\nx-stand-in-echo: true\r\n{framing}"
+                )
+                .as_bytes(),
+            );
             let answer = if method == "HEAD" { client.answer_to_head() } else { client.answer() };
             assert_eq!(answer.status, 200, "{method} {framing}");
-            assert_eq!((last(&mx).method.as_str(), &last(&mx).body[..]), (method, &b"hello"[..]), "{framing}");
+            assert_eq!(
+                (last(&mx).method.as_str(), &last(&mx).body[..]),
+                (method, &b"hello"[..]),
+                "{framing}"
+            );
         }
     }
     // And none is made up.
@@ -121,9 +133,14 @@ fn an_answer_in_an_encoding_that_nobody_asked_for_is_a_failure() {
         assert!(answer.json()["users"].is_array());
     }
     // It can neither be hidden as hop-by-hop nor as a transfer coding.
-    let answer = raw(&gateway, "", "HTTP/1.1 200 OK\r\nConnection: content-encoding\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\nabc");
+    let answer = raw(
+        &gateway,
+        "",
+        "HTTP/1.1 200 OK\r\nConnection: content-encoding\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\nabc",
+    );
     assert_eq!((answer.status, answer.code().as_str()), (502, "upstream_encoding"));
-    let answer = raw(&gateway, "", "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n");
+    let answer =
+        raw(&gateway, "", "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n");
     assert_eq!((answer.status, answer.code().as_str()), (502, "upstream_malformed"));
 }
 
@@ -165,7 +182,12 @@ fn answer_trailers_pass_to_callers_that_take_them() {
 #[test]
 fn te_says_trailers_and_nothing_else() {
     let (mx, gateway) = started();
-    for (own, sent) in [("TE: gzip, trailers", true), ("TE: Trailers", true), ("TE: gzip;q=0.5", false), ("X-TE: trailers", false)] {
+    for (own, sent) in [
+        ("TE: gzip, trailers", true),
+        ("TE: Trailers", true),
+        ("TE: gzip;q=0.5", false),
+        ("X-TE: trailers", false),
+    ] {
         assert_eq!(gateway.get("/users", &format!("{own}\nConnection: te")).status, 200);
         let headers = &last(&mx).headers;
         assert_eq!(headers.get("te").map(|te| te == "trailers"), sent.then_some(true), "{own}");
@@ -206,9 +228,15 @@ fn statuses_without_a_body_have_none() {
     let (mx, gateway) = started();
     let mut client = gateway.connect();
     for status in [204, 304, 204] {
-        client.request(&format!("GET /users HTTP/1.1\nx-stand-in-status: {status}\nx-stand-in-header: ETag: \"7\""), "");
+        client.request(
+            &format!("GET /users HTTP/1.1\nx-stand-in-status: {status}\nx-stand-in-header: ETag: \"7\""),
+            "",
+        );
         let answer = client.answer();
-        assert_eq!((answer.status, answer.header("etag"), answer.header("transfer-encoding")), (status, Some("\"7\""), None));
+        assert_eq!(
+            (answer.status, answer.header("etag"), answer.header("transfer-encoding")),
+            (status, Some("\"7\""), None)
+        );
     }
     client.request("GET /users HTTP/1.1", "");
     assert_eq!(client.answer().status, 200);
@@ -221,7 +249,8 @@ fn statuses_without_a_body_have_none() {
         ("HTTP/1.1 204 No Content\r\nContent-Length: 3\r\n\r\nabc", 502),
         ("HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 502),
     ] {
-        client.request(&format!("GET /users HTTP/1.1\nx-stand-in-raw: {}", BASE64_STANDARD.encode(answer)), "");
+        client
+            .request(&format!("GET /users HTTP/1.1\nx-stand-in-raw: {}", BASE64_STANDARD.encode(answer)), "");
         let got = client.answer();
         assert_eq!((got.status, got.body.is_empty()), (status, status != 502), "{answer}");
         client.request("GET /users HTTP/1.1", "");
@@ -233,8 +262,15 @@ fn statuses_without_a_body_have_none() {
 fn an_odd_reason_phrase_does_not_come_through() {
     let (_mx, gateway) = started();
     let mut client = gateway.connect();
-    let answer = "HTTP/1.1 200 k3y-of-the-test-environment\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
-    client.request(&format!("GET /users HTTP/1.1\nConnection: close\nx-stand-in-raw: {}", BASE64_STANDARD.encode(answer)), "");
+    let answer =
+        "HTTP/1.1 200 k3y-of-the-test-environment\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
+    client.request(
+        &format!(
+            "GET /users HTTP/1.1\nConnection: close\nx-stand-in-raw: {}",
+            BASE64_STANDARD.encode(answer)
+        ),
+        "",
+    );
     let all = String::from_utf8_lossy(&client.rest()).into_owned();
     assert!(all.starts_with("HTTP/1.1 200 OK\r\n") && all.ends_with("\r\n\r\nok"), "{all}");
     assert!(!all.contains("k3y"), "{all}");
@@ -325,7 +361,8 @@ impl Relay {
         thread::spawn(move || {
             for gateway in listener.incoming().map_while(Result::ok) {
                 let Ok(upstream) = TcpStream::connect(upstream) else { return };
-                let (state, from, to) = (shared.clone(), gateway.try_clone().unwrap(), upstream.try_clone().unwrap());
+                let (state, from, to) =
+                    (shared.clone(), gateway.try_clone().unwrap(), upstream.try_clone().unwrap());
                 thread::spawn(move || state.pass(from, to, |state| &state.to_upstream, true));
                 let state = shared.clone();
                 thread::spawn(move || state.pass(upstream, gateway, |state| &state.to_gateway, false));
@@ -341,7 +378,13 @@ impl Relay {
 }
 
 impl RelayState {
-    fn pass(&self, mut from: TcpStream, mut to: TcpStream, count: impl Fn(&Self) -> &AtomicU64, can_hold: bool) {
+    fn pass(
+        &self,
+        mut from: TcpStream,
+        mut to: TcpStream,
+        count: impl Fn(&Self) -> &AtomicU64,
+        can_hold: bool,
+    ) {
         let mut piece = [0; 16 << 10];
         loop {
             if can_hold {
