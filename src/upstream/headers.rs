@@ -11,7 +11,7 @@ use http::{
     HeaderMap, HeaderName, HeaderValue, Uri,
     header::{
         ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_LOCATION, HOST, LOCATION,
-        TE, TRANSFER_ENCODING, VIA,
+        TE, TRAILER, TRANSFER_ENCODING, VIA,
     },
     uri::Scheme,
 };
@@ -30,6 +30,7 @@ pub(crate) fn outbound(headers: &mut HeaderMap, environment: &Environment, grant
     let is_chunked = headers.contains_key(TRANSFER_ENCODING);
     remove_connection(headers);
     remove_where(headers, |name| stays_here(name) || environment.credential.travels_under(name));
+    announce(headers, |name| is_look_alike(name) || environment.credential.travels_under(name));
     headers.insert(HOST, environment.dial.authority.clone());
     headers.insert(VIA, HeaderValue::from_static("1.1 mxgate"));
     // So that the secret that was sent can be found in an answer that echoes it.
@@ -58,6 +59,7 @@ pub(crate) fn outbound(headers: &mut HeaderMap, environment: &Environment, grant
 pub(crate) fn inbound(headers: &mut HeaderMap, environment: &Environment) {
     remove_connection(headers);
     remove_where(headers, stays_there);
+    announce(headers, stays_there);
     for name in [LOCATION, CONTENT_LOCATION] {
         if let Some(local) = headers.get(&name).and_then(|value| on_listener(value, environment)) {
             headers.insert(name, local);
@@ -107,8 +109,8 @@ fn is_detour(name: &str) -> bool {
             .any(|start| name.starts_with(start))
 }
 
-/// Some servers take `Content_Length` for `Content-Length`: what is removed, is set here or frames a
-/// message is not passed on under another spelling.
+/// Some servers take `Content_Length` for `Content-Length`: what is removed, is set here or describes the
+/// message is not passed on under another spelling, nor behind the body.
 fn is_look_alike(name: &str) -> bool {
     stays_here(name)
         || matches!(
@@ -168,6 +170,22 @@ fn remove_where(headers: &mut HeaderMap, is_removed: impl Fn(&str) -> bool) {
     let removed: Vec<HeaderName> = headers.keys().filter(|name| is_removed(name.as_str())).cloned().collect();
     for name in removed {
         headers.remove(name);
+    }
+}
+
+/// Takes names out of `Trailer`: hyper sends no trailer that is not announced there.
+fn announce(headers: &mut HeaderMap, is_removed: impl Fn(&str) -> bool) {
+    if !headers.contains_key(TRAILER) {
+        return;
+    }
+    let lines = headers.get_all(TRAILER).iter().filter_map(|value| value.to_str().ok());
+    let names = lines.flat_map(|line| line.split(',')).map(|name| name.trim().to_ascii_lowercase());
+    let kept = names.filter(|name| !is_removed(name)).collect::<Vec<_>>().join(", ");
+    headers.remove(TRAILER);
+    if !kept.is_empty()
+        && let Ok(kept) = HeaderValue::try_from(kept)
+    {
+        headers.insert(TRAILER, kept);
     }
 }
 

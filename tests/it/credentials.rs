@@ -179,6 +179,18 @@ fn a_header_of_any_name_carries_the_value_after_its_prefix() {
         start(&mx, "kind = \"header\", name = \"X-Own-Key\", prefix = \"Token \", value = \"file:DIR/key\"");
     let value = format!("Token {API_KEY}");
     assert_ours(&mx, &gateway, QUERY, FORWARDED, &[("x-own-key", &value)]);
+    // Nor behind a body.
+    let mut client = gateway.connect();
+    client.raw(
+        b"POST /users HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\
+        Trailer: X-Sum, X-Own-Key, x_own_key, MD-API-KEY, X-Auth-Token\r\nTrailer: Client-Secret, X-Host\r\n\r\n\
+        b\r\n{\"user\":{}}\r\n0\r\nX-Sum: 7\r\nX-Own-Key: evil\r\nx_own_key: evil\r\nMD-API-KEY: evil\r\n\
+        X-Auth-Token: evil\r\nClient-Secret: evil\r\nX-Host: evil\r\n\r\n",
+    );
+    assert_eq!(client.answer().status, 200);
+    let request = last(&mx);
+    assert_eq!((request.trailers.len(), &request.trailers["x-sum"]), (1, &HeaderValue::from_static("7")));
+    assert_eq!((&request.headers["trailer"], request.body.len()), (&HeaderValue::from_static("x-sum"), 11));
     // The caller's own under that name, under its look-alike, or removed by `Connection`: ours is there once.
     for own in
         ["X-Own-Key: evil\nX-OWN-KEY: evil", "X_Own_Key: evil\nx_own-key: evil", "Connection: x-own-key"]
@@ -295,6 +307,10 @@ fn the_callers_token_passes_through_only_there_only_alone_and_only_if_configured
         "Authorization: Bearer".into(),
         "Authorization: Bearer ".into(),
         format!("Authorization: {TOKEN}"),
+        format!("Authorization: Bearer {TOKEN}, Basic evil"),
+        format!("Authorization: Bearer {TOKEN} evil"),
+        format!("Authorization: Bearer  {TOKEN}"),
+        "Authorization: Bearer ==".into(),
         format!("Authorization_: {bearer}"),
     ] {
         let answer = gateway.get("/payment_account", &own);

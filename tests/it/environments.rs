@@ -49,6 +49,8 @@ fn the_caller_does_not_choose_the_upstream() {
     for (line, host, status) in [
         // An absolute target that differs from Host, or names something that is not here.
         (format!("GET http://{elsewhere}/users HTTP/1.1"), "localhost".to_owned(), 400),
+        ("GET http://user:pw@localhost/users HTTP/1.1".into(), "localhost".into(), 400),
+        ("GET http://user:pw@localhost/users HTTP/1.1".into(), "user:pw@localhost".into(), 400),
         ("GET http://mx.example/users HTTP/1.1".into(), "mx.example".into(), 421),
         ("GET /users HTTP/1.1".into(), "mx.example".into(), 421),
         (format!("CONNECT {elsewhere} HTTP/1.1"), elsewhere.to_string(), 501),
