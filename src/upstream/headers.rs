@@ -3,9 +3,12 @@
 //! To the upstream goes what the caller sent, less: hop-by-hop fields and all that `Connection` names
 //! (RFC 9110, 7.6.1), every credential of any kind, cookies, fields that override the method, the path or
 //! the host, and what tells about the inside of the company (`Forwarded`, `X-Forwarded-*`, `Via`,
-//! `Referer`, `Origin`). Look-alikes with an underscore for a hyphen go too, since some servers take
-//! the one for the other. Back to the caller goes what the upstream sent, less: hop-by-hop fields,
-//! cookies, CORS (a browser must not be told that it may), and advice to go elsewhere.
+//! `Referer`, `Origin`). `Range` goes, since two parts of an answer could hide the secret that each holds
+//! half of. Look-alikes with an underscore for a hyphen go too, since some servers take the one for the
+//! other, and so does what `Trailer` announces under such names.
+//!
+//! Back to the caller goes what the upstream sent, less: hop-by-hop fields, cookies, CORS (a browser must
+//! not be told that it may), and advice to go elsewhere.
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Uri,

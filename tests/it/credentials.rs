@@ -243,6 +243,18 @@ fn query_credentials_stand_beside_any_query_of_the_callers() {
     }
 }
 
+#[test]
+fn a_bearer_operation_has_no_key_in_its_query() {
+    let (mx, gateway) = query_environment();
+    let answer = gateway.get("/payment_account?k=evil&page=1", "Authorization: Basic evil");
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(last(&mx).target, "/payment_account?page=1");
+    assert_eq!(shown(&last(&mx)), [("authorization", format!("Bearer {TOKEN}").as_str())]);
+    assert_eq!(gateway.get("/users?page=1", "").status, 200);
+    assert_eq!(last(&mx).target, format!("/users?page=1&k={API_KEY}&c={CLIENT_ID}"));
+    assert_eq!(shown(&last(&mx)), []);
+}
+
 const BEARER_OPERATIONS: [(&str, &str); 4] = [
     ("GET", "/account/account_numbers"),
     ("POST", "/account/check_balance"),

@@ -26,6 +26,7 @@ fn what_mx_is_meant_to_see_passes_unchanged() {
         "Accept-Language: fr-CA, fr;q=0.5",
         "User-Agent: sdk/1.0 (x; y)",
         "Content-Language: en",
+        "If-None-Match: \"7\"",
         "X-Trace-Id: 7",
         "X-Trace-Id: 8",
         "x_trace: 9",
