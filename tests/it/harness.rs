@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mxgate::stand_in::{Running, StandIn, options};
+use mxgate::stand_in::{Running, StandIn, journal::Request, options};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -40,6 +40,21 @@ pub fn mx_with(change: impl FnOnce(&mut options::Options)) -> Running {
     options.header_switches = true;
     change(&mut options);
     StandIn::spawn(options).expect("the stand-in starts")
+}
+
+/// The last request that the stand-in received.
+pub fn last(mx: &Running) -> Arc<Request> {
+    mx.requests().pop().expect("a request")
+}
+
+/// Its header lines as they were on the wire, sorted, without the request line.
+pub fn lines(request: &Request) -> Vec<String> {
+    let head = String::from_utf8_lossy(&request.head).into_owned();
+    let mut lines: Vec<String> =
+        head.split("\r\n").skip(1).filter(|line| !line.is_empty()).map(str::to_owned).collect();
+    assert!(!lines.is_empty(), "the head was not kept");
+    lines.sort_unstable();
+    lines
 }
 
 /// What a gateway is started with. Its parts are TOML, put together in the order that TOML needs.
@@ -90,6 +105,23 @@ impl Setup {
              credential = {{ kind = \"basic\", client_id = \"{CLIENT_ID}\", api_key = \"file:{folder}/key\" }}\n\
              bearer_operations = {{ token = \"file:{folder}/token\" }}\n"
         )
+    }
+
+    /// Replaces the last environment's `credential`; `DIR` stands for the gateway's folder.
+    pub fn credential(mut self, toml: &str) -> Self {
+        let at = self.environments.rfind("credential = ").expect("an environment");
+        let end = at + self.environments[at..].find('\n').expect("a line");
+        let toml = toml.replace("DIR", &self.folder.path().display().to_string());
+        self.environments.replace_range(at..end, &format!("credential = {{ {toml} }}"));
+        self
+    }
+
+    /// Replaces the last environment's `bearer_operations`.
+    pub fn bearer_operations(mut self, toml: &str) -> Self {
+        let at = self.environments.rfind("bearer_operations = ").expect("an environment");
+        let end = at + self.environments[at..].find('\n').expect("a line");
+        self.environments.replace_range(at..end, &format!("bearer_operations = {toml}"));
+        self
     }
 
     /// Adds keys to the last environment.
@@ -384,7 +416,8 @@ impl Client {
         }
     }
 
-    fn one_answer(&mut self, head_only: bool) -> Answer {
+    /// Reads one answer, also an interim one (1xx).
+    pub fn one_answer(&mut self, head_only: bool) -> Answer {
         let (status, headers, len) = loop {
             let mut fields = [httparse::EMPTY_HEADER; 128];
             let mut parsed = httparse::Response::new(&mut fields);
@@ -488,6 +521,11 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// Every value of a field.
+    pub fn all(&self, name: &str) -> Vec<&str> {
+        self.headers.iter().filter(|(other, _)| other == name).map(|(_, value)| value.as_str()).collect()
+    }
+
     /// The first value of a field.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())

@@ -6,13 +6,17 @@
 
 mod admission;
 mod browser;
+mod credentials;
+mod environments;
 mod forwarding;
 mod framing;
 #[allow(dead_code, reason = "a toolbox: not every tool is in use at every time")]
 mod harness;
+mod headers;
 mod limits;
 mod listeners;
 mod raw_upstream;
 mod replay;
+mod semantics;
 mod upstream;
 mod upstream_tls;
