@@ -3,6 +3,7 @@
 #![allow(unreachable_pub, reason = "a test binary has no outside")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+mod canary;
 mod forwarding;
 #[allow(dead_code, reason = "a toolbox: not every tool is in use at every time")]
 mod harness;
