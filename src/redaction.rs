@@ -282,8 +282,8 @@ mod tests {
             headers.append(name.parse::<HeaderName>().unwrap(), HeaderValue::from_static("1"));
         }
         assert_eq!(mask_headers(&masker, &mut headers), 1);
-        let names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
-        assert_eq!(names, ["x-9f3kq7zt20xlmw8", "x-other"]);
+        assert!(headers.contains_key("x-9f3kq7zt20xlmw8") && headers.contains_key("x-other"));
+        assert_eq!(headers.len(), 2);
     }
 
     #[test]
