@@ -50,6 +50,7 @@ const EXIT_FAULTS: u8 = 3;
 
 /// Runs the command of this process's arguments.
 pub(crate) fn run() -> ExitCode {
+    mxgate::log::guard_panics();
     let Cli { socket, json, command } = Cli::try_parse().unwrap_or_else(|error| unrepeated(error).exit());
     let done = match command {
         Command::Run(args) => return run::run(&args),
