@@ -8,3 +8,4 @@ mod canary;
 mod forwarding;
 #[allow(dead_code, reason = "a toolbox: not every tool is in use at every time")]
 mod harness;
+mod secrets;
