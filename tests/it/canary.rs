@@ -67,6 +67,7 @@ fn nothing_leaks(format: &str) {
     let mut gateway = setup.start();
 
     drive::refusals(&gateway, &mut evidence);
+    drive::over_tls(&gateway, &mut evidence);
     drive::forwarded(&gateway, &mx, &mut evidence);
     for (listener, key) in [(0, IN_VAULT), (1, IN_ENVIRONMENT), (2, IN_FILE), (3, IN_QUERY), (4, MX_KEY)] {
         drive::echoes(&gateway, &mx, (listener, "/users", key), &mut evidence);
@@ -75,6 +76,7 @@ fn nothing_leaks(format: &str) {
     drive::failures(&gateway, &mx, &mut evidence);
     drive::operators(&gateway, &mut evidence);
     as_the_system_shows_it(&gateway, &mut evidence);
+    let masked = gateway.metric("mxgate_secrets_masked_total");
 
     gateway.signal("TERM");
     assert!(gateway.wait().success());
@@ -87,6 +89,7 @@ fn nothing_leaks(format: &str) {
     written.add("standard output", gateway.stdout.bytes());
     collect_files(&folder, &planted.files, &mut written);
     assert_is_alive(&written, format);
+    assert_eq!(recorded(&written, "masked"), masked, "records and metric count the same");
     written.assert_clean(&Search::new(planted.held.iter().chain(&planted.passing)));
     evidence.only(&["/metrics", "/status", "mxgate"]).assert_clean(&Search::new(&planted.passing));
     drop(gateway);
@@ -126,6 +129,7 @@ fn plant(mx: &Running, format: &str, evidence: &mut Evidence) -> (Setup, Planted
     setup.variables.push(("CANARY".into(), IN_ENVIRONMENT.into()));
     let tls = ServerCertificate::for_default_names().expect("a certificate");
     setup.file("tls.pem", tls.pem());
+    setup.file("tls-ca.pem", tls.authority_pem());
     setup.file("tls-key.pem", tls.key_pem());
     let pem: String = tls.key_pem().lines().filter(|line| !line.starts_with('-')).collect();
 
@@ -238,6 +242,35 @@ fn assert_is_alive(written: &Evidence, format: &str) {
         let record: serde_json::Value = serde_json::from_str(line).expect("a record");
         assert!(record["template"].is_string() == record["operation"].is_string(), "{line}");
     }
+}
+
+/// The sum of a field of all records.
+fn recorded(written: &Evidence, field: &str) -> f64 {
+    let text = written.text("records.jsonl");
+    let records = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("a record"));
+    records.map(|record| record[field].as_f64().expect("a number")).sum()
+}
+
+/// What holds no secret is passed on byte for byte, in pieces or not, and nothing is counted.
+#[test]
+fn binary_bodies_are_untouched() {
+    let mx = upstream();
+    let setup = Setup::new(&mx);
+    setup.file("key", IN_VAULT);
+    let gateway = setup.start();
+    // Every pair of bytes, and all beginnings of the key that are not all of it.
+    let pairs = (0..=255_u8).flat_map(|first| (0..=255_u8).flat_map(move |second| [first, second]));
+    let starts = (1..IN_VAULT.len()).flat_map(|length| IN_VAULT.bytes().take(length).chain([b' ']));
+    let body: Vec<u8> = pairs.chain(starts).collect();
+    for size in [64_usize, 1000, 4096, body.len()] {
+        drive::answer_in_pieces(&mx, &body, size);
+        let answer = gateway.get("/users", "");
+        assert!(answer.status == 200 && answer.whole && answer.body == body, "in pieces of {size}");
+        let id = answer.header("x-mxgate-request-id").expect("an id");
+        let record = gateway.record(|record| record["request_id"] == id);
+        assert_eq!((&record["masked"], &record["bytes_out"]), (&0.into(), &body.len().into()));
+    }
+    assert_eq!(gateway.metric("mxgate_secrets_masked_total"), 0.0);
 }
 
 /// The same search finds every echo where masking is left out, and none where it is not.

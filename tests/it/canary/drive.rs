@@ -8,10 +8,12 @@ use std::{
     os::unix::net::UnixStream,
     path::Path,
     process::{Command, Stdio},
+    sync::Arc,
 };
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use mxgate::stand_in::{Running, switches::Switches};
+use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject as _};
 
 use super::{
     CALLERS, CODE, IN_PATH, IN_VAULT,
@@ -136,6 +138,34 @@ pub fn refusals(gateway: &Gateway, evidence: &mut Evidence) {
     }
 }
 
+/// A caller over TLS, and one who expects another name.
+pub fn over_tls(gateway: &Gateway, evidence: &mut Evidence) {
+    let mut roots = rustls::RootCertStore::empty();
+    let pem = fs::read(gateway.setup.folder().join("tls-ca.pem")).expect("the root");
+    for root in CertificateDer::pem_slice_iter(&pem) {
+        roots.add(root.expect("PEM")).expect("a root");
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let config = Arc::new(config);
+    for (name, is_trusted) in [("localhost".to_owned(), true), (format!("{CODE}.example"), false)] {
+        let name = ServerName::try_from(name).expect("a name");
+        let tls = rustls::ClientConnection::new(config.clone(), name).expect("a client");
+        let mut stream = rustls::StreamOwned::new(tls, Client::connect(gateway.addresses[7]).stream);
+        let sent = stream.write_all(request("GET /users HTTP/1.1", "", "").as_bytes());
+        assert_eq!(sent.is_ok(), is_trusted);
+        let mut answer = Vec::new();
+        // How it ends tells nothing here; what came is kept.
+        let _ = stream.read_to_end(&mut answer);
+        assert_eq!(answer.starts_with(b"HTTP/1.1 200 OK"), is_trusted);
+        evidence.add("the answer over TLS", answer);
+    }
+}
+
 /// What is allowed, answered as MX answers and by an echo of everything.
 pub fn forwarded(gateway: &Gateway, mx: &Running, evidence: &mut Evidence) {
     let user = format!("GET /users/{IN_PATH}?page=1&api_key={CALLERS} HTTP/1.1");
@@ -164,7 +194,7 @@ pub fn forwarded(gateway: &Gateway, mx: &Running, evidence: &mut Evidence) {
 pub fn echoes(gateway: &Gateway, mx: &Running, at: (usize, &str, &str), evidence: &mut Evidence) {
     let (listener, path, secret) = at;
     let address = gateway.addresses[listener];
-    let get = request(&format!("GET {path} HTTP/1.1"), "TE: trailers\r\n", "");
+    let get = request(&format!("GET {path} HTTP/1.1"), "Connection: te\r\nTE: trailers\r\n", "");
     let basic = BASE64_STANDARD.encode(format!("{CLIENT_ID}:{secret}")).into_bytes();
     let forms: Vec<Vec<u8>> =
         forms(secret.as_bytes()).into_iter().map(|(_, form)| form).chain([basic]).collect();
@@ -196,16 +226,16 @@ pub fn echoes(gateway: &Gateway, mx: &Running, at: (usize, &str, &str), evidence
     assert_eq!(masked, (2 * forms.len() + 2 + named) as f64, "of {secret}");
 
     for size in (1..=secret.len() + 3).chain([64, 1000]) {
-        let mut text =
-            [b"HTTP/1.1 401 No\r\n".as_slice(), &in_headers, b"Transfer-Encoding: chunked\r\n\r\n"].concat();
-        for piece in page.chunks(size) {
-            text.extend([format!("{:x}\r\n", piece.len()).as_bytes(), piece, b"\r\n"].concat());
-        }
+        let framing = b"Trailer: X-Trailer\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let mut text = [b"HTTP/1.1 401 No\r\n".as_slice(), &in_headers, framing].concat();
+        text.extend(chunked(&page, size));
         text.extend([b"0\r\nX-Trailer: ".as_slice(), secret.as_bytes(), b"\r\n\r\n"].concat());
         set_raw(mx, &text);
         let (answer, ..) = exchange(address, &get, evidence);
         let whole = self::body(&answer);
         assert_eq!(masked_places(&page, &whole), forms.len(), "in pieces of {size}");
+        let trailer = format!("\r\nx-trailer: {}\r\n\r\n", "*".repeat(secret.len()));
+        assert!(answer.ends_with(trailer.as_bytes()), "{}", String::from_utf8_lossy(&answer));
         evidence.add(&format!("the upstream's body in pieces of {size}"), whole);
     }
 
@@ -252,6 +282,17 @@ pub fn echoes(gateway: &Gateway, mx: &Running, at: (usize, &str, &str), evidence
     );
     let (answer, ..) = exchange(address, &get, evidence);
     assert!(memchr::memmem::find(&answer, b"***").is_some(), "{}", String::from_utf8_lossy(&answer));
+}
+
+fn chunked(body: &[u8], size: usize) -> Vec<u8> {
+    let chunk = |piece: &[u8]| [format!("{:x}\r\n", piece.len()).as_bytes(), piece, b"\r\n"].concat();
+    body.chunks(size).flat_map(chunk).collect()
+}
+
+/// From now on the upstream answers with `body` in chunks of `size`.
+pub fn answer_in_pieces(mx: &Running, body: &[u8], size: usize) {
+    let head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".as_slice();
+    set_raw(mx, &[head, &chunked(body, size), b"0\r\n\r\n"].concat());
 }
 
 /// Every form in a header value, the secret where servers repeat it, and in a name where it can be one.
@@ -384,6 +425,7 @@ pub fn operators(gateway: &Gateway, evidence: &mut Evidence) {
         assert_ne!(wrong, right);
         fs::write(&config, &wrong).expect("the configuration");
         all(evidence);
+        assert!(!mxgate(folder, &["run", "--config", "mxgate.toml"], "", evidence), "it has faults");
     }
     fs::write(&config, &right).expect("the configuration");
     let vault_file = folder.join("vault.age");
