@@ -11,7 +11,7 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::{Arc, Condvar, Mutex},
+    sync::{Arc, Condvar, Mutex, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -193,6 +193,8 @@ impl Gateway {
         let mut child = Command::new(env!("CARGO_BIN_EXE_mxgate"))
             .args(["run", "--config"])
             .arg(path)
+            // A core dump, were there one, would be found in its folder.
+            .current_dir(setup.folder())
             .env_clear()
             .envs(setup.variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
@@ -204,10 +206,9 @@ impl Gateway {
         let stderr = Output::collect(child.stderr.take().expect("piped"));
         let mut gateway = Self { child, addresses: Vec::new(), health: None, stderr, stdout, setup };
         let up = gateway.stderr.wait_for(|line| line.contains("mxgate is up"));
-        let up: Value = serde_json::from_str(&up).expect("a JSON log line");
-        let listeners = up["fields"]["listeners"].as_str().expect("its listeners").split(", ");
-        gateway.addresses = listeners.filter_map(|address| address.parse().ok()).collect();
-        gateway.health = up["fields"]["health"].as_str().and_then(|address| address.parse().ok());
+        let listeners = log_field(&up, "listeners").expect("its listeners");
+        gateway.addresses = listeners.split(", ").filter_map(|address| address.parse().ok()).collect();
+        gateway.health = log_field(&up, "health").and_then(|address| address.parse().ok());
         gateway
     }
 
@@ -284,6 +285,20 @@ impl Drop for Gateway {
     }
 }
 
+/// A field of a log line in either format.
+fn log_field(line: &str, name: &str) -> Option<String> {
+    if let Ok(line) = serde_json::from_str::<Value>(line) {
+        return line["fields"][name].as_str().map(str::to_owned);
+    }
+    let value = line.split_once(&format!(" {name}="))?.1;
+    let end = if value.starts_with('"') {
+        value[1..].find('"')? + 2
+    } else {
+        value.find(' ').unwrap_or(value.len())
+    };
+    Some(value[..end].trim_matches('"').to_owned())
+}
+
 /// What a process writes, collected by a thread.
 #[derive(Clone)]
 pub struct Output(Arc<(Mutex<Collected>, Condvar)>);
@@ -318,7 +333,8 @@ impl Output {
 
     /// Everything so far.
     pub fn bytes(&self) -> Vec<u8> {
-        self.0.0.lock().expect("no panic with the lock").bytes.clone()
+        // A test that fails while it waits has the lock, and its output is wanted all the more.
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner).bytes.clone()
     }
 
     /// Everything so far, as text.

@@ -6,6 +6,7 @@
 
 mod admission;
 mod browser;
+mod canary;
 mod credentials;
 mod environments;
 mod forwarding;
@@ -17,6 +18,7 @@ mod limits;
 mod listeners;
 mod raw_upstream;
 mod replay;
+mod secrets;
 mod semantics;
 mod upstream;
 mod upstream_tls;
