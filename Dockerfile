@@ -16,8 +16,8 @@ ENV RUSTFLAGS="-C target-feature=+crt-static"
 COPY Cargo.toml Cargo.lock ./
 COPY benches benches
 RUN mkdir src \
- && touch src/lib.rs \
- && echo 'fn main() {}' > src/main.rs \
+ && echo '//! Empty.' > src/lib.rs \
+ && printf '//! Empty.\nfn main() {}\n' > src/main.rs \
  && cargo build --release --locked --bin mxgate --target "$(rustc --print host-tuple)" \
  && rm -r src
 
