@@ -71,8 +71,8 @@ pub(crate) enum Verdict {
     Hold,
     /// Nothing will pass ever again; the reader sees the end of the stream.
     Refuse,
-    /// Nothing will pass ever again; the reader sees this error.
-    Fail(&'static str),
+    /// Nothing will pass ever again; the reader sees an error with [`answer::Malformed`] in it.
+    Fail,
 }
 
 /// The stream with its follower.
@@ -160,9 +160,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin, F: Follow<S>> Gate<S, F> {
                 self.closed = true;
                 Ok(Step::Done)
             }
-            Verdict::Fail(what) => {
+            Verdict::Fail => {
                 self.closed = true;
-                Err(io::Error::new(io::ErrorKind::InvalidData, what))
+                Err(io::Error::new(io::ErrorKind::InvalidData, answer::Malformed))
             }
         }
     }

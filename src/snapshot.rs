@@ -84,7 +84,7 @@ pub(crate) enum Error {
         /// The environment that needs it.
         environment: String,
         /// Why.
-        source: vault::Error,
+        source: Box<vault::Error>,
     },
     /// A secret is sealed for other hosts.
     #[error(
@@ -269,8 +269,9 @@ fn credential(
 ) -> Result<Prepared, Error> {
     let environment = || settings.name.clone();
     let reference = kind.reference();
-    let resolved =
-        vault.resolve(reference).map_err(|source| Error::Secret { environment: environment(), source })?;
+    let resolved = vault
+        .resolve(reference)
+        .map_err(|source| Error::Secret { environment: environment(), source: Box::new(source) })?;
     if !resolved.allows(&settings.host) {
         return Err(Error::WrongHost {
             environment: environment(),

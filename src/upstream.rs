@@ -13,7 +13,7 @@ pub(crate) mod pool;
 mod read_ahead;
 mod resolve;
 
-use std::rc::Rc;
+use std::{io, rc::Rc};
 
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -24,7 +24,7 @@ use self::{
 };
 use crate::{
     config::Timeouts,
-    gate::{answer::MALFORMED, inbound::Session},
+    gate::{answer::Malformed, inbound::Session},
     gateway::refusal::Failure,
     listener::watch::Expiry,
 };
@@ -52,7 +52,7 @@ pub(crate) async fn forward(
         match send(&mut lease, request).await {
             Ok(response) => return Ok(Answer { response, lease }),
             // Not a byte of it was written: it is as if it had never been sent.
-            Err(Unsent::Returned(request)) if was_used => outgoing = Outgoing::from_request(request),
+            Err(Unsent::Returned(request)) if was_used => outgoing = Outgoing::from_request(*request),
             Err(Unsent::Returned(_)) => return Err(Failure::UpstreamClosed),
             Err(Unsent::Broken(failure)) => match again {
                 Some(copy) if failure == Failure::UpstreamClosed => outgoing = copy,
@@ -64,13 +64,13 @@ pub(crate) async fn forward(
 }
 
 enum Unsent {
-    Returned(Request<OutgoingBody>),
+    Returned(Box<Request<OutgoingBody>>),
     Broken(Failure),
 }
 
 async fn send(lease: &mut Lease, request: Request<OutgoingBody>) -> Result<Response<Incoming>, Unsent> {
     lease.sender().try_send_request(request).await.map_err(|mut error| match error.take_message() {
-        Some(request) => Unsent::Returned(request),
+        Some(request) => Unsent::Returned(Box::new(request)),
         None => Unsent::Broken(failure(error.error())),
     })
 }
@@ -79,10 +79,9 @@ async fn send(lease: &mut Lease, request: Request<OutgoingBody>) -> Result<Respo
 pub(crate) fn failure(error: &hyper::Error) -> Failure {
     let mut source = std::error::Error::source(error);
     while let Some(error) = source {
-        if let Some(io) = error.downcast_ref::<std::io::Error>() {
-            if io.get_ref().is_some_and(|inner| inner.to_string() == MALFORMED) {
-                return Failure::UpstreamMalformed;
-            }
+        let io = error.downcast_ref::<io::Error>();
+        if io.and_then(io::Error::get_ref).is_some_and(|inner| inner.is::<Malformed>()) {
+            return Failure::UpstreamMalformed;
         }
         source = error.source();
     }

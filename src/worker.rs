@@ -68,13 +68,15 @@ pub(crate) struct Parts {
     pub(crate) load: Arc<AtomicUsize>,
 }
 
+type Snapshots = Cache<Arc<ArcSwapOption<Snapshot>>, Option<Arc<Snapshot>>>;
+
 /// The state that all connections of one worker share.
 pub(crate) struct Worker {
     index: usize,
     workers: usize,
     process_id: u64,
     requests: Cell<u64>,
-    snapshots: RefCell<Cache<Arc<ArcSwapOption<Snapshot>>, Option<Arc<Snapshot>>>>,
+    snapshots: RefCell<Snapshots>,
     view: RefCell<Option<Rc<View>>>,
     suspensions: Arc<Suspensions>,
     stage: watch::Receiver<Stage>,

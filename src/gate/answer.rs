@@ -12,8 +12,10 @@ use crate::framing::{
     chunked::ChunkedScanner,
 };
 
-/// The marker of an error that this gate made.
-pub(crate) const MALFORMED: &str = "the answer is not well formed";
+/// What is in an error that this gate made.
+#[derive(Debug, thiserror::Error)]
+#[error("the answer is not well formed")]
+pub(crate) struct Malformed;
 
 /// Bounds of an answer's head. hyper has the same for the fields.
 const LIMITS: HeadLimits = HeadLimits {
@@ -71,7 +73,7 @@ impl Answers {
 
     fn fail(&mut self) -> Verdict {
         self.state = State::Failed;
-        Verdict::Fail(MALFORMED)
+        Verdict::Fail
     }
 
     fn finish(&mut self) {
@@ -133,7 +135,7 @@ impl<S> Follow<S> for Answers {
                 }
             },
             State::UntilClose => Verdict::Accept(bytes.len()),
-            State::Failed => Verdict::Fail(MALFORMED),
+            State::Failed => Verdict::Fail,
         }
     }
 

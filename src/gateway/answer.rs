@@ -86,7 +86,7 @@ pub(crate) fn response(
     head.version = http::Version::HTTP_11;
     Response::from_parts(
         head,
-        AnswerBody { content: Content::Upstream(body), entry, session: at.session.clone() },
+        AnswerBody { content: Content::Upstream(Box::new(body)), entry, session: at.session.clone() },
     )
 }
 
@@ -113,7 +113,7 @@ pub(crate) struct AnswerBody {
 
 enum Content {
     Own(Option<Bytes>),
-    Upstream(Upstream),
+    Upstream(Box<Upstream>),
 }
 
 /// An upstream's body.

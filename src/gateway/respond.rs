@@ -29,10 +29,10 @@ pub(crate) fn end(at: &Rc<Connection>, end: End, mut entry: Box<Entry>) -> Respo
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(REQUEST_ID, id);
-    if let End::Refused(denial) = end {
-        if let Some(methods) = denial.allowed_methods {
-            headers.insert(ALLOW, methods);
-        }
+    if let End::Refused(denial) = end
+        && let Some(methods) = denial.allowed_methods
+    {
+        headers.insert(ALLOW, methods);
     }
     if status == StatusCode::SERVICE_UNAVAILABLE || status == StatusCode::TOO_MANY_REQUESTS {
         headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));

@@ -162,12 +162,23 @@ impl Drop for Permit {
 mod tests {
     use super::*;
 
+    const LIMITS: Limits = Limits {
+        connections_max: 3,
+        connections_per_address_max: 2,
+        header_bytes_max: 0,
+        header_count_max: 0,
+        request_line_bytes_max: 0,
+        body_bytes_max: 0,
+        header_read_timeout: Duration::ZERO,
+        idle_timeout: Duration::ZERO,
+        upload_timeout: Duration::ZERO,
+    };
+
     #[test]
     fn caps_hold_in_all_and_per_address_and_places_come_back() {
         let one: Option<IpAddr> = Some("10.0.0.1".parse().unwrap());
         let two: Option<IpAddr> = Some("10.0.0.2".parse().unwrap());
-        let limits = Limits { connections_max: 3, connections_per_address_max: 2, ..Limits::default() };
-        let census = Census::new(limits);
+        let census = Census::new(LIMITS);
         let first = census.admit(one).unwrap();
         let _second = census.admit(one).unwrap();
         assert!(census.admit(one).is_none(), "a third from one address");

@@ -89,18 +89,21 @@ fn forwarded_for(element: &str) -> Result<&str, Malformed> {
 
 #[cfg(test)]
 mod tests {
+    use ipnet::IpNet;
+
     use super::*;
 
     const PROXY: &str = "10.0.0.9";
 
     fn read(socket: &str, which: ForwardedHeader, lines: &[&str]) -> Result<String, Malformed> {
-        let trusted = ["10.0.0.0/24".parse().unwrap(), "2001:db8:ff::/48".parse().unwrap()];
+        let trusted: [IpNet; 2] = ["10.0.0.0/24".parse().unwrap(), "2001:db8:ff::/48".parse().unwrap()];
+        let is_trusted = |address| trusted.iter().any(|network| network.contains(&address));
         let mut headers = HeaderMap::new();
         for line in lines {
             headers.append(X_FORWARDED_FOR, line.parse().unwrap());
             headers.append(FORWARDED, line.parse().unwrap());
         }
-        caller(socket.parse().unwrap(), &headers, &trusted, which).map(|address| address.to_string())
+        caller(socket.parse().unwrap(), &headers, is_trusted, which).map(|address| address.to_string())
     }
 
     fn x_forwarded_for(lines: &[&str]) -> Result<String, Malformed> {

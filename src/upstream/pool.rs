@@ -118,10 +118,10 @@ impl Pool {
             // The event loop hears of closed sockets before this task goes on.
             yield_now().await;
         }
-        if freshness != Freshness::New {
-            if let Some(lease) = self.reuse().await {
-                return Ok(lease);
-            }
+        if freshness != Freshness::New
+            && let Some(lease) = self.reuse().await
+        {
+            return Ok(lease);
         }
         if self.open.get() >= self.settings.connections_max {
             let freed = timeout(self.settings.connect, self.wait_for_room(freshness)).await;

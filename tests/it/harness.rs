@@ -249,7 +249,13 @@ impl Drop for Gateway {
 
 /// What a process writes, collected by a thread.
 #[derive(Clone)]
-pub struct Output(Arc<(Mutex<(Vec<u8>, bool)>, Condvar)>);
+pub struct Output(Arc<(Mutex<Collected>, Condvar)>);
+
+#[derive(Default)]
+struct Collected {
+    bytes: Vec<u8>,
+    ended: bool,
+}
 
 impl Output {
     fn collect(from: impl Read + Send + 'static) -> Self {
@@ -262,8 +268,8 @@ impl Output {
                 let ended = !matches!(reader.read_until(b'\n', &mut line), Ok(1..));
                 let (state, changed) = &*writer.0;
                 let mut state = state.lock().expect("no panic with the lock");
-                state.0.extend_from_slice(&line);
-                state.1 = ended;
+                state.bytes.extend_from_slice(&line);
+                state.ended = ended;
                 changed.notify_all();
                 if ended {
                     return;
@@ -275,7 +281,7 @@ impl Output {
 
     /// Everything so far.
     pub fn bytes(&self) -> Vec<u8> {
-        self.0.0.lock().expect("no panic with the lock").0.clone()
+        self.0.0.lock().expect("no panic with the lock").bytes.clone()
     }
 
     /// Everything so far, as text.
@@ -289,12 +295,12 @@ impl Output {
         let end = Instant::now() + PATIENCE;
         let mut state = state.lock().expect("no panic with the lock");
         loop {
-            let text = String::from_utf8_lossy(&state.0).into_owned();
+            let text = String::from_utf8_lossy(&state.bytes).into_owned();
             if let Some(line) = text.lines().find(|line| fits(line)) {
                 return line.to_owned();
             }
             let left = end.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero() && !state.1, "no such line; there is:\n{text}");
+            assert!(!left.is_zero() && !state.ended, "no such line; there is:\n{text}");
             state = changed.wait_timeout(state, left).expect("no panic with the lock").0;
         }
     }

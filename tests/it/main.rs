@@ -2,6 +2,7 @@
 
 #![allow(unreachable_pub, reason = "a test binary has no outside")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+#![allow(clippy::print_stderr, reason = "a failed test says why")]
 
 mod forwarding;
 #[allow(dead_code, reason = "a toolbox: not every tool is in use at every time")]
