@@ -94,7 +94,7 @@ impl Admission {
         let socket = match *peer {
             // Who may open a Unix socket is the file system's decision.
             Peer::Unix { uid } => return Ok(Caller { origin: Origin::Unix { uid } }),
-            Peer::Tcp(address) => address.ip(),
+            Peer::Tcp(address) => address.ip().to_canonical(),
         };
         let refused = |address| (Refusal::AddressNotAllowed, Origin::Address(address));
         let address = if self.trusted_proxies.contains(socket) {

@@ -1,7 +1,7 @@
 //! One request's walk, from a parsed head to the end of its answer.
 //!
 //! In: a request that the gate let through, on a connection whose peer is known. Out: an answer, always:
-//! the upstream's, masked, or one of ours from [`respond`]. The access record is opened first and closed
+//! the upstream's, masked, or one of ours from `respond`. The access record is opened first and closed
 //! once, when the answer is over or the caller has left.
 
 pub(crate) mod answer;

@@ -1,7 +1,7 @@
 //! What may be asked: a `Caller` and a `Target` become a `Grant`, or a denial.
 //!
 //! Deciding is pure: no clock, no I/O, no `async`, and it starts from no. Only this module can make a
-//! [`Grant`], and a credential is attached only with one.
+//! `Grant`, and a credential is attached only with one.
 
 pub mod target;
 
