@@ -9,7 +9,7 @@ use std::{
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
+    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpStream, UnixStream},
 };
 use tokio_rustls::server::TlsStream;
@@ -28,7 +28,12 @@ impl Stream {
         match self {
             Self::Tcp(stream) => stream.readable().await,
             Self::Unix(stream) => stream.readable().await,
-            Self::Tls(stream) => stream.get_ref().0.ready(Interest::READABLE).await.map(drop),
+            Self::Tls(stream) => match stream.get_ref() {
+                // Some clients send their request together with the end of the handshake: then it has been
+                // read from the socket already, which would stay silent.
+                (_, tls) if !tls.wants_read() => Ok(()),
+                (socket, _) => socket.readable().await,
+            },
         }
     }
 
@@ -98,5 +103,72 @@ impl AsyncWrite for Stream {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         forward!(self.poll_shutdown(cx))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{io::Write as _, net, sync::Arc, time::Duration};
+
+    use rustls::{ClientConfig, ClientConnection, RootCertStore, pki_types::pem::PemObject as _};
+    use tokio::{net::TcpListener, time::timeout};
+
+    use super::*;
+    use crate::{config, listener::tls, stand_in::certificate::ServerCertificate};
+
+    const REQUEST: &[u8] = b"GET / HTTP/1.1\r\n\r\n";
+
+    /// A client's end after the handshake, with what it sent before that was over, and ours.
+    async fn after_handshake(early: &'static [u8]) -> (std::thread::JoinHandle<net::TcpStream>, Stream) {
+        let certificate = ServerCertificate::for_default_names().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let files = config::ListenerTls {
+            certificate: folder.path().join("certificate"),
+            key: folder.path().join("key"),
+        };
+        std::fs::write(&files.certificate, certificate.pem()).unwrap();
+        std::fs::write(&files.key, certificate.key_pem()).unwrap();
+        let acceptor = tls::load(&files).unwrap().0;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+
+        let mut roots = RootCertStore::empty();
+        let root = certificate.authority_pem().as_bytes();
+        roots.add(rustls::pki_types::CertificateDer::from_pem_slice(root).unwrap()).unwrap();
+        let config = ClientConfig::builder_with_provider(crate::tls::provider())
+            .with_protocol_versions(crate::tls::VERSIONS)
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let mut client = ClientConnection::new(Arc::new(config), "localhost".try_into().unwrap()).unwrap();
+        let ended = std::thread::spawn(move || {
+            let mut socket = net::TcpStream::connect(address).unwrap();
+            // It is held back until it may be sent, and leaves in one segment with the handshake's end.
+            client.writer().write_all(early).unwrap();
+            client.complete_io(&mut socket).unwrap();
+            socket
+        });
+        let (socket, _) = listener.accept().await.unwrap();
+        (ended, Stream::Tls(Box::new(acceptor.accept(socket).await.unwrap())))
+    }
+
+    async fn readable_within(milliseconds: u64, stream: &Stream) -> bool {
+        timeout(Duration::from_millis(milliseconds), stream.readable()).await.is_ok()
+    }
+
+    #[tokio::test]
+    async fn a_request_that_came_with_the_handshakes_end_is_seen() {
+        let (client, stream) = after_handshake(REQUEST).await;
+        assert!(readable_within(10_000, &stream).await);
+        drop(client.join().unwrap());
+    }
+
+    #[tokio::test]
+    async fn nothing_is_seen_before_something_comes_and_then_the_end_is() {
+        let (client, stream) = after_handshake(b"").await;
+        let client = client.join().unwrap();
+        assert!(!readable_within(50, &stream).await);
+        drop(client);
+        assert!(readable_within(10_000, &stream).await);
     }
 }
