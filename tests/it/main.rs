@@ -4,15 +4,26 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 #![allow(clippy::print_stderr, reason = "a failed test says why")]
 
+<<<<<<< HEAD
+mod check;
+mod control;
+=======
 mod admission;
 mod browser;
+>>>>>>> main
 mod forwarding;
 mod framing;
 #[allow(dead_code, reason = "a toolbox: not every tool is in use at every time")]
 mod harness;
+<<<<<<< HEAD
+mod lifecycle;
+mod metrics;
+mod reload;
+=======
 mod limits;
 mod listeners;
 mod raw_upstream;
 mod replay;
 mod upstream;
 mod upstream_tls;
+>>>>>>> main
