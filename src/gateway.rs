@@ -34,6 +34,7 @@ use crate::{
 /// Serves one request.
 pub(crate) async fn serve(at: Rc<Connection>, request: Request<Incoming>) -> Response<AnswerBody> {
     let mut entry = Entry::open(&at, request.method());
+    let version = request.version();
     let Some(view) = at.worker.view() else {
         return respond::end(&at, End::Failed(Failure::NotReady), entry);
     };
@@ -42,7 +43,7 @@ pub(crate) async fn serve(at: Rc<Connection>, request: Request<Incoming>) -> Res
         None => Err(End::Failed(Failure::Internal)),
     };
     match walked.and_then(|passage| answer::pass_on(&at, passage, &mut entry)) {
-        Ok((head, body)) => answer::response(&at, head, body, entry),
+        Ok((head, body)) => answer::response(&at, version, head, body, entry),
         Err(end) => respond::end(&at, end, entry),
     }
 }
