@@ -2,6 +2,7 @@
 
 mod check;
 mod demo;
+mod health;
 mod out;
 mod run;
 mod stand_in;
@@ -37,6 +38,8 @@ enum Command {
     Run(run::Args),
     /// Check a configuration and report every fault.
     Check(check::Args),
+    /// Ask a running gateway whether it is ready, for a container's health check.
+    Health(health::Args),
     /// Make, fill, check and copy the embedded vault.
     Vault(vault::Args),
     /// Stand in for MX, to test services against.
@@ -56,6 +59,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Run(args) => return run::run(&args),
         Command::Check(args) => return check::run(&args, json),
         Command::Demo(args) => demo::run(&args),
+        Command::Health(args) => health::run(&args, json),
         Command::Vault(args) => vault::run(args, json),
         Command::StandIn(args) => stand_in::run(args),
         Command::Control(command) => status::run(command, &socket, json, &mut io::stdout().lock()),

@@ -11,8 +11,10 @@ pub(crate) mod respond;
 
 use std::{panic::AssertUnwindSafe, pin::pin, rc::Rc};
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, Uri, header::AUTHORIZATION, uri::PathAndQuery};
 use hyper::body::Incoming;
+use zeroize::Zeroizing;
 
 use self::{
     answer::{AnswerBody, Passage},
@@ -32,6 +34,7 @@ use crate::{
 /// Serves one request.
 pub(crate) async fn serve(at: Rc<Connection>, request: Request<Incoming>) -> Response<AnswerBody> {
     let mut entry = Entry::open(&at, request.method());
+    let version = request.version();
     let Some(view) = at.worker.view() else {
         return respond::end(&at, End::Failed(Failure::NotReady), entry);
     };
@@ -40,7 +43,7 @@ pub(crate) async fn serve(at: Rc<Connection>, request: Request<Incoming>) -> Res
         None => Err(End::Failed(Failure::Internal)),
     };
     match walked.and_then(|passage| answer::pass_on(&at, passage, &mut entry)) {
-        Ok((head, body)) => answer::response(&at, head, body, entry),
+        Ok((head, body)) => answer::response(&at, version, head, body, entry),
         Err(end) => respond::end(&at, end, entry),
     }
 }
@@ -125,14 +128,21 @@ fn choose<'v>(
     }
 }
 
+/// The one value, if it is a Bearer token and nothing else.
 fn only_bearer(headers: &HeaderMap) -> Option<HeaderValue> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let value = values.next().filter(|_| values.next().is_none())?;
     let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
-    let mut own =
-        (scheme.eq_ignore_ascii_case("bearer") && !token.trim().is_empty()).then(|| value.clone())?;
+    let mut own = (scheme.eq_ignore_ascii_case("bearer") && is_b64token(token)).then(|| value.clone())?;
     own.set_sensitive(true);
     Some(own)
+}
+
+/// RFC 6750, 2.1. A comma could begin a second credential.
+fn is_b64token(token: &str) -> bool {
+    let start = token.trim_end_matches('=');
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte);
+    !start.is_empty() && start.bytes().all(is_allowed)
 }
 
 impl<'v> Choice<'v> {
@@ -162,16 +172,21 @@ fn outbound_uri(
     credential: Option<&Credential>,
 ) -> Result<Uri, Failure> {
     let kept = target.without(&environment.settings.query_names);
-    let text = match credential.and_then(Credential::query) {
-        None if kept.len() == target.path_and_query().len() => {
+    let Some(ours) = credential.and_then(Credential::query) else {
+        if kept.len() == target.path_and_query().len() {
             return Ok(received.path_and_query().cloned().map_or_else(Uri::default, Uri::from));
         }
-        None => kept.into_owned(),
-        Some(ours) if kept.ends_with('?') => format!("{kept}{ours}"),
-        Some(ours) if kept.contains('?') => format!("{kept}&{ours}"),
-        Some(ours) => format!("{kept}?{ours}"),
+        return PathAndQuery::try_from(&*kept).map(Uri::from).map_err(|_| Failure::Internal);
     };
-    PathAndQuery::try_from(text).map(Uri::from).map_err(|_| Failure::Internal)
+    // Only the first question mark begins the query.
+    let joint = match kept.split_once('?') {
+        None => "?",
+        Some((_, "")) => "",
+        Some(_) => "&",
+    };
+    // All at once: growing would leave an unwiped copy of the key behind.
+    let text = Zeroizing::new([kept.as_bytes(), joint.as_bytes(), ours.as_bytes()].concat());
+    PathAndQuery::from_maybe_shared(Bytes::from_owner(text)).map(Uri::from).map_err(|_| Failure::Internal)
 }
 
 /// Why a walk ended before there was an answer to pass on.
