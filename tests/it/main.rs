@@ -7,6 +7,7 @@
 mod forwarding;
 #[allow(dead_code, reason = "a toolbox: not every tool is in use at every time")]
 mod harness;
+mod isolation;
 mod raw_upstream;
 mod replay;
 mod upstream;
