@@ -136,6 +136,7 @@ impl Entry {
         self.complete = true;
     }
 
+    /// Whether nothing of the answer is missing.
     pub(crate) fn is_complete(&self) -> bool {
         self.complete
     }
@@ -188,6 +189,10 @@ impl Drop for Entry {
             duration_us: micros(duration),
             upstream_us: self.upstream.map(micros),
             masked,
+            peer_uid: match self.at.peer {
+                Peer::Unix { uid } => Some(uid),
+                Peer::Tcp(_) => None,
+            },
         });
     }
 }

@@ -28,6 +28,8 @@ impl Stream {
         match self {
             Self::Tcp(stream) => stream.readable().await,
             Self::Unix(stream) => stream.readable().await,
+            // A request may have come with the handshake's last message: then it is not in the socket.
+            Self::Tls(stream) if !stream.get_ref().1.wants_read() => Ok(()),
             Self::Tls(stream) => stream.get_ref().0.ready(Interest::READABLE).await.map(drop),
         }
     }

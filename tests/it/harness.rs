@@ -7,7 +7,7 @@ use std::{
     fmt::Write as _,
     fs,
     io::{BufRead, BufReader, Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::{IpAddr, SocketAddr, TcpStream},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
@@ -311,6 +311,15 @@ impl Output {
     }
 }
 
+/// Waits until `holds`, asking again and again.
+pub fn until(what: &str, holds: impl Fn() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < end, "it never became true that {what}");
+        thread::yield_now();
+    }
+}
+
 /// A raw connection.
 pub struct Client {
     /// For whatever the helpers do not do.
@@ -320,10 +329,23 @@ pub struct Client {
 
 impl Client {
     pub fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).expect("it listens");
+        Self::of(TcpStream::connect(address).expect("it listens"))
+    }
+
+    fn of(stream: TcpStream) -> Self {
+        stream.set_nodelay(true).expect("an option");
         stream.set_read_timeout(Some(PATIENCE)).expect("a time-out");
         stream.set_write_timeout(Some(PATIENCE)).expect("a time-out");
         Self { stream, read: Vec::new() }
+    }
+
+    /// A connection from an address of this machine's choice, such as `127.0.0.5`.
+    pub fn connect_from(source: IpAddr, address: SocketAddr) -> Self {
+        let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None)
+            .expect("a socket");
+        socket.bind(&SocketAddr::new(source, 0).into()).expect("an address of this machine");
+        socket.connect(&address.into()).expect("it listens");
+        Self::of(socket.into())
     }
 
     /// Sends `head` (bare line feeds, `Host: localhost` added) and `body` with its length, if it has one.
