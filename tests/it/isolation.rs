@@ -12,7 +12,7 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use crate::{
@@ -22,6 +22,9 @@ use crate::{
 
 const CALLERS: usize = 64;
 const REQUESTS: usize = 200_000;
+
+/// How long an upstream takes for an answer that is late.
+const LATE: Duration = Duration::from_millis(20);
 
 #[test]
 fn of_200_000_requests_none_gets_a_byte_of_anothers_answer() {
@@ -87,6 +90,7 @@ enum Kind {
     Drop = b'd' as isize,
     Stray = b's' as isize,
     Early = b'r' as isize,
+    Late = b'w' as isize,
 }
 
 /// One request's own text: its number, what the upstream does, and how long its answer and its upload are.
@@ -115,6 +119,7 @@ impl Tag {
             "d" => Kind::Drop,
             "s" => Kind::Stray,
             "r" => Kind::Early,
+            "w" => Kind::Late,
             _ => return None,
         };
         let (answer, upload) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
@@ -162,6 +167,11 @@ fn respond(wire: &mut Wire, head: &str, mixed: &AtomicUsize) -> io::Result<bool>
     };
     match tag.kind {
         Kind::Length | Kind::Early => wire.say(with_length(tag.answer))?,
+        Kind::Late => {
+            // Long enough for a careless pool to give the connection to somebody else.
+            thread::park_timeout(LATE);
+            wire.say(with_length(tag.answer))?;
+        }
         Kind::Chunked => wire.say(chunked(&named, &body, true))?,
         Kind::Nothing => wire.say(named.replace("200 OK", "204 No Content") + "\r\n")?,
         Kind::Stray => {
@@ -180,7 +190,7 @@ fn respond(wire: &mut Wire, head: &str, mixed: &AtomicUsize) -> io::Result<bool>
         }
         Kind::Drop => {}
     }
-    Ok(matches!(tag.kind, Kind::Length | Kind::Chunked | Kind::Nothing | Kind::Stray | Kind::Early))
+    Ok(!matches!(tag.kind, Kind::UntilClose | Kind::CutByFin | Kind::CutByReset | Kind::Drop))
 }
 
 fn chunked(head: &str, body: &[u8], whole: bool) -> Vec<u8> {
@@ -249,7 +259,8 @@ impl<'t> Caller<'t> {
             14 => self.early(),
             15 => self.exchange("GET", Kind::UntilClose),
             16 => self.read_slowly(),
-            17..60 => self.pipeline(),
+            17 => self.exchange("GET", Kind::Late),
+            18..60 => self.pipeline(),
             60..90 => self.exchange("PUT", Kind::Length),
             90..120 => self.exchange("PUT", Kind::Chunked),
             120..130 => self.exchange("GET", Kind::Nothing),
@@ -344,7 +355,7 @@ impl<'t> Caller<'t> {
     }
 
     fn leave_before_answer(&mut self) {
-        let kind = if self.below(2) == 0 { Kind::Length } else { Kind::Chunked };
+        let kind = [Kind::Length, Kind::Chunked, Kind::Late, Kind::Late][self.below(4)];
         let tag = self.tag(kind);
         self.leave_after(&Self::request("GET", &tag));
     }
