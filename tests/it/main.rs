@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 #![allow(clippy::print_stderr, reason = "a failed test says why")]
 
+mod clients;
 mod forwarding;
 #[allow(dead_code, reason = "a toolbox: not every tool is in use at every time")]
 mod harness;
