@@ -151,7 +151,8 @@ pub struct Environment {
     pub client_certificate: Option<ListenerTls>,
     /// Which addresses of the host are dialled.
     pub ip_family: IpFamily,
-    /// Connections to this environment, of all workers together. Default 256, 1 to 2,000 (MX's own limit per address).
+    /// Connections to this environment, of all workers together, who each need at least one. Default 256, 1 to
+    /// 2,000 (MX's own limit per address).
     pub connections_max: usize,
     /// Waits.
     pub timeouts: Timeouts,

@@ -323,7 +323,7 @@ impl EnvironmentView {
     fn new(settings: Arc<Environment>, previous: Option<&View>, worker: &Worker) -> Self {
         let timeouts = &settings.timeouts;
         let pool_settings = PoolSettings {
-            connections_max: (settings.dial.connections_max / worker.workers).max(1),
+            connections_max: share(settings.dial.connections_max, worker.workers, worker.index),
             idle: timeouts.pool_idle,
             age: timeouts.connection_age,
             connect: timeouts.connect,
@@ -340,5 +340,23 @@ impl EnvironmentView {
                 .unwrap_or_else(|| Pool::new(settings.dial.clone(), pool_settings, worker.metrics.clone())),
             settings,
         }
+    }
+}
+
+/// One worker's part of a cap that all workers keep together. Each needs at least one.
+fn share(all: usize, workers: usize, index: usize) -> usize {
+    (all / workers + usize::from(index < all % workers)).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_add_up_to_the_cap_and_none_is_empty() {
+        for (all, workers) in [(256, 3), (7, 4), (4, 4), (2_000, 256)] {
+            assert_eq!((0..workers).map(|index| share(all, workers, index)).sum::<usize>(), all);
+        }
+        assert_eq!((0..4).map(|index| share(2, 4, index)).collect::<Vec<_>>(), [1, 1, 1, 1]);
     }
 }

@@ -7,16 +7,16 @@ use std::{
     fmt::Write as _,
     fs,
     io::{BufRead, BufReader, Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::{IpAddr, SocketAddr, TcpStream},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::{Arc, Condvar, Mutex},
+    sync::{Arc, Condvar, Mutex, PoisonError},
     thread,
     time::{Duration, Instant},
 };
 
-use mxgate::stand_in::{Running, StandIn, options};
+use mxgate::stand_in::{Running, StandIn, journal::Request, options};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -42,6 +42,21 @@ pub fn mx_with(change: impl FnOnce(&mut options::Options)) -> Running {
     StandIn::spawn(options).expect("the stand-in starts")
 }
 
+/// The last request that the stand-in received.
+pub fn last(mx: &Running) -> Arc<Request> {
+    mx.requests().pop().expect("a request")
+}
+
+/// Its header lines as they were on the wire, sorted, without the request line.
+pub fn lines(request: &Request) -> Vec<String> {
+    let head = String::from_utf8_lossy(&request.head).into_owned();
+    let mut lines: Vec<String> =
+        head.split("\r\n").skip(1).filter(|line| !line.is_empty()).map(str::to_owned).collect();
+    assert!(!lines.is_empty(), "the head was not kept");
+    lines.sort_unstable();
+    lines
+}
+
 /// What a gateway is started with. Its parts are TOML, put together in the order that TOML needs.
 pub struct Setup {
     /// Top-level keys.
@@ -60,6 +75,11 @@ pub struct Setup {
 impl Setup {
     /// One listener on a free loopback port, one environment `test` at `mx`, the key and the token in files.
     pub fn new(mx: &Running) -> Self {
+        Self::at(mx.address(), mx.authority_pem())
+    }
+
+    /// The same for an upstream of any kind, at `address` with a certificate of `authority_pem`.
+    pub fn at(address: SocketAddr, authority_pem: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let mut setup = Self {
             top: "allow = [\"127.0.0.0/8\"]\n".into(),
@@ -72,8 +92,8 @@ impl Setup {
         };
         setup.file("key", API_KEY);
         setup.file("token", TOKEN);
-        setup.file("ca.pem", mx.authority_pem());
-        setup.environments = setup.environment("test", mx.address());
+        setup.file("ca.pem", authority_pem);
+        setup.environments = setup.environment("test", address);
         setup
     }
 
@@ -85,6 +105,23 @@ impl Setup {
              credential = {{ kind = \"basic\", client_id = \"{CLIENT_ID}\", api_key = \"file:{folder}/key\" }}\n\
              bearer_operations = {{ token = \"file:{folder}/token\" }}\n"
         )
+    }
+
+    /// Replaces the last environment's `credential`; `DIR` stands for the gateway's folder.
+    pub fn credential(mut self, toml: &str) -> Self {
+        let at = self.environments.rfind("credential = ").expect("an environment");
+        let end = at + self.environments[at..].find('\n').expect("a line");
+        let toml = toml.replace("DIR", &self.folder.path().display().to_string());
+        self.environments.replace_range(at..end, &format!("credential = {{ {toml} }}"));
+        self
+    }
+
+    /// Replaces the last environment's `bearer_operations`.
+    pub fn bearer_operations(mut self, toml: &str) -> Self {
+        let at = self.environments.rfind("bearer_operations = ").expect("an environment");
+        let end = at + self.environments[at..].find('\n').expect("a line");
+        self.environments.replace_range(at..end, &format!("bearer_operations = {toml}"));
+        self
     }
 
     /// Adds keys to the last environment.
@@ -156,6 +193,8 @@ impl Gateway {
         let mut child = Command::new(env!("CARGO_BIN_EXE_mxgate"))
             .args(["run", "--config"])
             .arg(path)
+            // A core dump, were there one, would be found in its folder.
+            .current_dir(setup.folder())
             .env_clear()
             .envs(setup.variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
@@ -167,10 +206,9 @@ impl Gateway {
         let stderr = Output::collect(child.stderr.take().expect("piped"));
         let mut gateway = Self { child, addresses: Vec::new(), health: None, stderr, stdout, setup };
         let up = gateway.stderr.wait_for(|line| line.contains("mxgate is up"));
-        let up: Value = serde_json::from_str(&up).expect("a JSON log line");
-        let listeners = up["fields"]["listeners"].as_str().expect("its listeners").split(", ");
-        gateway.addresses = listeners.filter_map(|address| address.parse().ok()).collect();
-        gateway.health = up["fields"]["health"].as_str().and_then(|address| address.parse().ok());
+        let listeners = log_field(&up, "listeners").expect("its listeners");
+        gateway.addresses = listeners.split(", ").filter_map(|address| address.parse().ok()).collect();
+        gateway.health = log_field(&up, "health").and_then(|address| address.parse().ok());
         gateway
     }
 
@@ -247,6 +285,20 @@ impl Drop for Gateway {
     }
 }
 
+/// A field of a log line in either format.
+fn log_field(line: &str, name: &str) -> Option<String> {
+    if let Ok(line) = serde_json::from_str::<Value>(line) {
+        return line["fields"][name].as_str().map(str::to_owned);
+    }
+    let value = line.split_once(&format!(" {name}="))?.1;
+    let end = if let Some(quoted) = value.strip_prefix('"') {
+        quoted.find('"')? + 2
+    } else {
+        value.find(' ').unwrap_or(value.len())
+    };
+    Some(value[..end].trim_matches('"').to_owned())
+}
+
 /// What a process writes, collected by a thread.
 #[derive(Clone)]
 pub struct Output(Arc<(Mutex<Collected>, Condvar)>);
@@ -281,7 +333,8 @@ impl Output {
 
     /// Everything so far.
     pub fn bytes(&self) -> Vec<u8> {
-        self.0.0.lock().expect("no panic with the lock").bytes.clone()
+        // A test that fails while it waits has the lock, and its output is wanted all the more.
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner).bytes.clone()
     }
 
     /// Everything so far, as text.
@@ -306,6 +359,15 @@ impl Output {
     }
 }
 
+/// Waits until `holds`, asking again and again.
+pub fn until(what: &str, holds: impl Fn() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < end, "it never became true that {what}");
+        thread::yield_now();
+    }
+}
+
 /// A raw connection.
 pub struct Client {
     /// For whatever the helpers do not do.
@@ -315,10 +377,23 @@ pub struct Client {
 
 impl Client {
     pub fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).expect("it listens");
+        Self::of(TcpStream::connect(address).expect("it listens"))
+    }
+
+    fn of(stream: TcpStream) -> Self {
+        stream.set_nodelay(true).expect("an option");
         stream.set_read_timeout(Some(PATIENCE)).expect("a time-out");
         stream.set_write_timeout(Some(PATIENCE)).expect("a time-out");
         Self { stream, read: Vec::new() }
+    }
+
+    /// A connection from an address of this machine's choice, such as `127.0.0.5`.
+    pub fn connect_from(source: IpAddr, address: SocketAddr) -> Self {
+        let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None)
+            .expect("a socket");
+        socket.bind(&SocketAddr::new(source, 0).into()).expect("an address of this machine");
+        socket.connect(&address.into()).expect("it listens");
+        Self::of(socket.into())
     }
 
     /// Sends `head` (bare line feeds, `Host: localhost` added) and `body` with its length, if it has one.
@@ -357,7 +432,8 @@ impl Client {
         }
     }
 
-    fn one_answer(&mut self, head_only: bool) -> Answer {
+    /// Reads one answer, also an interim one (1xx).
+    pub fn one_answer(&mut self, head_only: bool) -> Answer {
         let (status, headers, len) = loop {
             let mut fields = [httparse::EMPTY_HEADER; 128];
             let mut parsed = httparse::Response::new(&mut fields);
@@ -461,6 +537,11 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// Every value of a field.
+    pub fn all(&self, name: &str) -> Vec<&str> {
+        self.headers.iter().filter(|(other, _)| other == name).map(|(_, value)| value.as_str()).collect()
+    }
+
     /// The first value of a field.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())

@@ -4,7 +4,22 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 #![allow(clippy::print_stderr, reason = "a failed test says why")]
 
+mod admission;
+mod browser;
+mod canary;
 mod clients;
+mod credentials;
+mod environments;
 mod forwarding;
+mod framing;
 #[allow(dead_code, reason = "a toolbox: not every tool is in use at every time")]
 mod harness;
+mod headers;
+mod limits;
+mod listeners;
+mod raw_upstream;
+mod replay;
+mod secrets;
+mod semantics;
+mod upstream;
+mod upstream_tls;
