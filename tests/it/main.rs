@@ -8,6 +8,7 @@ mod admission;
 mod browser;
 mod canary;
 mod check;
+mod clients;
 mod control;
 mod credentials;
 mod environments;

@@ -56,7 +56,9 @@ fn pattern(text: &str) -> Result<PathPattern, Problem> {
             return malformed("has an empty segment");
         }
         if !is_segment(segment, last) {
-            return malformed("has a segment that is neither plain text nor {name}, nor {*name} at the end");
+            return malformed(
+                "has a segment that is neither plain text nor {name} or {name}.suffix, nor {*name} at the end",
+            );
         }
     }
     Ok(PathPattern { method, template: template.to_owned() })
@@ -65,15 +67,16 @@ fn pattern(text: &str) -> Result<PathPattern, Problem> {
 /// Plain bytes as they are received (a request's path is never decoded), or one whole-segment parameter.
 fn is_segment(segment: &str, last: bool) -> bool {
     let name = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-    match segment.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')) {
-        Some(parameter) => match parameter.strip_prefix('*') {
-            Some(rest) => last && name(rest),
-            None => name(parameter),
+    let plain = |text: &str| {
+        text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@".contains(&byte))
+    };
+    match segment.strip_prefix('{').map(|rest| rest.split_once('}')) {
+        Some(Some((parameter, suffix))) => match parameter.strip_prefix('*') {
+            Some(rest) => last && name(rest) && suffix.is_empty(),
+            None => name(parameter) && plain(suffix),
         },
-        None => {
-            let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@".contains(&byte);
-            !matches!(segment, "." | "..") && segment.bytes().all(plain)
-        }
+        Some(None) => false,
+        None => !matches!(segment, "." | "..") && plain(segment),
     }
 }
 
@@ -83,7 +86,9 @@ mod tests {
 
     #[test]
     fn patterns_are_a_method_and_whole_segments() {
-        for text in ["GET /v1/things", "POST /v1/things/{id}", "GET /files/{*rest}", "GET /v1:x"] {
+        for text in
+            ["GET /v1/things", "POST /v1/things/{id}", "GET /files/{*rest}", "GET /v1:x", "GET /{id}.pdf"]
+        {
             assert!(pattern(text).is_ok(), "{text}");
         }
         for text in [
@@ -102,6 +107,9 @@ mod tests {
             "GET /a{b}",
             "GET /{*rest}/a",
             "GET /{}",
+            "GET /{id}{b}",
+            "GET /{id",
+            "GET /{*rest}.pdf",
             "GET /{a-b}",
             "GET /%2e",
             "GET /a?b",
