@@ -11,7 +11,10 @@ mod vault;
 
 use std::{io, path::PathBuf, process::ExitCode};
 
-use clap::Parser as _;
+use clap::{
+    Parser as _,
+    error::{ContextKind, ContextValue, ErrorKind},
+};
 
 /// Stands between your services and MX: they send no credentials, mxgate attaches the right one.
 #[derive(clap::Parser)]
@@ -50,7 +53,8 @@ const EXIT_FAULTS: u8 = 3;
 
 /// Runs the command of this process's arguments.
 pub(crate) fn run() -> ExitCode {
-    let Cli { socket, json, command } = Cli::parse();
+    mxgate::log::guard_panics();
+    let Cli { socket, json, command } = Cli::try_parse().unwrap_or_else(|error| unrepeated(error).exit());
     let done = match command {
         Command::Run(args) => return run::run(&args),
         Command::Check(args) => return check::run(&args, json),
@@ -66,8 +70,65 @@ pub(crate) fn run() -> ExitCode {
     }
 }
 
+/// The error without what stood where a word of ours belongs: it may be a secret, and standard error is often kept. A word
+/// that is nearly one of ours is none, and names of options are repeated.
+fn unrepeated(mut error: clap::Error) -> clap::Error {
+    let kinds: &[ContextKind] = match error.kind() {
+        ErrorKind::UnknownArgument => &[ContextKind::InvalidArg],
+        ErrorKind::InvalidSubcommand => &[ContextKind::InvalidSubcommand],
+        ErrorKind::InvalidValue | ErrorKind::ValueValidation => &[ContextKind::InvalidValue],
+        _ => &[],
+    };
+    let is_near = error.get(ContextKind::SuggestedSubcommand).is_some()
+        || error.get(ContextKind::SuggestedValue).is_some();
+    for kind in kinds {
+        let text = match error.get(*kind) {
+            Some(ContextValue::String(text)) => text,
+            _ => continue,
+        };
+        if !is_near && !text.starts_with("--") {
+            error.insert(*kind, ContextValue::String("(not repeated)".into()));
+        }
+    }
+    error
+}
+
 /// Prints the error with its causes, masked, and gives exit code 1.
 fn failed(error: &anyhow::Error) -> ExitCode {
     mxgate::log::error_line(&format!("mxgate: {error:#}"));
     ExitCode::FAILURE
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(args: &[&str]) -> String {
+        let parsed = Cli::try_parse_from([&["mxgate"], args].concat());
+        parsed.err().map(unrepeated).map(|error| error.to_string()).unwrap_or_default()
+    }
+
+    #[test]
+    fn a_stray_value_is_not_repeated() {
+        for args in [
+            &["9f3Kq7Zt20xLmW8b"][..],
+            &["vault", "9f3Kq7Zt20xLmW8b"],
+            &["run", "9f3Kq7Zt20xLmW8b"],
+            &["run", "--api-key=9f3Kq7Zt20xLmW8b"],
+            &["run", "-k9f3Kq7Zt20xLmW8b"],
+            &["vault", "set", "a", "--environment", "9f3Kq7Zt20xLmW8b"],
+            &["demo", "--listen", "9f3Kq7Zt20xLmW8b"],
+        ] {
+            let said = said(args);
+            assert!(said.starts_with("error: ") && said.contains("--help"), "{said}");
+            assert!(!said.contains("9f3Kq7Zt20xLmW8b"), "{said}");
+        }
+    }
+
+    #[test]
+    fn a_mistyped_word_of_ours_is() {
+        assert!(said(&["statsu"]).contains("'statsu'"));
+        assert!(said(&["run", "--confg", "x"]).contains("'--confg'"));
+        assert!(said(&["vault", "set", "a", "--environment", "productoin"]).contains("'productoin'"));
+    }
 }

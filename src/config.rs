@@ -17,6 +17,7 @@ use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, sync::Arc,
 
 use ipnet::IpNet;
 
+pub(crate) use self::check::log_filter;
 pub use self::load::Loaded;
 use crate::vault::reference::Reference;
 
@@ -151,7 +152,8 @@ pub struct Environment {
     pub client_certificate: Option<ListenerTls>,
     /// Which addresses of the host are dialled.
     pub ip_family: IpFamily,
-    /// Connections to this environment, of all workers together. Default 256, 1 to 2,000 (MX's own limit per address).
+    /// Connections to this environment, of all workers together, who each need at least one. Default 256, 1 to
+    /// 2,000 (MX's own limit per address).
     pub connections_max: usize,
     /// Waits.
     pub timeouts: Timeouts,

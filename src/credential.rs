@@ -81,6 +81,14 @@ impl Prepared {
         &self.used
     }
 
+    /// Whether a server could find this credential in a header of that name (lower case), `_` and `-` alike.
+    pub(crate) fn travels_under(&self, name: &str) -> bool {
+        let folded = |byte: u8| if byte == b'_' { b'-' } else { byte };
+        self.headers.iter().any(|(own, _)| {
+            own.as_str().len() == name.len() && own.as_str().bytes().map(folded).eq(name.bytes().map(folded))
+        })
+    }
+
     /// A deep copy for one worker.
     pub(crate) fn for_worker(&self) -> Credential {
         let copy = |(name, value): &(HeaderName, HeaderValue)| {
@@ -237,6 +245,20 @@ mod tests {
         });
         assert_eq!(credential.for_worker().query(), Some("k=k3y%2Fwith%2Bodd%3Dchars&c=a%20b"));
         assert!(credential.headers.is_empty());
+    }
+
+    #[test]
+    fn a_header_credential_is_known_by_its_name_and_look_alikes() {
+        let credential = prepared(&config::Credential::Header {
+            name: HeaderName::from_static("x-own_key"),
+            prefix: String::new(),
+            value: api_key(),
+        });
+        for (name, is_own) in
+            [("x-own_key", true), ("x_own-key", true), ("x-own-keys", false), ("x-own", false)]
+        {
+            assert_eq!(credential.travels_under(name), is_own, "{name}");
+        }
     }
 
     #[test]

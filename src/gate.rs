@@ -48,8 +48,13 @@ pub(crate) trait Follow<S>: Unpin {
     /// The stream has ended; an error when it may not end here.
     fn ended(&mut self) -> io::Result<()>;
 
-    /// Everything that hyper had to write is in the kernel.
-    fn flushed(&mut self, _stream: &S) {}
+    /// Everything that hyper had to write is in the kernel. True when what was held back may pass now.
+    fn flushed(&mut self, _stream: &S) -> bool {
+        false
+    }
+
+    /// Whether the other side takes what is written to it.
+    fn takes(&mut self, _takes: bool) {}
 
     /// Part of a message has come, too little to judge it.
     fn waiting(&mut self) {}
@@ -233,7 +238,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin, F: Follow<S>> Gate<S, F> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin, F: Follow<S>> Write for Gate<S, F> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream.stream).poll_write(cx, bytes)
+        let poll = Pin::new(&mut self.stream.stream).poll_write(cx, bytes);
+        self.follower.takes(poll.is_ready());
+        poll
     }
 
     fn poll_write_vectored(
@@ -241,7 +248,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin, F: Follow<S>> Write for Gate<S, F> {
         cx: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream.stream).poll_write_vectored(cx, bytes)
+        let poll = Pin::new(&mut self.stream.stream).poll_write_vectored(cx, bytes);
+        self.follower.takes(poll.is_ready());
+        poll
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -251,7 +260,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin, F: Follow<S>> Write for Gate<S, F> {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(Pin::new(&mut self.stream.stream).poll_flush(cx))?;
         let this = &mut *self;
-        this.follower.flushed(&this.stream.stream);
+        if this.follower.flushed(&this.stream.stream) && !this.held.is_empty() {
+            // hyper remembers that its last read had to wait, and would wait for the socket: but the next
+            // message has been read from it already.
+            cx.waker().wake_by_ref();
+        }
         Poll::Ready(Ok(()))
     }
 

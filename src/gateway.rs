@@ -11,8 +11,10 @@ pub(crate) mod respond;
 
 use std::{panic::AssertUnwindSafe, pin::pin, rc::Rc};
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, Uri, header::AUTHORIZATION, uri::PathAndQuery};
 use hyper::body::Incoming;
+use zeroize::Zeroizing;
 
 use self::{
     answer::{AnswerBody, Passage},
@@ -32,6 +34,7 @@ use crate::{
 /// Serves one request.
 pub(crate) async fn serve(at: Rc<Connection>, request: Request<Incoming>) -> Response<AnswerBody> {
     let mut entry = Entry::open(&at, request.method());
+    let version = request.version();
     let Some(view) = at.worker.view() else {
         return respond::end(&at, End::Failed(Failure::NotReady), entry);
     };
@@ -40,7 +43,7 @@ pub(crate) async fn serve(at: Rc<Connection>, request: Request<Incoming>) -> Res
         None => Err(End::Failed(Failure::Internal)),
     };
     match walked.and_then(|passage| answer::pass_on(&at, passage, &mut entry)) {
-        Ok((head, body)) => answer::response(&at, head, body, entry),
+        Ok((head, body)) => answer::response(&at, version, head, body, entry),
         Err(end) => respond::end(&at, end, entry),
     }
 }
@@ -125,14 +128,21 @@ fn choose<'v>(
     }
 }
 
+/// The one value, if it is a Bearer token and nothing else.
 fn only_bearer(headers: &HeaderMap) -> Option<HeaderValue> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let value = values.next().filter(|_| values.next().is_none())?;
     let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
-    let mut own =
-        (scheme.eq_ignore_ascii_case("bearer") && !token.trim().is_empty()).then(|| value.clone())?;
+    let mut own = (scheme.eq_ignore_ascii_case("bearer") && is_b64token(token)).then(|| value.clone())?;
     own.set_sensitive(true);
     Some(own)
+}
+
+/// RFC 6750, 2.1. A comma could begin a second credential.
+fn is_b64token(token: &str) -> bool {
+    let start = token.trim_end_matches('=');
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte);
+    !start.is_empty() && start.bytes().all(is_allowed)
 }
 
 impl<'v> Choice<'v> {
@@ -162,16 +172,21 @@ fn outbound_uri(
     credential: Option<&Credential>,
 ) -> Result<Uri, Failure> {
     let kept = target.without(&environment.settings.query_names);
-    let text = match credential.and_then(Credential::query) {
-        None if kept.len() == target.path_and_query().len() => {
+    let Some(ours) = credential.and_then(Credential::query) else {
+        if kept.len() == target.path_and_query().len() {
             return Ok(received.path_and_query().cloned().map_or_else(Uri::default, Uri::from));
         }
-        None => kept.into_owned(),
-        Some(ours) if kept.ends_with('?') => format!("{kept}{ours}"),
-        Some(ours) if kept.contains('?') => format!("{kept}&{ours}"),
-        Some(ours) => format!("{kept}?{ours}"),
+        return PathAndQuery::try_from(&*kept).map(Uri::from).map_err(|_| Failure::Internal);
     };
-    PathAndQuery::try_from(text).map(Uri::from).map_err(|_| Failure::Internal)
+    // Only the first question mark begins the query.
+    let joint = match kept.split_once('?') {
+        None => "?",
+        Some((_, "")) => "",
+        Some(_) => "&",
+    };
+    // All at once: growing would leave an unwiped copy of the key behind.
+    let text = Zeroizing::new([kept.as_bytes(), joint.as_bytes(), ours.as_bytes()].concat());
+    PathAndQuery::from_maybe_shared(Bytes::from_owner(text)).map(Uri::from).map_err(|_| Failure::Internal)
 }
 
 /// Why a walk ended before there was an answer to pass on.
@@ -211,7 +226,7 @@ impl From<Expiry> for End {
 }
 
 /// `None` when `walk` panicked: the request gets an answer and the connection goes on. The panic hook has
-/// logged it, masked.
+/// logged where.
 async fn caught<F: Future>(walk: F) -> Option<F::Output> {
     let mut walk = pin!(walk);
     std::future::poll_fn(|cx| match std::panic::catch_unwind(AssertUnwindSafe(|| walk.as_mut().poll(cx))) {
@@ -219,4 +234,46 @@ async fn caught<F: Future>(walk: F) -> Option<F::Output> {
         Err(_) => std::task::Poll::Ready(None),
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    /// A panic needs a defect, so none can be brought about from outside: this is the place that catches it, in
+    /// a process of its own with the log that a gateway has.
+    #[test]
+    fn a_panic_in_a_walk_ends_it_and_says_where_and_nothing_else() {
+        let run = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "gateway::tests::in_a_child_a_walk_panics", "--ignored", "--nocapture"])
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&run.stderr);
+        assert!(run.status.success(), "{said}");
+        assert_eq!(said.matches("panicked at src/gateway.rs:").count(), 3, "{said}");
+        assert!(said.contains("a text without values"), "{said}");
+        for leak in ["9f3Kq7Zt20xLmW8b", "USR-4a7c2e90", "stack backtrace"] {
+            assert!(!said.contains(leak), "{said}");
+        }
+    }
+
+    #[test]
+    #[ignore = "runs in a child process: it sets this process's panic hook and subscriber"]
+    fn in_a_child_a_walk_panics() {
+        let secret = crate::vault::secret::Secret::new(b"9f3Kq7Zt20xLmW8b".to_vec()).unwrap();
+        crate::redaction::held().remember(&[std::sync::Arc::new(secret)]);
+        let config = crate::config::Log { filter: "trace".into(), json: false };
+        crate::log::init(&config, std::io::stderr()).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let path = String::from("/users/USR-4a7c2e90-ü/members");
+        runtime.block_on(async {
+            assert_eq!(caught(async { panic!("a text without values") }).await, None::<()>);
+            assert_eq!(caught(async { panic!("with {}", "9f3Kq7Zt20xLmW8b".to_owned()) }).await, None::<()>);
+            // What slicing a text in the middle of a character says holds the text.
+            assert_eq!(caught(async { path.get(..).unwrap()[21..].len() }).await, None);
+            assert_eq!(caught(async { path.len() }).await, Some(path.len()));
+        });
+    }
 }

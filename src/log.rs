@@ -74,12 +74,20 @@ pub fn init(config: &config::Log, destination: impl Write + Send + 'static) -> R
     let (log, subscriber) = start(config, Box::new(destination), held())?;
     tracing::subscriber::set_global_default(subscriber).map_err(|_| Error::Twice)?;
     LOG.set(log.clone()).map_err(|_| Error::Twice)?;
-    let sink = Arc::clone(&log.sink);
-    panic::set_hook(Box::new(move |panic| {
-        sink.own_line("ERROR", "mxgate::panic", &panic_text(panic));
-        sink.flush(PANIC_WAIT);
-    }));
+    guard_panics();
     Ok(log)
+}
+
+/// From now on a panic is one line that says where, in the log or, without one, on standard error. Rust's own line
+/// would hold the panic's text unmasked. Call it first in `main`; [`init`] does, too.
+pub fn guard_panics() {
+    panic::set_hook(Box::new(|panic| match LOG.get() {
+        Some(log) => {
+            log.sink.own_line("ERROR", "mxgate::panic", &panic_text(panic));
+            log.sink.flush(PANIC_WAIT);
+        }
+        None => error_line(&format!("mxgate: {}", panic_text(panic))),
+    }));
 }
 
 /// Writes the program's last words to standard error: one line, masked, after all lines of the log.
@@ -146,12 +154,10 @@ fn parse(filter: &str) -> Result<EnvFilter, Error> {
     Ok(EnvFilter::builder().with_regex(false).parse(filter)?)
 }
 
-/// The message (of the two types that `panic!` makes, no other), the place and the thread.
+/// The place, the thread and the message, when that is a text of the source. One that was put together at run time may
+/// hold anything: what a slice out of bounds says quotes the text, a path or a line of the configuration.
 fn panic_text(panic: &PanicHookInfo<'_>) -> String {
-    let payload = panic.payload();
-    let message = payload.downcast_ref::<&str>().copied();
-    let message =
-        message.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("no text");
+    let message = panic.payload().downcast_ref::<&str>().copied().unwrap_or("(its text is not shown)");
     let place = panic.location().map_or_else(|| "an unknown place".to_owned(), ToString::to_string);
     format!(
         "panicked at {place} in thread {}: {message}",

@@ -153,10 +153,15 @@ fn decide_paths(patterns: &Patterns, method: &Method, target: &Target<'_>) -> Re
         None => Err(Denial {
             refusal: Refusal::MethodNotAllowed,
             operation: None,
-            allowed_methods: HeaderValue::try_from(
-                found.iter().map(|pattern| pattern.method.as_str()).collect::<Vec<_>>().join(", "),
-            )
-            .ok(),
+            allowed_methods: allowed(found).ok(),
         }),
     }
+}
+
+/// A `GET` pattern lets `HEAD` in as well.
+fn allowed(patterns: &[Pattern]) -> Result<HeaderValue, http::header::InvalidHeaderValue> {
+    let has = |method: Method| patterns.iter().any(|pattern| pattern.method == method);
+    let head = (has(Method::GET) && !has(Method::HEAD)).then_some("HEAD");
+    let methods: Vec<&str> = patterns.iter().map(|pattern| pattern.method.as_str()).chain(head).collect();
+    methods.join(", ").try_into()
 }

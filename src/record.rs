@@ -65,6 +65,9 @@ pub struct Record<'a> {
     pub upstream_us: Option<u64>,
     /// How many secrets were masked in the answer.
     pub masked: u32,
+    /// The user at the other end of a Unix socket.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer_uid: Option<u32>,
 }
 
 /// How a request ended.
@@ -90,6 +93,12 @@ pub struct UsedCredential {
 }
 
 impl UsedCredential {
+    /// The secret's reference as configured.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The fingerprint, as text.
     #[must_use]
     pub fn fingerprint(&self) -> &str {
@@ -228,6 +237,7 @@ pub(crate) mod tests {
             request_id: "01JD0A3V9Q8Z6M5T4R2W1X0Y7B",
             caller_address: Some(IpAddr::from([10, 20, 1, 7])),
             peer_address: None,
+            peer_uid: None,
             listener: "127.0.0.1:8080",
             environment: "production",
             operation: Some("listUsers"),
@@ -264,7 +274,7 @@ pub(crate) mod tests {
     fn the_documentation_lists_the_same_fields_in_the_same_order() {
         let used = UsedCredential::new("n", Secret::new(b"canary-value".to_vec()).unwrap().fingerprint());
         let peer_address = Some(IpAddr::from([10, 0, 0, 2]));
-        let line = line(&Record { peer_address, credential: Some(&used), ..example() });
+        let line = line(&Record { peer_address, credential: Some(&used), peer_uid: Some(7), ..example() });
         let table = include_str!("../docs/records.md").lines().filter(|line| line.starts_with("| `"));
         let mut rest = line.as_str();
         let mut count = 0;
@@ -285,6 +295,8 @@ pub(crate) mod tests {
         assert!(!line(&example()).contains("peer_address"));
         let behind_proxy = Record { peer_address: Some(IpAddr::from([10, 0, 0, 2])), ..example() };
         assert!(line(&behind_proxy).contains(r#""peer_address":"10.0.0.2""#));
+        assert!(!line(&example()).contains("peer_uid"));
+        assert!(line(&Record { peer_uid: Some(7), ..example() }).ends_with("\"peer_uid\":7}"));
     }
 
     #[test]

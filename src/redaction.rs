@@ -13,7 +13,7 @@
 use std::{fmt, ops::Range};
 
 use aho_corasick::{AhoCorasick, Input, MatchKind};
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::vault::secret::Secret;
 use encodings::{FORM_BYTES_MIN, Form};
@@ -145,10 +145,15 @@ impl fmt::Debug for Masker {
     }
 }
 
-/// Masks the values of `headers` and says how many places were hit. A name cannot hold a secret that its
-/// value or the body does not: names are ours or the upstream's own.
+/// Masks the values of `headers` and says how many places were hit. A field whose name holds a secret is left out, since a
+/// name is all that it is; it counts as one.
 pub fn mask_headers(masker: &Masker, headers: &mut HeaderMap) -> usize {
-    let mut hits = 0;
+    let told: Vec<HeaderName> =
+        headers.keys().filter(|name| masker.is_hit(name.as_str().as_bytes())).cloned().collect();
+    let mut hits = told.len();
+    for name in told {
+        headers.remove(name);
+    }
     for value in headers.values_mut() {
         if !masker.is_hit(value.as_bytes()) {
             continue;
@@ -267,6 +272,18 @@ mod tests {
         assert_eq!(headers["location"], "/?api_key=****************&a=b");
         assert!(headers["location"].is_sensitive());
         assert_eq!(mask_headers(&masker, &mut headers), 0);
+    }
+
+    #[test]
+    fn a_field_whose_name_is_a_secret_is_left_out_and_a_near_miss_is_not() {
+        let masker = Masker::new([&secret(CANARY)]);
+        let mut headers = HeaderMap::new();
+        for name in ["x-9f3Kq7Zt20xLmW8b", "x-9f3Kq7Zt20xLmW8", "x-other"] {
+            headers.append(name.parse::<HeaderName>().unwrap(), HeaderValue::from_static("1"));
+        }
+        assert_eq!(mask_headers(&masker, &mut headers), 1);
+        assert!(headers.contains_key("x-9f3kq7zt20xlmw8") && headers.contains_key("x-other"));
+        assert_eq!(headers.len(), 2);
     }
 
     #[test]

@@ -20,7 +20,8 @@ pub(crate) fn run(args: &Args) -> ExitCode {
     let loaded = match Config::load(&args.config) {
         Ok(loaded) => loaded,
         Err(faults) => {
-            log::error_line(&faults.to_string());
+            // A line each: what is one line does not leave as several.
+            faults.0.iter().for_each(|fault| log::error_line(&fault.to_string()));
             return ExitCode::from(super::EXIT_FAULTS);
         }
     };

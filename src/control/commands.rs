@@ -19,14 +19,14 @@ use std::{
 };
 
 use axum::{
-    Extension, Json, Router,
+    Extension, Router,
     body::Bytes,
     extract::{DefaultBodyLimit, State},
-    http::StatusCode,
+    http::{StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
 use tokio::sync::{Mutex, watch};
 
 use super::{
@@ -37,6 +37,7 @@ use super::{
     socket::{self, ControlSocket},
     suspension,
 };
+use crate::redaction;
 
 /// A reload may have to wait for a vault.
 const BOUNDS: Bounds = Bounds {
@@ -106,10 +107,10 @@ fn router(parts: Parts, needs_vault: bool) -> Router {
         .with_state(Arc::new(shared))
 }
 
-async fn status(State(shared): Shares) -> Json<Status> {
+async fn status(State(shared): Shares) -> Masked<Status> {
     let now = Instant::now();
     let Parts { gateway, metrics, suspensions } = &shared.parts;
-    Json(Status {
+    Masked(Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
         uptime_s: metrics.uptime(now).as_secs(),
@@ -126,7 +127,7 @@ async fn status(State(shared): Shares) -> Json<Status> {
 async fn reload(
     State(shared): Shares,
     Extension(operator): Extension<Operator>,
-) -> Result<Json<ReloadReport>, NotDone> {
+) -> Result<Masked<ReloadReport>, NotDone> {
     tracing::info!(uid = operator.uid, "a reload was asked for");
     // A task of its own: a client that hangs up does not stop a reload half way.
     let task = tokio::spawn(async move {
@@ -134,7 +135,7 @@ async fn reload(
         shared.parts.gateway.reload().await
     });
     match task.await {
-        Ok(Ok(report)) => Ok(Json(report)),
+        Ok(Ok(report)) => Ok(Masked(report)),
         Ok(Err(why)) => {
             let text = format!("the old configuration stays in use: {why}");
             Err(NotDone(StatusCode::UNPROCESSABLE_ENTITY, text))
@@ -149,7 +150,7 @@ async fn log_level_set(
     State(shared): Shares,
     Extension(operator): Extension<Operator>,
     body: Bytes,
-) -> Result<Json<Done>, NotDone> {
+) -> Result<Masked<Done>, NotDone> {
     let SetLogLevel { filter, for_s } = parse(&body)?;
     let Some(filter) = filter else {
         shared.log_level.reset();
@@ -172,7 +173,7 @@ async fn suspend(
     State(shared): Shares,
     Extension(operator): Extension<Operator>,
     body: Bytes,
-) -> Result<Json<Done>, NotDone> {
+) -> Result<Masked<Done>, NotDone> {
     let Suspend { target, for_s } = parse(&body)?;
     known(&shared, &target)?;
     let now = Instant::now();
@@ -194,7 +195,7 @@ async fn resume(
     State(shared): Shares,
     Extension(operator): Extension<Operator>,
     body: Bytes,
-) -> Result<Json<Done>, NotDone> {
+) -> Result<Masked<Done>, NotDone> {
     let Resume { target } = parse(&body)?;
     shared.parts.suspensions.resume(&target, Instant::now()).map_err(|error| match error {
         suspension::Error::NotSuspended(_) => NotDone(StatusCode::NOT_FOUND, error.to_string()),
@@ -223,8 +224,22 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, NotDone> {
     })
 }
 
-fn done(done: String) -> Json<Done> {
-    Json(Done { done })
+fn done(done: String) -> Masked<Done> {
+    Masked(Done { done })
+}
+
+/// JSON in which every secret that this process holds is masked: what an operator pasted by mistake may be one, and
+/// answers repeat names.
+struct Masked<T>(T);
+
+impl<T: Serialize> IntoResponse for Masked<T> {
+    fn into_response(self) -> Response {
+        let Ok(mut text) = serde_json::to_vec(&self.0) else {
+            return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+        };
+        redaction::held().masker().mask(&mut text);
+        ([(CONTENT_TYPE, "application/json")], text).into_response()
+    }
 }
 
 /// Why a command was not done.
@@ -232,7 +247,7 @@ struct NotDone(StatusCode, String);
 
 impl IntoResponse for NotDone {
     fn into_response(self) -> Response {
-        (self.0, Json(Fault { error: self.1 })).into_response()
+        (self.0, Masked(Fault { error: self.1 })).into_response()
     }
 }
 

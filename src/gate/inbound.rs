@@ -32,6 +32,8 @@ pub(crate) struct Session {
     masked: Cell<u32>,
     /// The answer's body is gone: what is left of it is in hyper's buffer.
     answer_ended: Cell<bool>,
+    /// An answer that ends with its connection ended before its end.
+    must_reset: Cell<bool>,
     phase: Cell<Phase>,
     /// Asks the gate to ask the kernel whether the caller is still there.
     probe: Cell<bool>,
@@ -40,6 +42,10 @@ pub(crate) struct Session {
     idle_since: Cell<Instant>,
     /// Body bytes of the request in flight.
     body_bytes: Cell<u64>,
+    /// Bytes of its body are still to come.
+    body_pending: Cell<bool>,
+    /// Since when the caller has not taken a byte of what is written to it.
+    blocked_since: Cell<Option<Instant>>,
 }
 
 impl Session {
@@ -51,11 +57,14 @@ impl Session {
             body_refusal: Cell::new(None),
             masked: Cell::new(0),
             answer_ended: Cell::new(false),
+            must_reset: Cell::new(false),
             phase: Cell::new(Phase::Idle),
             probe: Cell::new(false),
             gone: Cell::new(false),
             idle_since: Cell::new(Instant::now()),
             body_bytes: Cell::new(0),
+            body_pending: Cell::new(false),
+            blocked_since: Cell::new(None),
         })
     }
 
@@ -98,22 +107,44 @@ impl Session {
         self.body_bytes.get()
     }
 
+    /// Whether the current request's body has not come whole. Nothing after it is read once it is refused.
+    pub(crate) fn body_pending(&self) -> bool {
+        self.body_pending.get()
+    }
+
+    /// Since when the caller has not taken a byte of its answer.
+    pub(crate) fn blocked_since(&self) -> Option<Instant> {
+        self.blocked_since.get()
+    }
+
+    /// Whether an orderly end of the connection would make a truncated answer look complete.
+    pub(crate) fn must_reset(&self) -> bool {
+        self.must_reset.get()
+    }
+
+    /// Asks for a reset instead of an orderly end of the connection.
+    pub(crate) fn end_by_reset(&self) {
+        self.must_reset.set(true);
+    }
+
     /// Nothing of the current answer is left to make.
     pub(crate) fn end_answer(&self) {
         self.answer_ended.set(true);
         self.watch.exchange_done();
     }
 
-    fn begin(&self) {
+    fn begin(&self, body_pending: bool) {
         self.phase.set(Phase::InFlight);
         self.answer_ended.set(false);
-        self.body_bytes.set(0);
-        self.masked.set(0);
+        self.body_pending.set(body_pending);
     }
 
     fn end(&self) {
         self.phase.set(Phase::Idle);
         self.idle_since.set(Instant::now());
+        // What comes next may be refused before it is a request, and has no share in these.
+        self.body_bytes.set(0);
+        self.masked.set(0);
     }
 }
 
@@ -174,14 +205,15 @@ impl Inbound {
             }
             Ok(Some(head)) => head,
         };
-        self.session.begin();
         self.session.watch.inbound_done();
         self.state = match head.framing {
             BodyFraming::None | BodyFraming::Length(0) => State::Answering,
             BodyFraming::Length(length) => State::Length(length),
             BodyFraming::Chunked => State::Chunked(Box::new(ChunkedScanner::new(self.limits.body_bytes_max))),
         };
-        if !matches!(self.state, State::Answering) {
+        let has_body = !matches!(self.state, State::Answering);
+        self.session.begin(has_body);
+        if has_body {
             self.session.watch.inbound(self.session.limits.upload_timeout, Expiry::Upload);
         }
         Verdict::Accept(head.len)
@@ -191,6 +223,7 @@ impl Inbound {
         self.session.body_bytes.set(self.session.body_bytes.get() + count);
         if done {
             self.session.watch.inbound_done();
+            self.session.body_pending.set(false);
             self.state = State::Answering;
         }
     }
@@ -244,6 +277,10 @@ impl Follow<Stream> for Inbound {
 
     fn ended(&mut self) -> io::Result<()> {
         self.session.watch.inbound_done();
+        if matches!(self.state, State::Length(_) | State::Chunked(_)) {
+            // The upstream is not to blame for the body's missing end.
+            self.refuse(Refusal::MalformedRequest);
+        }
         Ok(())
     }
 
@@ -251,14 +288,21 @@ impl Follow<Stream> for Inbound {
         self.session.phase.set(Phase::Head);
     }
 
-    fn flushed(&mut self, stream: &Stream) {
+    fn flushed(&mut self, stream: &Stream) -> bool {
         if self.session.probe.take() && stream.hung_up() {
             self.session.gone.set(true);
         }
-        if matches!(self.state, State::Answering) && self.session.answer_ended.get() {
+        let over = matches!(self.state, State::Answering) && self.session.answer_ended.get();
+        if over {
             self.state = State::Head(0);
             self.session.end();
         }
+        over
+    }
+
+    fn takes(&mut self, takes: bool) {
+        let since = self.session.blocked_since.get();
+        self.session.blocked_since.set(if takes { None } else { since.or_else(|| Some(Instant::now())) });
     }
 
     fn stopped(&mut self) -> bool {

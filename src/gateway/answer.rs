@@ -64,6 +64,7 @@ pub(crate) fn pass_on(
         lease: Some(lease),
         idle: environment.settings.timeouts.idle,
         waiting: false,
+        broken: None,
     };
     entry.allowed(head.status);
     if bodyless {
@@ -72,22 +73,23 @@ pub(crate) fn pass_on(
     Ok((head, upstream))
 }
 
-/// Puts head and body together.
+/// Puts head and body together, for a caller that speaks `version`.
 pub(crate) fn response(
     at: &Rc<Connection>,
+    version: http::Version,
     mut head: response::Parts,
     body: Upstream,
     entry: Box<Entry>,
 ) -> Response<AnswerBody> {
     head.headers.insert(REQUEST_ID, entry.request_id().header());
-    if at.worker.draining() {
+    if at.worker.closing() {
         head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     head.version = http::Version::HTTP_11;
-    Response::from_parts(
-        head,
-        AnswerBody { content: Content::Upstream(Box::new(body)), entry, session: at.session.clone() },
-    )
+    // HTTP/1.0 has no chunks: an answer of unknown length ends with its connection.
+    let ends_by_close = version == http::Version::HTTP_10 && body.body.size_hint().exact().is_none();
+    let content = Content::Upstream(Box::new(body));
+    Response::from_parts(head, AnswerBody { content, ends_by_close, entry, session: at.session.clone() })
 }
 
 /// Whether the body is in a form in which the secret would not be found.
@@ -107,6 +109,7 @@ impl OnHits for CountMasked {
 /// The body of any answer. When it is dropped the exchange is over and the record is closed.
 pub(crate) struct AnswerBody {
     content: Content,
+    ends_by_close: bool,
     entry: Box<Entry>,
     session: Rc<Session>,
 }
@@ -119,10 +122,13 @@ enum Content {
 /// An upstream's body.
 pub(crate) struct Upstream {
     body: MaskedBody<Incoming, CountMasked>,
+    /// Until the exchange is over.
     lease: Option<Lease>,
     idle: Duration,
     /// Whether the wait for the next piece has begun.
     waiting: bool,
+    /// Why no more of it will come.
+    broken: Option<Failure>,
 }
 
 impl AnswerBody {
@@ -130,7 +136,7 @@ impl AnswerBody {
     pub(crate) fn own(at: &Connection, text: Bytes, mut entry: Box<Entry>) -> Self {
         entry.sent(text.len());
         let content = Content::Own(Some(text).filter(|text| !text.is_empty()));
-        Self { content, entry, session: at.session.clone() }
+        Self { content, ends_by_close: false, entry, session: at.session.clone() }
     }
 }
 
@@ -148,8 +154,10 @@ impl Upstream {
         session: &Session,
         entry: &mut Entry,
     ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
-        if let Some(expiry) = session.watch.expired() {
-            return Poll::Ready(Some(Err(cut_off(expiry, entry))));
+        let over = session.watch.expired().map(End::from).or(self.broken.map(End::from));
+        if let Some(end) = over {
+            self.cut_off(&end, entry);
+            return Poll::Ready(Some(Err(Cut)));
         }
         match Pin::new(&mut self.body).poll_frame(cx) {
             Poll::Pending => {
@@ -171,21 +179,26 @@ impl Upstream {
                             self.finish(entry);
                         }
                     }
-                    Some(Err(error)) => entry.failed(upstream::failure(error)),
+                    Some(Err(error)) => {
+                        // When a body fails, hyper drops what it has not written, the head as well. So it
+                        // gets to write first, and asks again.
+                        self.broken = Some(upstream::failure(error));
+                        cx.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
                     None => self.finish(entry),
                 }
                 Poll::Ready(frame.map(|frame| frame.map_err(|_| Cut)))
             }
         }
     }
-}
 
-fn cut_off(expiry: Expiry, entry: &mut Entry) -> Cut {
-    match End::from(expiry) {
-        End::Failed(failure) => entry.failed(failure),
-        End::Refused(_) => {}
+    /// Ends the exchange before its end.
+    fn cut_off(&mut self, end: &End, entry: &mut Entry) {
+        if let (Some(_), End::Failed(failure)) = (self.lease.take(), end) {
+            entry.failed(*failure);
+        }
     }
-    Cut
 }
 
 impl Body for AnswerBody {
@@ -217,6 +230,15 @@ impl Body for AnswerBody {
 
 impl Drop for AnswerBody {
     fn drop(&mut self) {
+        if let Content::Upstream(upstream) = &mut self.content {
+            if self.ends_by_close && !self.entry.is_complete() {
+                self.session.end_by_reset();
+            }
+            // hyper could not ask for the rest: the caller does not read.
+            if let Some(expiry) = self.session.watch.expired() {
+                upstream.cut_off(&expiry.into(), &mut self.entry);
+            }
+        }
         self.session.end_answer();
     }
 }

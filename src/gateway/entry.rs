@@ -135,6 +135,11 @@ impl Entry {
     pub(crate) fn complete(&mut self) {
         self.complete = true;
     }
+
+    /// Whether nothing of the answer is missing.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.complete
+    }
 }
 
 impl Drop for Entry {
@@ -184,6 +189,10 @@ impl Drop for Entry {
             duration_us: micros(duration),
             upstream_us: self.upstream.map(micros),
             masked,
+            peer_uid: match self.at.peer {
+                Peer::Unix { uid } => Some(uid),
+                Peer::Tcp(_) => None,
+            },
         });
     }
 }

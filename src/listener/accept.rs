@@ -8,7 +8,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::{
@@ -54,6 +54,7 @@ pub(crate) async fn accept(
     workers: Vec<WorkerHandle>,
     metrics: Metrics,
 ) {
+    let mut failures = Failures::default();
     loop {
         match next(&bound).await {
             Ok((socket, address)) => match census.admit(address) {
@@ -62,10 +63,32 @@ pub(crate) async fn accept(
             },
             Err(error) if is_about_one_connection(&error) => {}
             Err(error) => {
-                tracing::error!(listener = listener.name, %error, "cannot accept connections");
+                failures.log(&listener.name, &error);
                 tokio::time::sleep(EXHAUSTED_PAUSE).await;
             }
         }
+    }
+}
+
+/// How often failures to accept are logged: every pause ends in one.
+const FAILURES_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Failures to accept that were not logged yet.
+#[derive(Default)]
+struct Failures {
+    logged: Option<Instant>,
+    unsaid: u64,
+}
+
+impl Failures {
+    fn log(&mut self, listener: &str, error: &io::Error) {
+        if self.logged.is_some_and(|at| at.elapsed() < FAILURES_INTERVAL) {
+            self.unsaid += 1;
+            return;
+        }
+        self.logged = Some(Instant::now());
+        let unsaid = std::mem::take(&mut self.unsaid);
+        tracing::error!(listener, %error, unsaid, "cannot accept connections");
     }
 }
 

@@ -22,6 +22,7 @@ use tokio::{
 
 use super::{ListenerState, peer::Peer, stream::Stream, watch::TICK};
 use crate::{
+    config::Limits,
     gate::{
         Gate,
         inbound::{Inbound, Session},
@@ -33,10 +34,9 @@ use crate::{
 /// How long a connection without a request keeps hyper's buffers.
 const PARK_AFTER: Duration = Duration::from_millis(500);
 
-/// How long, and how much, is read from a caller after a refusal, so that the refusal is not lost to a
-/// reset (RFC 9112, 9.6).
+/// How long a caller may be silent while what it still sends is read and dropped, so that the last answer
+/// is not lost to a reset (RFC 9112, 9.6).
 const LINGER: Duration = Duration::from_secs(1);
-const LINGER_BYTES_MAX: usize = 256 * 1024;
 
 /// What every request on one connection is served with.
 pub(crate) struct Connection {
@@ -52,6 +52,8 @@ enum End {
     Idle,
     /// The conversation is over.
     Over,
+    /// The caller has left, or does not take its answer.
+    Cut,
 }
 
 /// Serves `stream` until either side is done with it.
@@ -75,10 +77,14 @@ pub(crate) async fn serve(connection: Rc<Connection>, mut stream: Stream) {
         stream = http.into_parts().io.into_parts().0;
         match (end, connection.session.head_refusal()) {
             (End::Idle, None) => {}
-            (_, Some(refusal)) => return close(stream, &respond::raw(&connection, refusal)).await,
-            (End::Over, None) => return close(stream, &[]).await,
+            (End::Cut, _) => return stream.reset(),
+            (_, Some(refusal)) => return close(stream, &respond::raw(&connection, refusal), limits).await,
+            (End::Over, None) if connection.session.must_reset() => return stream.reset(),
+            (End::Over, None) => return close(stream, &[], limits).await,
         }
     }
+    // TLS says goodbye; whoever does not take it has gone.
+    let _ = timeout(LINGER, stream.shutdown()).await;
 }
 
 /// Waits for the next byte. False when the caller has gone, was silent for too long, or must go.
@@ -136,9 +142,13 @@ enum Look {
 fn look(connection: &Connection) -> Look {
     let session = &connection.session;
     let now = Instant::now();
+    // Whoever waits has seen what expired at an earlier tick, unless hyper is stuck in a write: the caller
+    // does not read.
+    let stuck = session.watch.expired().is_some();
+    let blocked = session.blocked_since().is_some_and(|since| now - since >= session.limits.idle_timeout);
     session.watch.look(now);
-    if session.caller_left() {
-        return Look::Leave(End::Over);
+    if stuck || blocked || session.caller_left() {
+        return Look::Leave(End::Cut);
     }
     if connection.worker.draining() {
         return if session.is_idle() { Look::Leave(End::Over) } else { Look::Close };
@@ -149,21 +159,16 @@ fn look(connection: &Connection) -> Look {
     Look::Stay
 }
 
-/// Writes `last` and closes, reading on for a while so that what was written is not lost to a reset.
-async fn close(mut stream: Stream, last: &[u8]) {
+/// Writes `last` and closes, reading on so that what was written is not lost to a reset. It costs no more
+/// than an upload that is not refused, and is bounded likewise.
+async fn close(mut stream: Stream, last: &[u8], limits: &Limits) {
     let write = async {
         stream.write_all(last).await?;
         stream.shutdown().await?;
         let mut rest = [0; 4096];
-        let mut left = LINGER_BYTES_MAX;
-        while left > 0 {
-            match stream.read(&mut rest).await? {
-                0 => break,
-                count => left = left.saturating_sub(count),
-            }
-        }
+        while timeout(LINGER, stream.read(&mut rest)).await?? > 0 {}
         std::io::Result::Ok(())
     };
     // The caller may be gone already; then there is nobody to tell.
-    let _ = timeout(LINGER, write).await;
+    let _ = timeout(limits.upload_timeout, write).await;
 }

@@ -28,6 +28,8 @@ impl Stream {
         match self {
             Self::Tcp(stream) => stream.readable().await,
             Self::Unix(stream) => stream.readable().await,
+            // A request may have come with the handshake's last message: then it is not in the socket.
+            Self::Tls(stream) if !stream.get_ref().1.wants_read() => Ok(()),
             Self::Tls(stream) => stream.get_ref().0.ready(Interest::READABLE).await.map(drop),
         }
     }
@@ -37,6 +39,19 @@ impl Stream {
             Self::Tcp(stream) => stream.as_fd(),
             Self::Unix(stream) => stream.as_fd(),
             Self::Tls(stream) => stream.get_ref().0.as_fd(),
+        }
+    }
+
+    /// Closes so that the caller sees an error: the end of an answer that is complete looks different. A Unix
+    /// socket has no such end and just closes.
+    pub(crate) fn reset(self) {
+        let done = match &self {
+            Self::Tcp(stream) => stream.set_zero_linger(),
+            Self::Unix(_) => Ok(()),
+            Self::Tls(stream) => stream.get_ref().0.set_zero_linger(),
+        };
+        if let Err(error) = done {
+            tracing::warn!(%error, "a connection could not be reset");
         }
     }
 

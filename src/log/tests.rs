@@ -192,15 +192,32 @@ fn child(test: &str) -> (bool, String) {
 }
 
 #[test]
+fn a_panic_without_a_log_says_where_and_nothing_else() {
+    let (is_fine, text) = child("in_a_child_panics_without_a_log");
+    assert!(is_fine, "{text}");
+    let line = text.lines().next().unwrap();
+    assert!(line.starts_with("mxgate: panicked at src/log/tests.rs:"), "{text}");
+    assert!(line.ends_with(": (its text is not shown)") && !text.contains(CANARY), "{text}");
+}
+
+#[test]
+#[ignore = "runs in a child process: it sets this process's panic hook"]
+fn in_a_child_panics_without_a_log() {
+    guard_panics();
+    drop(thread::spawn(|| panic!("text with {CANARY}")).join().unwrap_err());
+}
+
+#[test]
 fn panics_and_last_words_are_masked() {
     let (is_fine, text) = child("in_a_child_panics_and_last_words");
     assert!(is_fine, "{text}");
     let lines: Vec<_> = text.lines().collect();
     assert!(lines[0].contains("ERROR mxgate::panic: panicked at src/log/tests.rs:"), "{text}");
-    assert!(lines[0].contains(" in thread worker: text with ****************\\nand \\u001b[2J"), "{text}");
-    assert!(lines[1].ends_with("in thread worker: no text"), "{text}");
-    assert!(lines[2].ends_with(" INFO before: the end"), "{text}");
-    assert_eq!(lines[3], "error: cannot read ****************\\n: no such file");
+    assert!(lines[0].ends_with(" in thread worker: a text of the source"), "{text}");
+    assert!(lines[1].ends_with("in thread worker: (its text is not shown)"), "{text}");
+    assert!(lines[2].ends_with("in thread worker: (its text is not shown)"), "{text}");
+    assert!(lines[3].ends_with(" INFO before: the end"), "{text}");
+    assert_eq!(lines[4], "error: cannot read ****************\\n: no such file");
     assert!(!text.contains(CANARY));
 }
 
@@ -213,6 +230,7 @@ fn in_a_child_panics_and_last_words() {
     assert!(matches!(init(&config, io::sink()), Err(Error::Twice)));
     let worker =
         |work: fn()| thread::Builder::new().name("worker".into()).spawn(work).unwrap().join().unwrap_err();
+    drop(worker(|| panic!("a text of the source")));
     drop(worker(|| panic!("text with {CANARY}\nand \u{1b}[2J")));
     drop(worker(|| panic::panic_any(Some(CANARY))));
     tracing::info!(target: "before", "the end");

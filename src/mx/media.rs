@@ -69,13 +69,17 @@ pub enum Accept {
 }
 
 /// The `Accept` that `operation` needs under `version` (the value of `Accept-Version` that will be sent), given
-/// what the caller sent.
+/// what the caller sent: its field lines, which are one list.
 ///
 /// A value that names a type of MX's own (`application/vnd.mx.*`), or, without any wildcard, one that the
 /// operation offers, is kept. Everything else is replaced: nothing, `*/*`, a browser's or axios' list.
 #[must_use]
-pub fn accept(operation: &Operation, version: &str, sent: Option<&HeaderValue>) -> Accept {
-    if sent.is_some_and(|sent| is_explicit(operation, sent.as_bytes())) {
+pub fn accept<'h>(
+    operation: &Operation,
+    version: &str,
+    sent: impl IntoIterator<Item = &'h HeaderValue>,
+) -> Accept {
+    if is_explicit(operation, sent) {
         return Accept::Keep;
     }
     Accept::Replace(preferred(operation, version).header())
@@ -97,10 +101,10 @@ pub fn preferred(operation: &Operation, version: &str) -> MediaType {
     }
 }
 
-fn is_explicit(operation: &Operation, accept: &[u8]) -> bool {
+fn is_explicit<'h>(operation: &Operation, accept: impl IntoIterator<Item = &'h HeaderValue>) -> bool {
     let mut offered = false;
     let mut wildcard = false;
-    for range in accept.split(|&byte| byte == b',') {
+    for range in accept.into_iter().flat_map(|line| line.as_bytes().split(|&byte| byte == b',')) {
         let name = range.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii();
         if is_own(name) {
             return true;

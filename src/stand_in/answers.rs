@@ -34,8 +34,9 @@ pub(super) struct Answer {
     status: u16,
     list: Option<String>,
     per_page: Option<u64>,
-    /// The name that a request's JSON body must hold.
-    pub(super) required: Option<String>,
+    /// Names of which a request's JSON body must hold one; empty: it needs no body.
+    #[serde(default)]
+    pub(super) required: Vec<String>,
     body: Option<Value>,
 }
 

@@ -132,7 +132,7 @@ fn run(
         Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "The stand-in has no answer to this.")
     })?;
     let body = match ask.body {
-        Some(sent) => read_body(sent, answer.required.as_deref())?,
+        Some(sent) => read_body(sent, &answer.required)?,
         None => None,
     };
     let member = member(environment.index, operation, ask.request.uri.path());
@@ -207,18 +207,18 @@ fn lists(accept: &str, wanted: MediaType) -> bool {
         .any(|range| MediaType::parse(range.split(';').next().unwrap_or("").trim()) == Some(wanted))
 }
 
-fn read_body(sent: &[u8], required: Option<&str>) -> Result<Option<Value>, Problem> {
+fn read_body(sent: &[u8], required: &[String]) -> Result<Option<Value>, Problem> {
     let invalid = |message: String| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, message);
-    if sent.is_empty() && required.is_none() {
+    if sent.is_empty() && required.is_empty() {
         return Ok(None);
     }
     let body: Value =
         serde_json::from_slice(sent).map_err(|_| invalid("The body is not valid JSON.".to_owned()))?;
-    match required {
-        Some(name) if body.get(name).is_none_or(Value::is_null) => {
-            Err(invalid(format!("Required field `{name}` is missing.")))
-        }
-        _ => Ok(Some(body)),
+    let held = |name: &String| body.get(name).is_some_and(|value| !value.is_null());
+    if required.is_empty() || required.iter().any(held) {
+        Ok(Some(body))
+    } else {
+        Err(invalid(format!("Required field `{}` is missing.", required.join("` or `"))))
     }
 }
 
@@ -313,17 +313,22 @@ mod tests {
 
     #[test]
     fn a_body_must_be_json_and_hold_what_is_required() {
-        assert_eq!(read_body(b"", None), Ok(None));
-        assert_eq!(read_body(b"{}", None), Ok(Some(json!({}))));
-        assert!(read_body(br#"{"user":{}}"#, Some("user")).is_ok());
+        let read = |body: &[u8], required: &[&str]| {
+            read_body(body, &required.iter().map(|&name| name.to_owned()).collect::<Vec<_>>())
+        };
+        assert_eq!(read(b"", &[]), Ok(None));
+        assert_eq!(read(b"{}", &[]), Ok(Some(json!({}))));
+        assert!(read(br#"{"user":{}}"#, &["user"]).is_ok());
+        assert!(read(br#"{"institution":{}}"#, &["institution", "profile"]).is_ok());
         for (body, required) in [
-            (&b"{"[..], None),
-            (b"", Some("user")),
-            (b"[]", Some("user")),
-            (br#"{"user":null}"#, Some("user")),
-            (br#"{"users":{}}"#, Some("user")),
+            (&b"{"[..], &[][..]),
+            (b"", &["user"]),
+            (b"[]", &["user"]),
+            (br#"{"user":null}"#, &["user"]),
+            (br#"{"users":{}}"#, &["user"]),
+            (br#"{"user":{}}"#, &["institution", "profile"]),
         ] {
-            assert_eq!(read_body(body, required).unwrap_err().status, StatusCode::UNPROCESSABLE_ENTITY);
+            assert_eq!(read(body, required).unwrap_err().status, StatusCode::UNPROCESSABLE_ENTITY);
         }
     }
 

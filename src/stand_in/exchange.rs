@@ -92,10 +92,11 @@ impl Connection {
         let (parts, body) = received.into_parts();
         let target = parts.uri.to_string();
         let head = self.orders.head(&format!("{} {target} ", parts.method));
+        let mut trailers = HeaderMap::new();
         let (body, fault) = if early {
             (Bytes::new(), None)
         } else {
-            match read(body, self.shared.options.body_bytes_max).await {
+            match read(body, self.shared.options.body_bytes_max, &mut trailers).await {
                 Ok(body) => (body, None),
                 Err(fault) => (Bytes::new(), Some(fault)),
             }
@@ -118,6 +119,7 @@ impl Connection {
             head,
             headers: parts.headers,
             body,
+            trailers,
             status: None,
         };
         (request, fault)
@@ -150,12 +152,18 @@ impl Connection {
     }
 }
 
-/// The whole body, or 413.
-async fn read(mut body: Incoming, bytes_max: usize) -> Result<Bytes, Problem> {
+/// The whole body, or 413. What comes behind it goes to `trailers`.
+async fn read(mut body: Incoming, bytes_max: usize, trailers: &mut HeaderMap) -> Result<Bytes, Problem> {
     let mut read = BytesMut::new();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| Problem::new(StatusCode::BAD_REQUEST, "The body ended too early."))?;
-        let Ok(data) = frame.into_data() else { continue };
+        let data = match frame.into_data() {
+            Ok(data) => data,
+            Err(frame) => {
+                trailers.extend(frame.into_trailers().unwrap_or_default());
+                continue;
+            }
+        };
         if read.len() + data.len() > bytes_max {
             return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "The body is too large."));
         }

@@ -9,7 +9,8 @@ one entry for each set of versions that answer alike (a field whose type changed
   status    of the answer
   list      the name of the array that is paginated, when the answer is
   per_page  the most records on a page, when it is
-  required  the name that a request's JSON body must hold, when it must have a body
+  required  the names of which a request's JSON body must hold one, when it must have a body: MX's schemas demand
+            none, so where the versions name their object differently, either will do
   body      the answer; absent for answers without one and for the PDF
 """
 
@@ -99,7 +100,7 @@ class Document:
                 key for key, value in schema["properties"].items() if "$ref" in value or value["type"] == "array"
             ]
             # Beside the object that is created there may be optional ones, which the answer does not have.
-            entry["required"] = next((name for name in names if name in entry.get("body", {})), names[0])
+            entry["required"] = [next((name for name in names if name in entry.get("body", {})), names[0])]
         return entry
 
 
@@ -149,6 +150,9 @@ def main():
             entries = operations.setdefault(operation["operationId"], [])
             if entries and "body" in entry:
                 entry["body"] = without_conflicts(entry["body"], entries[0].get("body"))
+            for known in entries:
+                if "required" in entry and "required" in known:
+                    entry["required"] = known["required"] = sorted({*known["required"], *entry["required"]})
             same = next((known for known in entries if {**known, "versions": 0} == {**entry, "versions": 0}), None)
             if same:
                 same["versions"].append(document.version)

@@ -37,6 +37,8 @@ pub struct Request {
     pub headers: HeaderMap,
     /// The body, without its framing.
     pub body: Bytes,
+    /// The fields after a chunked body.
+    pub trailers: HeaderMap,
     /// What was answered; `None` when the connection was closed instead.
     pub status: Option<StatusCode>,
     /// What no well-behaved gateway sends.

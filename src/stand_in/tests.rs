@@ -158,7 +158,7 @@ async fn every_operation_of_both_versions_answers() {
             }
             let found = answers::answers().find(operation, version).unwrap();
             let body =
-                found.required.as_ref().map_or(String::new(), |name| json!({name: {"a": 1}}).to_string());
+                found.required.first().map_or(String::new(), |name| json!({name: {"a": 1}}).to_string());
             let bearer = operation.credential == crate::mx::catalogue::OperationCredential::Bearer;
             let credential = if bearer { "Authorization: Bearer token-one\r\n" } else { CREDENTIAL };
             let path = operation.template.replace(['{', '}'], "");

@@ -1,7 +1,8 @@
 //! One worker's kept-alive connections to one upstream.
 //!
 //! A connection is used again only when its request was sent whole, its answer was read whole, and nothing
-//! else came. Everything else is closed. A pool whose upstream's address, roots or client certificate
+//! else came. Everything else is closed at once, whatever the upstream still does. Who finds every
+//! connection in use waits in line. A pool whose upstream's address, roots or client certificate
 //! changed is retired: its connections finish what they do and close.
 
 use std::{
@@ -14,8 +15,8 @@ use std::{
 
 use hyper::client::conn::http1::{self, SendRequest};
 use tokio::{
-    sync::Notify,
-    task::{spawn_local, yield_now},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::{AbortHandle, spawn_local, yield_now},
     time::{Instant, timeout},
 };
 
@@ -44,9 +45,10 @@ pub(crate) struct PoolSettings {
 pub(crate) struct Pool {
     target: Arc<DialTarget>,
     settings: PoolSettings,
+    /// The oldest first. Together with those in use they are never more than `connections_max`.
     idle: RefCell<VecDeque<Idle>>,
-    open: Cell<usize>,
-    freed: Notify,
+    /// One permit for each connection that may be in use. It serves in order of arrival.
+    room: Arc<Semaphore>,
     retired: Cell<bool>,
     metrics: Rc<WorkerMetrics>,
 }
@@ -60,6 +62,22 @@ struct Connection {
     sender: SendRequest<OutgoingBody>,
     turn: Rc<Turn>,
     opened: Instant,
+    task: Task,
+}
+
+/// The task that drives a connection. hyper ends it in good order when nobody can send any more, but would wait
+/// for an upstream that neither reads nor answers; so in the middle of an exchange it is ended at once.
+struct Task {
+    handle: AbortHandle,
+    in_exchange: bool,
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        if self.in_exchange {
+            self.handle.abort();
+        }
+    }
 }
 
 /// How sure of a connection the request must be.
@@ -81,10 +99,9 @@ impl Pool {
     ) -> Rc<Self> {
         Rc::new(Self {
             target,
+            room: Arc::new(Semaphore::new(settings.connections_max)),
             settings,
             idle: RefCell::default(),
-            open: Cell::new(0),
-            freed: Notify::new(),
             retired: Cell::new(false),
             metrics,
         })
@@ -114,102 +131,98 @@ impl Pool {
     /// # Errors
     /// When none becomes free, or none can be opened, in time.
     pub(crate) async fn lease(self: &Rc<Self>, freshness: Freshness) -> Result<Lease, Failure> {
+        let room = self.room().await?;
         if freshness == Freshness::Checked && !self.idle.borrow().is_empty() {
             // The event loop hears of closed sockets before this task goes on.
             yield_now().await;
         }
-        if freshness != Freshness::New
-            && let Some(lease) = self.reuse().await
-        {
-            return Ok(lease);
+        let reused = if freshness == Freshness::New { None } else { self.reuse() };
+        let used = reused.is_some();
+        let connection = match reused {
+            Some(connection) => connection,
+            None => self.open().await?,
+        };
+        Ok(Lease { connection, used, pool: self.clone(), _room: room })
+    }
+
+    /// Waits in line until one more connection may be in use.
+    async fn room(&self) -> Result<OwnedSemaphorePermit, Failure> {
+        if let Ok(room) = self.room.clone().try_acquire_owned() {
+            return Ok(room);
         }
-        if self.open.get() >= self.settings.connections_max {
-            let freed = timeout(self.settings.connect, self.wait_for_room(freshness)).await;
-            if let Some(lease) = freed.map_err(|_| Failure::UpstreamBusy)? {
-                return Ok(lease);
-            }
+        match timeout(self.settings.connect, self.room.clone().acquire_owned()).await {
+            Ok(Ok(room)) => Ok(room),
+            _ => Err(Failure::UpstreamBusy),
         }
-        self.open().await
     }
 
     /// The newest pooled connection that still lives; the others get old and are swept.
-    async fn reuse(self: &Rc<Self>) -> Option<Lease> {
+    fn reuse(&self) -> Option<Connection> {
         loop {
             let mut connection = self.idle.borrow_mut().pop_back()?.connection;
-            let young = connection.opened.elapsed() < self.settings.age;
-            if young && connection.sender.ready().await.is_ok() {
+            if connection.opened.elapsed() < self.settings.age && connection.sender.is_ready() {
+                connection.task.in_exchange = true;
                 self.metrics.upstream_reused();
-                return Some(Lease { pool: self.clone(), connection, used: true });
+                return Some(connection);
             }
         }
     }
 
-    /// Waits for a connection that was given back, or until one more may be opened.
-    async fn wait_for_room(self: &Rc<Self>, freshness: Freshness) -> Option<Lease> {
-        while self.open.get() >= self.settings.connections_max {
-            if freshness != Freshness::New {
-                if let Some(lease) = self.reuse().await {
-                    return Some(lease);
-                }
-            } else if self.idle.borrow_mut().pop_front().is_some() {
-                // It closes in its own task.
-                yield_now().await;
-                continue;
-            }
-            self.freed.notified().await;
+    async fn open(self: &Rc<Self>) -> Result<Connection, Failure> {
+        let in_use = self.settings.connections_max - self.room.available_permits();
+        if self.idle.borrow().len() + in_use > self.settings.connections_max {
+            self.idle.borrow_mut().pop_front();
         }
-        None
-    }
-
-    async fn open(self: &Rc<Self>) -> Result<Lease, Failure> {
-        let opening = Opening::new(self.clone());
+        // What was just discarded closes, in its own task, before another one is opened.
+        yield_now().await;
+        let opening = Opening::new(self);
         let stream = self.target.dial(self.settings.connect, self.settings.tls).await?;
         let turn = Rc::new(Turn::default());
         let gate = Gate::new(stream, Answers::new(turn.clone()));
         let (sender, connection) = http1::handshake(gate).await.map_err(|_| Failure::UpstreamClosed)?;
-        spawn_local(async move {
+        let task = spawn_local(async move {
             let _opening = opening;
             // Its error reaches the exchange that was in flight, if there was one.
             let _ = connection.await;
         });
-        let connection = Connection { sender, turn, opened: Instant::now() };
-        Ok(Lease { pool: self.clone(), connection, used: false })
+        let task = Task { handle: task.abort_handle(), in_exchange: true };
+        Ok(Connection { sender, turn, opened: Instant::now(), task })
     }
 
-    fn give_back(&self, connection: Connection) {
+    fn give_back(&self, mut connection: Connection) {
         let whole = connection.turn.request_sent.get() && connection.turn.answer_read.get();
+        // hyper is ready when it has nothing left to write or to read.
+        connection.task.in_exchange = !(whole && connection.sender.is_ready());
         let young = connection.opened.elapsed() < self.settings.age;
-        if whole && young && !self.retired.get() && !connection.sender.is_closed() {
+        if !connection.task.in_exchange && young && !self.retired.get() {
             self.idle.borrow_mut().push_back(Idle { connection, since: Instant::now() });
-            self.freed.notify_one();
         }
     }
 }
 
 /// Counts one open connection, from its dial to the end of its task.
-struct Opening(Rc<Pool>);
+struct Opening(Rc<WorkerMetrics>);
 
 impl Opening {
-    fn new(pool: Rc<Pool>) -> Self {
-        pool.open.set(pool.open.get() + 1);
+    fn new(pool: &Pool) -> Self {
         pool.metrics.upstream_opened();
-        Self(pool)
+        Self(pool.metrics.clone())
     }
 }
 
 impl Drop for Opening {
     fn drop(&mut self) {
-        self.0.open.set(self.0.open.get() - 1);
-        self.0.metrics.upstream_closed();
-        self.0.freed.notify_one();
+        self.0.upstream_closed();
     }
 }
 
 /// The use of one connection for one exchange. Dropped before [`Lease::finish`], the connection closes.
 pub(crate) struct Lease {
-    pool: Rc<Pool>,
+    // The first field is dropped first: the connection is on its way out before there is room for another.
     connection: Connection,
     used: bool,
+    pool: Rc<Pool>,
+    _room: OwnedSemaphorePermit,
 }
 
 impl Lease {

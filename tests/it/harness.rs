@@ -7,16 +7,22 @@ use std::{
     fmt::Write as _,
     fs,
     io::{BufRead, BufReader, Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::{IpAddr, SocketAddr, TcpStream},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::{Arc, Condvar, Mutex},
+    sync::{Arc, Condvar, Mutex, PoisonError},
     thread,
     time::{Duration, Instant},
 };
 
-use mxgate::stand_in::{Running, StandIn, options};
+use mxgate::{
+    stand_in::{Running, StandIn, journal::Request, options},
+    vault::{
+        embedded::{self, Identity},
+        secret::Secret,
+    },
+};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -42,6 +48,43 @@ pub fn mx_with(change: impl FnOnce(&mut options::Options)) -> Running {
     StandIn::spawn(options).expect("the stand-in starts")
 }
 
+/// The last request that the stand-in received.
+pub fn last(mx: &Running) -> Arc<Request> {
+    mx.requests().pop().expect("a request")
+}
+
+/// Its header lines as they were on the wire, sorted, without the request line.
+pub fn lines(request: &Request) -> Vec<String> {
+    let head = String::from_utf8_lossy(&request.head).into_owned();
+    let mut lines: Vec<String> =
+        head.split("\r\n").skip(1).filter(|line| !line.is_empty()).map(str::to_owned).collect();
+    assert!(!lines.is_empty(), "the head was not kept");
+    lines.sort_unstable();
+    lines
+}
+
+/// Runs the built command to its end, with these variables and no others.
+pub fn mxgate(arguments: &[&str], variables: &[(&str, &str)]) -> std::process::Output {
+    Command::new("/usr/bin/timeout")
+        .arg(PATIENCE.as_secs().to_string())
+        .arg(env!("CARGO_BIN_EXE_mxgate"))
+        .args(arguments)
+        .env_clear()
+        .envs(variables.iter().copied())
+        .stdin(Stdio::null())
+        .output()
+        .expect("the command runs")
+}
+
+/// Waits until `condition` holds.
+pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < end, "not within {PATIENCE:?}: {what}");
+        thread::park_timeout(Duration::from_millis(10));
+    }
+}
+
 /// What a gateway is started with. Its parts are TOML, put together in the order that TOML needs.
 pub struct Setup {
     /// Top-level keys.
@@ -60,6 +103,11 @@ pub struct Setup {
 impl Setup {
     /// One listener on a free loopback port, one environment `test` at `mx`, the key and the token in files.
     pub fn new(mx: &Running) -> Self {
+        Self::at(mx.address(), mx.authority_pem())
+    }
+
+    /// The same for an upstream of any kind, at `address` with a certificate of `authority_pem`.
+    pub fn at(address: SocketAddr, authority_pem: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let mut setup = Self {
             top: "allow = [\"127.0.0.0/8\"]\n".into(),
@@ -72,9 +120,25 @@ impl Setup {
         };
         setup.file("key", API_KEY);
         setup.file("token", TOKEN);
-        setup.file("ca.pem", mx.authority_pem());
-        setup.environments = setup.environment("test", mx.address());
+        setup.file("ca.pem", authority_pem);
+        setup.environments = setup.environment("test", address);
         setup
+    }
+
+    /// The same, with the key in a vault as `test/api_key`.
+    pub fn with_vault(mx: &Running) -> Self {
+        let mut setup = Self::new(mx);
+        let folder = setup.folder().display().to_string();
+        let (vault, identity) = (setup.folder().join("vault.age"), setup.folder().join("identity"));
+        let identity = Identity::create(&identity).expect("an identity");
+        embedded::create(&vault, &identity).expect("a vault");
+        let key = Secret::new(API_KEY.into()).expect("a secret");
+        let hosts = Some(vec![mx.address().ip().to_string()]);
+        embedded::set(&vault, &identity, "test/api_key", key, hosts).expect("an entry");
+        setup.environments = setup.environments.replace(&format!("file:{folder}/key"), "vault:test/api_key");
+        setup.table(&format!(
+            "[vault]\nkind = \"file\"\npath = \"{folder}/vault.age\"\nidentity = \"file:{folder}/identity\""
+        ))
     }
 
     /// An environment's TOML, with Basic and a token for the Bearer operations.
@@ -85,6 +149,31 @@ impl Setup {
              credential = {{ kind = \"basic\", client_id = \"{CLIENT_ID}\", api_key = \"file:{folder}/key\" }}\n\
              bearer_operations = {{ token = \"file:{folder}/token\" }}\n"
         )
+    }
+
+    /// Replaces the last environment's `credential`; `DIR` stands for the gateway's folder.
+    pub fn credential(mut self, toml: &str) -> Self {
+        let at = self.environments.rfind("credential = ").expect("an environment");
+        let end = at + self.environments[at..].find('\n').expect("a line");
+        let toml = toml.replace("DIR", &self.folder.path().display().to_string());
+        self.environments.replace_range(at..end, &format!("credential = {{ {toml} }}"));
+        self
+    }
+
+    /// Replaces the last environment's `bearer_operations`.
+    pub fn bearer_operations(mut self, toml: &str) -> Self {
+        let at = self.environments.rfind("bearer_operations = ").expect("an environment");
+        let end = at + self.environments[at..].find('\n').expect("a line");
+        self.environments.replace_range(at..end, &format!("bearer_operations = {toml}"));
+        self
+    }
+
+    /// The same with secret files of its own, since a secret belongs to one environment.
+    pub fn other_environment(&self, name: &str, address: SocketAddr) -> String {
+        self.file("other-key", API_KEY);
+        self.file("other-token", TOKEN);
+        let toml = self.environment(name, address);
+        toml.replace("/key\"", "/other-key\"").replace("/token\"", "/other-token\"")
     }
 
     /// Adds keys to the last environment.
@@ -103,6 +192,17 @@ impl Setup {
     pub fn table(mut self, toml: &str) -> Self {
         _ = writeln!(self.tables, "{toml}");
         self
+    }
+
+    /// Adds a control socket, for [`Gateway::command`].
+    pub fn control(self) -> Self {
+        let table = format!("[control]\nsocket = \"{}\"", self.control_socket().display());
+        self.table(&table)
+    }
+
+    /// Where that is.
+    pub fn control_socket(&self) -> PathBuf {
+        self.folder.path().join("control.sock")
     }
 
     /// Replaces the top-level keys.
@@ -156,6 +256,8 @@ impl Gateway {
         let mut child = Command::new(env!("CARGO_BIN_EXE_mxgate"))
             .args(["run", "--config"])
             .arg(path)
+            // A core dump, were there one, would be found in its folder.
+            .current_dir(setup.folder())
             .env_clear()
             .envs(setup.variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
@@ -167,10 +269,9 @@ impl Gateway {
         let stderr = Output::collect(child.stderr.take().expect("piped"));
         let mut gateway = Self { child, addresses: Vec::new(), health: None, stderr, stdout, setup };
         let up = gateway.stderr.wait_for(|line| line.contains("mxgate is up"));
-        let up: Value = serde_json::from_str(&up).expect("a JSON log line");
-        let listeners = up["fields"]["listeners"].as_str().expect("its listeners").split(", ");
-        gateway.addresses = listeners.filter_map(|address| address.parse().ok()).collect();
-        gateway.health = up["fields"]["health"].as_str().and_then(|address| address.parse().ok());
+        let listeners = log_field(&up, "listeners").expect("its listeners");
+        gateway.addresses = listeners.split(", ").filter_map(|address| address.parse().ok()).collect();
+        gateway.health = log_field(&up, "health").and_then(|address| address.parse().ok());
         gateway
     }
 
@@ -195,6 +296,28 @@ impl Gateway {
             assert!(Instant::now() < end, "the gateway does not end");
             thread::yield_now();
         }
+    }
+
+    /// Writes its configuration file anew, from what `setup` says now.
+    pub fn reconfigure(&self) {
+        self.setup.file("mxgate.toml", &self.setup.configuration());
+    }
+
+    /// Runs a command on its control socket: its standard output, or its standard error and exit code.
+    pub fn command(&self, arguments: &[&str]) -> Result<String, (String, i32)> {
+        let socket = self.setup.control_socket();
+        let socket = ["--socket", socket.to_str().expect("UTF-8")];
+        let output = mxgate(&[&socket, arguments].concat(), &[]);
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
+        match output.status.code() {
+            Some(0) => Ok(text(output.stdout)),
+            code => Err((text(output.stderr), code.unwrap_or(-1))),
+        }
+    }
+
+    /// What `mxgate status --json` shows.
+    pub fn status(&self) -> Value {
+        serde_json::from_str(&self.command(&["status", "--json"]).expect("a status")).expect("JSON")
     }
 
     /// A connection to its first TCP listener.
@@ -247,6 +370,20 @@ impl Drop for Gateway {
     }
 }
 
+/// A field of a log line in either format.
+fn log_field(line: &str, name: &str) -> Option<String> {
+    if let Ok(line) = serde_json::from_str::<Value>(line) {
+        return line["fields"][name].as_str().map(str::to_owned);
+    }
+    let value = line.split_once(&format!(" {name}="))?.1;
+    let end = if value.starts_with('"') {
+        value[1..].find('"')? + 2
+    } else {
+        value.find(' ').unwrap_or(value.len())
+    };
+    Some(value[..end].trim_matches('"').to_owned())
+}
+
 /// What a process writes, collected by a thread.
 #[derive(Clone)]
 pub struct Output(Arc<(Mutex<Collected>, Condvar)>);
@@ -281,7 +418,8 @@ impl Output {
 
     /// Everything so far.
     pub fn bytes(&self) -> Vec<u8> {
-        self.0.0.lock().expect("no panic with the lock").bytes.clone()
+        // A test that fails while it waits has the lock, and its output is wanted all the more.
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner).bytes.clone()
     }
 
     /// Everything so far, as text.
@@ -306,6 +444,15 @@ impl Output {
     }
 }
 
+/// Waits until `holds`, asking again and again.
+pub fn until(what: &str, holds: impl Fn() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < end, "it never became true that {what}");
+        thread::yield_now();
+    }
+}
+
 /// A raw connection.
 pub struct Client {
     /// For whatever the helpers do not do.
@@ -315,10 +462,23 @@ pub struct Client {
 
 impl Client {
     pub fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).expect("it listens");
+        Self::of(TcpStream::connect(address).expect("it listens"))
+    }
+
+    fn of(stream: TcpStream) -> Self {
+        stream.set_nodelay(true).expect("an option");
         stream.set_read_timeout(Some(PATIENCE)).expect("a time-out");
         stream.set_write_timeout(Some(PATIENCE)).expect("a time-out");
         Self { stream, read: Vec::new() }
+    }
+
+    /// A connection from an address of this machine's choice, such as `127.0.0.5`.
+    pub fn connect_from(source: IpAddr, address: SocketAddr) -> Self {
+        let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None)
+            .expect("a socket");
+        socket.bind(&SocketAddr::new(source, 0).into()).expect("an address of this machine");
+        socket.connect(&address.into()).expect("it listens");
+        Self::of(socket.into())
     }
 
     /// Sends `head` (bare line feeds, `Host: localhost` added) and `body` with its length, if it has one.
@@ -357,7 +517,8 @@ impl Client {
         }
     }
 
-    fn one_answer(&mut self, head_only: bool) -> Answer {
+    /// Reads one answer, also an interim one (1xx).
+    pub fn one_answer(&mut self, head_only: bool) -> Answer {
         let (status, headers, len) = loop {
             let mut fields = [httparse::EMPTY_HEADER; 128];
             let mut parsed = httparse::Response::new(&mut fields);
@@ -461,6 +622,11 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// Every value of a field.
+    pub fn all(&self, name: &str) -> Vec<&str> {
+        self.headers.iter().filter(|(other, _)| other == name).map(|(_, value)| value.as_str()).collect()
+    }
+
     /// The first value of a field.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())

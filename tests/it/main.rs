@@ -4,6 +4,26 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 #![allow(clippy::print_stderr, reason = "a failed test says why")]
 
+mod admission;
+mod browser;
+mod canary;
+mod check;
+mod control;
+mod credentials;
+mod environments;
 mod forwarding;
+mod framing;
 #[allow(dead_code, reason = "a toolbox: not every tool is in use at every time")]
 mod harness;
+mod headers;
+mod lifecycle;
+mod limits;
+mod listeners;
+mod metrics;
+mod raw_upstream;
+mod reload;
+mod replay;
+mod secrets;
+mod semantics;
+mod upstream;
+mod upstream_tls;

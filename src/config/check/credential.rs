@@ -75,8 +75,9 @@ fn client_id(text: &str, basic: bool) -> Result<String, Problem> {
 }
 
 /// Fields that frame a message, choose its receiver or concern one connection only (RFC 9110, section
-/// 7.6.1; RFC 9112, sections 6 and 9).
-const NEVER_A_CREDENTIAL: [&str; 16] = [
+/// 7.6.1; RFC 9112, sections 6 and 9), and two that the gateway itself sets on every request.
+const NEVER_A_CREDENTIAL: [&str; 18] = [
+    "accept-encoding",
     "connection",
     "content-encoding",
     "content-length",
@@ -93,6 +94,7 @@ const NEVER_A_CREDENTIAL: [&str; 16] = [
     "trailer",
     "transfer-encoding",
     "upgrade",
+    "via",
 ];
 
 fn header_name(text: &str) -> Result<HeaderName, Problem> {
