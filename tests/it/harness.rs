@@ -376,12 +376,11 @@ fn log_field(line: &str, name: &str) -> Option<String> {
         return line["fields"][name].as_str().map(str::to_owned);
     }
     let value = line.split_once(&format!(" {name}="))?.1;
-    let end = if value.starts_with('"') {
-        value[1..].find('"')? + 2
-    } else {
-        value.find(' ').unwrap_or(value.len())
+    let value = match value.strip_prefix('"') {
+        Some(quoted) => quoted.split('"').next(),
+        None => value.split(' ').next(),
     };
-    Some(value[..end].trim_matches('"').to_owned())
+    value.map(str::to_owned)
 }
 
 /// What a process writes, collected by a thread.

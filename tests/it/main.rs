@@ -16,6 +16,7 @@ mod framing;
 #[allow(dead_code, reason = "a toolbox: not every tool is in use at every time")]
 mod harness;
 mod headers;
+mod isolation;
 mod lifecycle;
 mod limits;
 mod listeners;
