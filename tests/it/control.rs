@@ -9,7 +9,7 @@ use std::{
     process::Command,
 };
 
-use crate::harness::{Gateway, Setup, eventually, mx, mxgate};
+use crate::harness::{Gateway, Setup, mx, mxgate, until};
 
 fn start() -> (mxgate::stand_in::Running, Gateway) {
     let mx = mx();
@@ -142,7 +142,7 @@ fn a_suspended_address_is_not_served_until_its_time_is_over() {
     assert_eq!(answers(&gateway).0, 200, "another network");
     gateway.command(&["suspend", "address", "127.0.0.1", "--for", "2s"]).unwrap();
     assert_eq!(answers(&gateway), (403, "suspended".into()));
-    eventually("the suspension is over", || answers(&gateway).0 == 200);
+    until("the suspension is over", || answers(&gateway).0 == 200);
     let left = gateway.status()["suspensions"].clone();
     assert_eq!(left, serde_json::json!([{"target": {"address": "10.0.0.0/8"}, "for_s": null}]));
     let (text, code) = gateway.command(&["suspend", "address", "10.1.2.3/8"]).unwrap_err();
@@ -156,7 +156,7 @@ fn a_log_filter_ends_by_itself() {
     gateway.command(&["log-level", "error", "--for", "2s"]).unwrap();
     assert_eq!(gateway.status()["log_override"]["filter"], "error");
     gateway.command(&["reload"]).unwrap();
-    eventually("the configured filter is back", || gateway.status()["log_override"].is_null());
+    until("the configured filter is back", || gateway.status()["log_override"].is_null());
     assert_eq!(reloads(), 0, "an info line under the filter `error`");
     gateway.command(&["reload"]).unwrap();
     gateway.stderr.wait_for(|line| line.contains("\"reloaded\""));
@@ -165,7 +165,7 @@ fn a_log_filter_ends_by_itself() {
     gateway.command(&["log-level", "--reset"]).unwrap();
     assert!(gateway.status()["log_override"].is_null());
     gateway.command(&["reload"]).unwrap();
-    eventually("info lines are back", || reloads() == 2);
+    until("info lines are back", || reloads() == 2);
 }
 
 #[test]

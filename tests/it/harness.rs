@@ -76,15 +76,6 @@ pub fn mxgate(arguments: &[&str], variables: &[(&str, &str)]) -> std::process::O
         .expect("the command runs")
 }
 
-/// Waits until `condition` holds.
-pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let end = Instant::now() + PATIENCE;
-    while !condition() {
-        assert!(Instant::now() < end, "not within {PATIENCE:?}: {what}");
-        thread::park_timeout(Duration::from_millis(10));
-    }
-}
-
 /// What a gateway is started with. Its parts are TOML, put together in the order that TOML needs.
 pub struct Setup {
     /// Top-level keys.

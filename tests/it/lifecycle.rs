@@ -14,7 +14,7 @@ use std::{
 
 use mxgate::{stand_in::Running, vault::embedded::Identity};
 
-use crate::harness::{API_KEY, Client, Gateway, PATIENCE, Setup, eventually, mx, mxgate};
+use crate::harness::{API_KEY, Client, Gateway, PATIENCE, Setup, mx, mxgate, until};
 
 const SLOW: &str = "x-stand-in-slow-head: ";
 
@@ -31,11 +31,9 @@ fn in_flight(mx: &Running, gateway: &Gateway, milliseconds: u32) -> Client {
     let before = mx.connections();
     let mut client = gateway.connect();
     client.request(&format!("GET /users HTTP/1.1\n{SLOW}{milliseconds}"), "");
-    eventually("MX has a connection", || mx.connections() > before);
+    until("MX has a connection", || mx.connections() > before);
     // Its head is there when the gateway waits for the answer: the stand-in records when it answers.
-    eventually("the request is counted as open", || {
-        gateway.metric("mxgate_upstream_connections_open ") >= 1.0
-    });
+    until("the request is counted as open", || gateway.metric("mxgate_upstream_connections_open ") >= 1.0);
     client
 }
 
@@ -58,12 +56,12 @@ fn a_gateway_without_its_secret_says_which_and_takes_it_when_it_appears() {
     assert!(gateway.status()["reload_fault"].as_str().unwrap().contains(&name));
     assert!(gateway.status()["not_ready"].is_string());
     // Tried again, and not told again.
-    eventually("it was tried again", || gateway.metric("result=\"failure\"") >= 2.0);
+    until("it was tried again", || gateway.metric("result=\"failure\"") >= 2.0);
     assert_eq!(gateway.stderr.text().matches("no new snapshot").count(), 1);
 
     let mut kept = gateway.connect();
     gateway.setup.file("key", API_KEY);
-    eventually("it is ready", || gateway.page("/readyz").status == 200);
+    until("it is ready", || gateway.page("/readyz").status == 200);
     assert_eq!(gateway.get("/users", "").status, 200);
     kept.request("GET /users HTTP/1.1", "");
     assert_eq!(kept.answer().status, 200, "a connection from before");
@@ -103,7 +101,7 @@ fn a_vault_that_cannot_be_used_is_named_and_taken_when_it_can() {
     let key = mxgate::vault::secret::Secret::new(API_KEY.into()).unwrap();
     mxgate::vault::embedded::set(&vault, &identity, "test/api_key", key, Some(vec!["127.0.0.1".into()]))
         .unwrap();
-    eventually("it is ready", || gateway.page("/readyz").status == 200);
+    until("it is ready", || gateway.page("/readyz").status == 200);
     assert_eq!(gateway.get("/users", "").status, 200);
 }
 
@@ -254,7 +252,7 @@ fn stops_in_order(signal: &str) {
     assert_eq!(gateway.page("/readyz").status, 200);
 
     gateway.signal(signal);
-    eventually("it is not ready", || gateway.page("/readyz").text() == "draining\n");
+    until("it is not ready", || gateway.page("/readyz").text() == "draining\n");
     assert_eq!(gateway.page("/readyz").status, 503);
     assert_eq!(gateway.page("/livez").status, 200);
     // New connections are served for `drain_delay`, and so is the one that was there.
@@ -268,7 +266,7 @@ fn stops_in_order(signal: &str) {
     assert_eq!((answer.status, answer.header("connection")), (404, Some("close")));
     // The one that sends nothing is closed at the end of it.
     assert_eq!(idle.rest(), b"");
-    eventually("it accepts no more", || gone(address));
+    until("it accepts no more", || gone(address));
     assert_eq!(gateway.wait().code(), Some(0));
     assert!(!unix.exists() && !gateway.setup.control_socket().exists());
     gateway.stderr.wait_for(|line| line.contains("\"stopped\""));
@@ -294,7 +292,7 @@ fn requests_in_flight_finish() {
     let address = gateway.addresses[0];
     let mut client = in_flight(&mx, &gateway, 1500);
     gateway.signal("TERM");
-    eventually("it accepts no more", || gone(address));
+    until("it accepts no more", || gone(address));
     let answer = client.answer();
     assert_eq!((answer.status, answer.whole, answer.header("connection")), (200, true, Some("close")));
     assert_eq!(client.rest(), b"");
@@ -354,13 +352,13 @@ fn sighup_opens_the_record_file_again() {
     let gateway = setup.table(&format!("[record]\ndestination = \"file:{}\"", path.display())).start();
     let lines = |path: &Path| fs::read_to_string(path).map_or(0, |text| text.lines().count());
     gateway.get("/users", "");
-    eventually("a record", || lines(&path) == 1);
+    until("a record", || lines(&path) == 1);
     let moved = path.with_extension("1");
     fs::rename(&path, &moved).unwrap();
     gateway.signal("HUP");
-    eventually("a new file", || path.exists());
+    until("a new file", || path.exists());
     gateway.get("/users", "");
-    eventually("a record in it", || lines(&path) == 1);
+    until("a record in it", || lines(&path) == 1);
     assert_eq!(lines(&moved), 1);
 }
 
@@ -394,7 +392,7 @@ fn an_idle_gateway_hardly_uses_the_processor() {
         fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
     };
     let (before, begun) = (ticks(), Instant::now());
-    eventually("two seconds", || begun.elapsed().as_secs() >= 2);
+    until("two seconds", || begun.elapsed().as_secs() >= 2);
     let used = ticks() - before;
     println!("idle: {used} ticks of 1/100 s in {:?}", begun.elapsed());
     assert!(used < 50, "{used} ticks in two seconds: something spins");

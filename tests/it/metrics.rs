@@ -1,6 +1,6 @@
 //! `/livez`, `/readyz` and `/metrics` tell what happened.
 
-use crate::harness::{Setup, eventually, mx};
+use crate::harness::{Setup, mx, until};
 
 #[test]
 fn requests_refusals_failures_and_times_are_counted() {
@@ -14,7 +14,7 @@ fn requests_refusals_failures_and_times_are_counted() {
     assert_eq!(gateway.get("/users", "x-stand-in-garbage: true").status, 502);
 
     // A record and a count are made when the answer is over, which the caller sees a moment earlier.
-    eventually("five requests", || gateway.metric("mxgate_requests_total") == 5.0);
+    until("five requests", || gateway.metric("mxgate_requests_total") == 5.0);
     for (sample, count) in [
         ("mxgate_requests_total{operation=\"listUsers\",status=\"2xx\"}", 1.0),
         ("mxgate_requests_total{operation=\"listUsers\",status=\"5xx\"}", 2.0),
@@ -47,7 +47,7 @@ fn no_label_holds_what_a_caller_chose() {
     let gateway = Setup::new(&mx).start();
     gateway.get("/users/USR-marker-of-a-user", "");
     gateway.get("/marker-of-a-path", "x-marker: marker-of-a-header");
-    eventually("two requests", || gateway.metric("mxgate_requests_total") == 2.0);
+    until("two requests", || gateway.metric("mxgate_requests_total") == 2.0);
     let text = gateway.page("/metrics").text();
     assert!(!text.contains("marker") && text.contains("operation=\"readUser\""), "{text}");
 }
@@ -58,9 +58,9 @@ fn connections_are_counted_while_they_are_open() {
     let gateway = Setup::new(&mx).start();
     let mut one = gateway.connect();
     let two = gateway.connect();
-    eventually("two open", || gateway.metric("mxgate_caller_connections_open") == 2.0);
+    until("two open", || gateway.metric("mxgate_caller_connections_open") == 2.0);
     drop(two);
-    eventually("one open", || gateway.metric("mxgate_caller_connections_open") == 1.0);
+    until("one open", || gateway.metric("mxgate_caller_connections_open") == 1.0);
     for _ in 0..3 {
         one.request("GET /users HTTP/1.1", "");
         assert_eq!(one.answer().status, 200);
@@ -79,7 +79,7 @@ fn connections_beyond_the_cap_are_counted_as_refused() {
     assert_eq!(one.answer().status, 200);
     assert_eq!(gateway.metric("mxgate_caller_connections_refused_total"), 0.0);
     assert_eq!(gateway.connect().rest(), b"");
-    eventually("one refused", || gateway.metric("mxgate_caller_connections_refused_total") == 1.0);
+    until("one refused", || gateway.metric("mxgate_caller_connections_refused_total") == 1.0);
 }
 
 #[test]

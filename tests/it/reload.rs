@@ -15,7 +15,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use mxgate::stand_in::Running;
 use serde_json::Value;
 
-use crate::harness::{API_KEY, CLIENT_ID, Client, Gateway, Setup, eventually, mx, mx_with};
+use crate::harness::{API_KEY, CLIENT_ID, Client, Gateway, Setup, mx, mx_with, until};
 
 /// The key after a rotation.
 const NEXT_KEY: &str = "n3xt-k3y-of-the-test-environment";
@@ -50,7 +50,7 @@ fn reload(socket: &Path) -> (u16, Value) {
 fn seconds_pass(gateway: &Gateway, seconds: u64) {
     let uptime = || gateway.status()["uptime_s"].as_u64().unwrap();
     let begun = uptime();
-    eventually("time passes", || uptime() > begun + seconds);
+    until("time passes", || uptime() > begun + seconds);
 }
 
 #[test]
@@ -85,13 +85,13 @@ fn a_file_that_changes_is_taken_up_by_itself() {
     // Rewritten in place.
     gateway.setup.top = NOBODY.into();
     gateway.reconfigure();
-    eventually("the rewritten file is in force", || status(&gateway) == 403);
+    until("the rewritten file is in force", || status(&gateway) == 403);
     gateway.stderr.wait_for(|line| line.contains("\"reloaded\"") && line.contains("a file changed"));
     // Replaced by a rename, as editors do.
     gateway.setup.top = "allow = [\"127.0.0.0/8\"]\n".into();
     let new = gateway.setup.file("mxgate.toml.new", &gateway.setup.configuration());
     fs::rename(new, gateway.setup.folder().join("mxgate.toml")).unwrap();
-    eventually("the renamed file is in force", || status(&gateway) == 200);
+    until("the renamed file is in force", || status(&gateway) == 200);
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn many_quick_changes_are_few_reloads() {
     }
     gateway.setup.top = NOBODY.into();
     gateway.reconfigure();
-    eventually("the last change is in force", || status(&gateway) == 403);
+    until("the last change is in force", || status(&gateway) == 403);
     let loads = generation(&gateway);
     assert!((2..10).contains(&loads), "{loads} loads");
     assert_eq!(gateway.metric("result=\"failure\""), 0.0, "a half-written file was read");
@@ -163,7 +163,7 @@ fn a_kubernetes_secret_volume_is_followed() {
         assert_eq!(status(&gateway), 401, "the old key");
         let begun = Instant::now();
         volume.write(version, &[("key", key), ("ca.pem", mx.authority_pem())]);
-        eventually("the swapped key is in force", || status(&gateway) == 200);
+        until("the swapped key is in force", || status(&gateway) == 200);
         println!("a swapped secret was in force after {:?}", begun.elapsed());
     }
 }
@@ -179,7 +179,7 @@ fn a_kubernetes_configuration_volume_is_followed() {
     assert_eq!(status(&gateway), 200);
     gateway.setup.top = NOBODY.into();
     Volume(folder).write("2", &[("mxgate.toml", &gateway.setup.configuration())]);
-    eventually("the swapped file is in force", || status(&gateway) == 403);
+    until("the swapped file is in force", || status(&gateway) == 403);
 }
 
 #[test]
@@ -191,7 +191,7 @@ fn a_secret_file_that_changes_is_taken_up() {
     assert_eq!(status(&gateway), 401);
     let begun = Instant::now();
     gateway.setup.file("key", NEXT_KEY);
-    eventually("the new key is in force", || status(&gateway) == 200);
+    until("the new key is in force", || status(&gateway) == 200);
     println!("a new secret file was in force after {:?}", begun.elapsed());
     assert_ne!(gateway.status()["environments"][0]["fingerprint"], before);
     let line = gateway.stderr.wait_for(|line| line.contains("\"reloaded\""));
@@ -213,7 +213,7 @@ fn a_secret_that_only_a_refused_file_names_is_taken_up_when_it_appears() {
     mx.set_api_keys(0, vec![NEXT_KEY.into()]);
     fs::create_dir_all(late.parent().unwrap()).unwrap();
     gateway.setup.file("late/er/key", NEXT_KEY);
-    eventually("the late key is in force", || status(&gateway) == 200);
+    until("the late key is in force", || status(&gateway) == 200);
     assert!(gateway.status()["reload_fault"].is_null());
 }
 
@@ -241,11 +241,11 @@ fn a_bad_file_changes_nothing_and_says_so() {
     let told = || gateway.stderr.text().matches("no new snapshot").count();
     let before = told();
     gateway.signal("HUP");
-    eventually("the fault is told again", || told() > before);
+    until("the fault is told again", || told() > before);
 
     gateway.setup.top = NOBODY.into();
     gateway.reconfigure();
-    eventually("the repaired file is in force", || status(&gateway) == 403);
+    until("the repaired file is in force", || status(&gateway) == 403);
     assert_eq!(gateway.metric("mxgate_config_last_reload_successful"), 1.0);
     assert!(gateway.status()["reload_fault"].is_null());
 }
@@ -355,7 +355,7 @@ fn what_vault_set_stores_is_taken_up_once() {
         .unwrap();
     set.stdin.take().unwrap().write_all(NEXT_KEY.as_bytes()).unwrap();
     assert!(set.wait().unwrap().success());
-    eventually("the new key is in force", || status(&gateway) == 200);
+    until("the new key is in force", || status(&gateway) == 200);
     println!("a key set in the vault was in force after {:?}", begun.elapsed());
     let loads = generation(&gateway);
     // What the gateway's own look at the vault writes does not make it look again.
