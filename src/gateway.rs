@@ -28,7 +28,7 @@ use crate::{
     policy::{self, Denial, Grant, target::Target},
     snapshot::Bearer,
     upstream::{self, headers, outgoing::Outgoing},
-    worker::{EnvironmentView, View},
+    worker::view::{EnvironmentView, View},
 };
 
 /// Serves one request.
@@ -71,7 +71,7 @@ async fn walk(
 
     let path_and_query = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
     let target = Target::parse(path_and_query).map_err(|_| Refusal::MalformedTarget)?;
-    let grant = policy::decide(caller, &environment.settings, &head.method, &target)
+    let grant = policy::decide(caller, &environment.settings.api, &head.method, &target)
         .inspect_err(|denial| entry.denied(denial))?;
     entry.granted(&grant);
 

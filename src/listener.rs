@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use self::{accept::Permit, connection::Connection, peer::Peer, stream::Stream};
-use crate::{gate::inbound::Session, worker::Worker};
+use crate::{gate::inbound::Session, worker::state::Worker};
 
 /// The fixed part of one listener.
 #[derive(Debug)]

@@ -15,7 +15,6 @@ use crate::{
         catalogue::{Class, Found, Operation, OperationCredential, catalogue},
         path_tree::PathTree,
     },
-    snapshot::Environment,
 };
 
 /// What an environment offers.
@@ -113,11 +112,11 @@ impl From<Refusal> for Denial {
 /// Decides.
 pub(crate) fn decide(
     _caller: Caller,
-    environment: &Environment,
+    api: &Api,
     method: &Method,
     target: &Target<'_>,
 ) -> Result<Grant, Denial> {
-    match &environment.api {
+    match api {
         Api::Platform => decide_platform(method, target),
         Api::Paths(patterns) => decide_paths(patterns, method, target),
     }

@@ -28,7 +28,7 @@ use crate::{
         body::{MaskedBody, OnHits},
     },
     upstream::{self, Answer, headers, pool::Lease},
-    worker::EnvironmentView,
+    worker::view::EnvironmentView,
 };
 
 /// On every answer, ours and the upstream's.

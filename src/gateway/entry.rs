@@ -20,7 +20,7 @@ use crate::{
     metrics,
     policy::{Call, Denial, Grant},
     record::{Decision, Record, UsedCredential},
-    worker::EnvironmentView,
+    worker::view::EnvironmentView,
 };
 
 /// What is known so far about one request. Dropping it closes the record: once, however the request ended.
@@ -117,14 +117,14 @@ impl Entry {
     fn refused(&mut self, refusal: Refusal) {
         self.decision = Decision::Refused;
         self.code = Some(refusal.code());
-        self.at.worker.metrics.refused(refusal);
+        self.at.worker.metrics().refused(refusal);
     }
 
     /// The upstream, or we, failed while the answer was passed on.
     pub(crate) fn failed(&mut self, failure: Failure) {
         self.decision = Decision::Failed;
         self.code = Some(failure.code());
-        self.at.worker.metrics.failed(failure);
+        self.at.worker.metrics().failed(failure);
     }
 
     pub(crate) fn sent(&mut self, bytes: usize) {
@@ -161,7 +161,7 @@ impl Drop for Entry {
         let (caller_address, peer_address) = addresses(self.origin, self.at.peer);
         let session = &self.at.session;
         let masked = session.masked();
-        self.at.worker.metrics.request(&metrics::Request {
+        self.at.worker.metrics().request(&metrics::Request {
             operation: operation.map(|operation| operation.index.get()),
             status: self.status.map(|status| status.as_u16()),
             gateway: duration.saturating_sub(self.upstream.unwrap_or_default()),

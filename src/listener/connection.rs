@@ -28,7 +28,7 @@ use crate::{
         inbound::{Inbound, Session},
     },
     gateway::{self, answer::AnswerBody, respond},
-    worker::Worker,
+    worker::state::Worker,
 };
 
 /// How long a connection without a request keeps hyper's buffers.

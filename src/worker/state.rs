@@ -1,0 +1,174 @@
+//! What all connections of one worker share.
+
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use arc_swap::{ArcSwapOption, Cache};
+use tokio::sync::{mpsc, watch};
+
+use super::{
+    Parts, Stage,
+    view::{Place, View},
+};
+use crate::{
+    admission::Origin,
+    config::Limits,
+    control::suspension::Suspensions,
+    gateway::{entry::RequestId, refusal::Refusal},
+    listener::{Arrival, accept::Census},
+    log::flood::{Flood, Verdict},
+    metrics::WorkerMetrics,
+    record::{Record, Recorder},
+    redaction::Masker,
+    snapshot::Snapshot,
+};
+
+/// How often one address's refusals are logged, and how many addresses are told apart.
+const REFUSED_INTERVAL: Duration = Duration::from_secs(10);
+const REFUSED_ADDRESSES_MAX: usize = 256;
+
+type Snapshots = Cache<Arc<ArcSwapOption<Snapshot>>, Option<Arc<Snapshot>>>;
+
+/// The state that all connections of one worker share.
+pub(crate) struct Worker {
+    place: Place,
+    process_id: u64,
+    requests: Cell<u64>,
+    snapshots: RefCell<Snapshots>,
+    view: RefCell<Option<Rc<View>>>,
+    suspensions: Arc<Suspensions>,
+    stage: watch::Receiver<Stage>,
+    census: Arc<Census>,
+    /// The last of `stage`, without a look across cores.
+    stage_now: Cell<Stage>,
+    recorder: RefCell<Recorder>,
+    refused_addresses: RefCell<Flood>,
+    nothing_to_mask: Arc<Masker>,
+}
+
+impl Worker {
+    pub(super) fn new(parts: Parts) -> (Self, mpsc::UnboundedReceiver<Arrival>) {
+        let worker = Self {
+            place: Place { index: parts.index, workers: parts.workers, metrics: Rc::new(parts.metrics) },
+            process_id: parts.process_id,
+            requests: Cell::new(0),
+            snapshots: RefCell::new(Cache::new(parts.snapshot)),
+            view: RefCell::default(),
+            suspensions: parts.suspensions,
+            stage: parts.stage,
+            census: parts.census,
+            stage_now: Cell::new(Stage::Serving),
+            recorder: RefCell::new(parts.recorder),
+            refused_addresses: RefCell::new(Flood::new(REFUSED_INTERVAL, REFUSED_ADDRESSES_MAX)),
+            nothing_to_mask: Arc::new(Masker::new([])),
+        };
+        (worker, parts.arrivals)
+    }
+
+    pub(crate) fn metrics(&self) -> &Rc<WorkerMetrics> {
+        &self.place.metrics
+    }
+
+    /// Takes the stage up, for looks that cost nothing.
+    pub(super) fn set_stage(&self, stage: Stage) {
+        self.stage_now.set(stage);
+    }
+
+    /// The bounds that connections opened from now on keep to.
+    pub(crate) fn limits(&self) -> Limits {
+        self.census.limits()
+    }
+
+    /// The current snapshot; `None` before the first one.
+    pub(crate) fn view(&self) -> Option<Rc<View>> {
+        let mut snapshots = self.snapshots.borrow_mut();
+        let current = snapshots.load().as_ref()?;
+        let mut view = self.view.borrow_mut();
+        match &*view {
+            Some(view) if Arc::ptr_eq(&view.snapshot, current) => Some(view.clone()),
+            previous => {
+                let next = Rc::new(View::new(current.clone(), previous.as_deref(), &self.place));
+                *view = Some(next.clone());
+                Some(next)
+            }
+        }
+    }
+
+    pub(crate) fn next_request_id(&self) -> RequestId {
+        let count = self.requests.get() + 1;
+        self.requests.set(count);
+        // The worker's index above, so that no two workers count alike.
+        RequestId::new(self.process_id, ((self.place.index as u64) << 48) | count)
+    }
+
+    /// Whether every answer must close its connection.
+    pub(crate) fn closing(&self) -> bool {
+        self.stage_now.get() != Stage::Serving
+    }
+
+    /// Whether connections without a request must go.
+    pub(crate) fn draining(&self) -> bool {
+        matches!(self.stage_now.get(), Stage::Draining(_))
+    }
+
+    /// Ends when connections without a request must go.
+    pub(crate) async fn drained(&self) {
+        let mut stage = self.stage.clone();
+        let drained = stage.wait_for(|stage| matches!(stage, Stage::Draining(_))).await.is_ok();
+        if !drained {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    pub(crate) fn check_suspended(&self, environment: &str, origin: Origin) -> Result<(), Refusal> {
+        let address = match origin {
+            Origin::Address(address) => Some(address),
+            Origin::Unix { .. } => None,
+        };
+        if self.suspensions.applies(environment, address, std::time::Instant::now()) {
+            Err(Refusal::Suspended)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Says who was refused and why, without letting a flood of them fill the log.
+    pub(crate) fn log_refused_address(&self, refusal: Refusal, origin: Origin) {
+        let Origin::Address(address) = origin else { return };
+        let key = (refusal.code(), address);
+        if let Verdict::Log { unsaid } =
+            self.refused_addresses.borrow_mut().note(key, std::time::Instant::now())
+        {
+            tracing::warn!(reason = refusal.code(), %address, unsaid, "refused");
+        }
+    }
+
+    pub(super) fn summarise_refused_addresses(&self) {
+        for summary in self.refused_addresses.borrow_mut().due(std::time::Instant::now()) {
+            match summary.key {
+                Some((reason, address)) => {
+                    tracing::warn!(reason, %address, count = summary.count, "refused again")
+                }
+                None => tracing::warn!(count = summary.count, "refused, many more addresses"),
+            }
+        }
+    }
+
+    /// Hands buffered access records over.
+    pub(super) fn flush_records(&self) {
+        self.recorder.borrow_mut().flush();
+    }
+
+    pub(crate) fn record(&self, record: &Record<'_>) {
+        self.recorder.borrow_mut().record(record);
+    }
+
+    /// For answers to requests that carried no secret of ours.
+    pub(crate) fn nothing_to_mask(&self) -> Arc<Masker> {
+        self.nothing_to_mask.clone()
+    }
+}

@@ -1,0 +1,107 @@
+//! A snapshot, with one worker's copies of it and its connections.
+
+use std::{rc::Rc, sync::Arc};
+
+use tokio::time::Instant;
+
+use crate::{
+    credential::{Credential, Prepared},
+    metrics::WorkerMetrics,
+    snapshot::{Environment, ListenerSettings, Snapshot},
+    upstream::pool::{Pool, PoolSettings},
+};
+
+/// Which of the workers this is.
+pub(crate) struct Place {
+    pub(crate) index: usize,
+    pub(crate) workers: usize,
+    pub(crate) metrics: Rc<WorkerMetrics>,
+}
+
+/// A snapshot with this worker's part of it.
+pub(crate) struct View {
+    pub(crate) snapshot: Arc<Snapshot>,
+    environments: Vec<Rc<EnvironmentView>>,
+}
+
+/// An environment with this worker's copies and connections.
+pub(crate) struct EnvironmentView {
+    pub(crate) settings: Arc<Environment>,
+    pub(crate) credential: Credential,
+    pub(crate) bearer: Option<Credential>,
+    pub(crate) pool: Rc<Pool>,
+}
+
+impl View {
+    /// Connections whose upstream is still the same are kept; the others are retired.
+    pub(super) fn new(snapshot: Arc<Snapshot>, previous: Option<&Self>, place: &Place) -> Self {
+        let environments: Vec<_> = snapshot
+            .environments
+            .iter()
+            .map(|settings| Rc::new(EnvironmentView::new(settings.clone(), previous, place)))
+            .collect();
+        let retired =
+            previous.iter().flat_map(|previous| &previous.environments).map(|environment| &environment.pool);
+        for pool in retired {
+            if !environments.iter().any(|environment| Rc::ptr_eq(&environment.pool, pool)) {
+                pool.retire();
+            }
+        }
+        Self { snapshot, environments }
+    }
+
+    /// Closes upstream connections that were idle for too long.
+    pub(super) fn sweep(&self, now: Instant) {
+        self.environments.iter().for_each(|environment| environment.pool.sweep(now));
+    }
+
+    pub(crate) fn listener(&self, index: usize) -> Option<&ListenerSettings> {
+        self.snapshot.listeners.get(index)
+    }
+
+    pub(crate) fn environment(&self, index: usize) -> Option<&Rc<EnvironmentView>> {
+        self.environments.get(index)
+    }
+}
+
+impl EnvironmentView {
+    fn new(settings: Arc<Environment>, previous: Option<&View>, place: &Place) -> Self {
+        let timeouts = &settings.timeouts;
+        let pool_settings = PoolSettings {
+            connections_max: share(settings.dial.connections_max, place.workers, place.index),
+            idle: timeouts.pool_idle,
+            age: timeouts.connection_age,
+            connect: timeouts.connect,
+            tls: timeouts.tls,
+        };
+        let kept = previous.and_then(|previous| {
+            let pools = previous.environments.iter().map(|environment| &environment.pool);
+            pools.into_iter().find(|pool| pool.serves(&settings.dial, &pool_settings)).cloned()
+        });
+        Self {
+            credential: settings.credential.for_worker(),
+            bearer: settings.bearer.token().map(Prepared::for_worker),
+            pool: kept
+                .unwrap_or_else(|| Pool::new(settings.dial.clone(), pool_settings, place.metrics.clone())),
+            settings,
+        }
+    }
+}
+
+/// One worker's part of a cap that all workers keep together. Each needs at least one.
+fn share(all: usize, workers: usize, index: usize) -> usize {
+    (all / workers + usize::from(index < all % workers)).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_add_up_to_the_cap_and_none_is_empty() {
+        for (all, workers) in [(256, 3), (7, 4), (4, 4), (2_000, 256)] {
+            assert_eq!((0..workers).map(|index| share(all, workers, index)).sum::<usize>(), all);
+        }
+        assert_eq!((0..4).map(|index| share(2, 4, index)).collect::<Vec<_>>(), [1, 1, 1, 1]);
+    }
+}
