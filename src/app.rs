@@ -5,6 +5,7 @@
 //! it is told to stop. The start does not wait for secrets: without a usable snapshot the gateway answers
 //! 503, is not ready, and tries again.
 
+mod differences;
 mod files;
 mod loader;
 mod sockets;
@@ -20,13 +21,13 @@ use std::{
 };
 
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::{Notify, mpsc, watch},
-    task::JoinSet,
+    task::{JoinSet, spawn_blocking},
     time::{Instant, sleep, timeout},
 };
 
-use self::loader::Loader;
+use self::loader::{Cause, Loader};
 use crate::{
     config::Config,
     control::{self, socket::SocketFile, systemd},
@@ -45,6 +46,9 @@ use crate::{
 /// How long a drained gateway waits for its control plane and its last records.
 const LAST_WAIT: Duration = Duration::from_secs(5);
 
+/// How long a second signal waits for its line in the log.
+const LAST_WORDS: Duration = Duration::from_millis(100);
+
 /// How soon a start without usable secrets is tried again.
 const RETRY: Duration = Duration::from_secs(2);
 
@@ -57,8 +61,16 @@ pub struct App {
     socket_files: Vec<SocketFile>,
     control: control::Listeners,
     records: WriterHandle,
+    signals: Signals,
     runtime: tokio::runtime::Runtime,
     stop: Arc<Notify>,
+}
+
+/// Had before anything is bound: a signal that comes during the start must not end the process half way.
+struct Signals {
+    hangup: Signal,
+    terminate: Signal,
+    interrupt: Signal,
 }
 
 /// Why the gateway did not start.
@@ -93,8 +105,17 @@ impl App {
     /// # Errors
     /// Whatever the system refuses.
     pub fn bind(config: Config, config_path: &Path, log: Log) -> Result<Self, Error> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            // Its blocking threads: look-ups, and reading files.
+            .thread_name("mxgate-blocking")
+            .build()?;
         let entered = runtime.enter();
+        let signals = Signals {
+            hangup: signal(SignalKind::hangup())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        };
         let mut listeners = Vec::new();
         let mut socket_files = Vec::new();
         for (index, settings) in config.listeners.iter().enumerate() {
@@ -132,6 +153,7 @@ impl App {
             socket_files,
             control,
             records,
+            signals,
             runtime,
             stop: Arc::default(),
         })
@@ -160,8 +182,18 @@ impl App {
     /// # Errors
     /// A thread or a signal handler could not be had.
     pub fn run(self) -> Result<(), Error> {
-        let Self { config, config_path, log, listeners, socket_files, control, records, runtime, stop } =
-            self;
+        let Self {
+            config,
+            config_path,
+            log,
+            listeners,
+            socket_files,
+            control,
+            records,
+            signals,
+            runtime,
+            stop,
+        } = self;
         let workers = config.process.workers.unwrap_or_else(cores);
         let names = catalogue().operations().iter().map(|operation| operation.id);
         let (metrics, worker_metrics) = Metrics::new(workers, names, records.counters());
@@ -170,7 +202,7 @@ impl App {
         let loader = Loader::new(
             config.clone(),
             config_path,
-            log,
+            log.clone(),
             census.clone(),
             metrics.clone(),
             stage_seen.clone(),
@@ -188,38 +220,21 @@ impl App {
         runtime.block_on(async {
             let names: Vec<&str> = listeners.iter().map(|(_, state)| state.name.as_str()).collect();
             announce(&loader, &names.join(", "), health);
-            let mut accepting = JoinSet::new();
-            for (bound, state) in listeners {
-                accepting.spawn(accept::accept(
-                    bound,
-                    state,
-                    census.clone(),
-                    handles.clone(),
-                    metrics.clone(),
-                ));
-            }
-            tokio::select! {
-                stopped = stopped(&stop) => stopped?,
-                kept = upkeep(&loader, &records) => match kept? {},
-            }
+            let accept = |(bound, state)| {
+                accept::accept(bound, state, census.clone(), handles.clone(), metrics.clone())
+            };
+            let accepting: JoinSet<()> = listeners.into_iter().map(accept).collect();
+            until_stopped(&loader, &records, signals, &stop, &log).await;
             drain(&config, &stage, accepting).await;
             drop(socket_files);
-            Ok::<_, Error>(())
-        })?;
-        // Without senders the workers take no more connections, finish, and end.
-        drop(handles);
-        let finished = runtime.block_on(async { finish(threads).await });
+            // Without senders the workers take no more connections, finish, and end.
+            drop(handles);
+            finish(threads, config.process.drain_total + LAST_WAIT).await;
+            close(control, records).await;
+        });
         runtime.shutdown_background();
-        if !finished {
-            tracing::warn!("stopped before every worker had ended");
-        }
-        if let Err(error) = control.stop(LAST_WAIT) {
-            tracing::warn!(%error, "the control plane did not end in order");
-        }
-        if let Err(error) = records.close(LAST_WAIT) {
-            tracing::warn!(%error, "the last access records may be missing");
-        }
         tracing::info!("stopped");
+        log.flush(LAST_WAIT);
         Ok(())
     }
 }
@@ -274,21 +289,38 @@ fn random_id() -> u64 {
 }
 
 fn announce(loader: &Loader, listeners: &str, health: Option<SocketAddr>) {
+    loader.tell_systemd();
     let generation = loader.snapshot().load().as_ref().map_or(0, |snapshot| snapshot.generation);
-    if generation > 0 {
-        systemd::ready("serving");
-    }
     let health = health.map(tracing::field::display);
     tracing::info!(listeners, health, generation, "mxgate is up");
 }
 
+/// Ends at the first signal; the next one ends the process.
+async fn until_stopped(
+    loader: &Arc<Loader>,
+    records: &WriterHandle,
+    signals: Signals,
+    stop: &Notify,
+    log: &Log,
+) {
+    let Signals { mut hangup, mut terminate, mut interrupt } = signals;
+    tokio::select! {
+        never = upkeep(loader, records, &mut hangup) => match never {},
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        () = stop.notified() => {}
+    }
+    tracing::info!("stopping");
+    systemd::stopping();
+    tokio::spawn(second_signal(terminate, interrupt, log.clone()));
+}
+
 /// What goes on beside the requests: addresses are looked up, files watched, reloads made.
-async fn upkeep(loader: &Arc<Loader>, records: &WriterHandle) -> io::Result<Infallible> {
-    let mut hangup = signal(SignalKind::hangup())?;
-    let mut changes = files::Changes::new();
+async fn upkeep(loader: &Arc<Loader>, records: &WriterHandle, hangup: &mut Signal) -> Infallible {
+    let mut loads = loader.loads();
     loop {
+        loads.mark_unchanged();
         let snapshot = loader.snapshot().load_full();
-        changes.watch(&loader.watched_files());
         let targets = snapshot.iter().flat_map(|snapshot| snapshot.environments.iter());
         let mut addresses: JoinSet<()> = targets
             .map(|environment| {
@@ -299,12 +331,12 @@ async fn upkeep(loader: &Arc<Loader>, records: &WriterHandle) -> io::Result<Infa
         let cause = tokio::select! {
             _ = hangup.recv() => {
                 records.reopen();
-                "SIGHUP"
+                Cause::Hangup
             }
-            () = changes.next() => "a file changed",
-            () = sleep(RETRY), if snapshot.is_none() => "no snapshot yet",
-            // Somebody else reloaded: look up the new snapshot's names.
-            () = loader.swapped() => continue,
+            // Somebody else loaded: other names to look up, other files to look at.
+            _ = loads.changed() => continue,
+            () = files::changed(loader.stamps()) => Cause::File,
+            () = sleep(RETRY), if snapshot.is_none() => Cause::NotReady,
             Some(_) = addresses.join_next() => continue,
         };
         // Its outcome is in the log, the metric and the status.
@@ -312,26 +344,15 @@ async fn upkeep(loader: &Arc<Loader>, records: &WriterHandle) -> io::Result<Infa
     }
 }
 
-/// Waits for a reason to stop. A second signal ends the process at once.
-async fn stopped(stop: &Notify) -> io::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+/// Whoever asks twice does not want to wait.
+async fn second_signal(mut terminate: Signal, mut interrupt: Signal, log: Log) {
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
-        () = stop.notified() => {}
     }
-    tracing::info!("stopping");
-    systemd::stopping();
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        tracing::warn!("a second signal: ending at once");
-        std::process::exit(1);
-    });
-    Ok(())
+    tracing::warn!("a second signal: ending at once");
+    log.flush(LAST_WORDS);
+    std::process::exit(1);
 }
 
 /// `drain_delay` of service as usual, but for `Connection: close`, then nothing new.
@@ -342,15 +363,30 @@ async fn drain(config: &Config, stage: &watch::Sender<Stage>, mut accepting: Joi
     stage.send_replace(Stage::Draining(Instant::now() + config.process.drain_total));
 }
 
-/// Waits for the workers, which keep their own bound.
-async fn finish(threads: Vec<JoinHandle<io::Result<()>>>) -> bool {
-    let joined = tokio::task::spawn_blocking(move || {
+/// Waits for the workers, which keep to `drain_total` themselves: one that is stuck must not keep the process.
+async fn finish(threads: Vec<JoinHandle<io::Result<()>>>, bound: Duration) {
+    let joined = spawn_blocking(move || {
         threads.into_iter().for_each(|thread| match thread.join() {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::error!(%error, "a worker could not run"),
             Err(_) => tracing::error!("a worker panicked"),
         });
     });
-    // A worker that is stuck in a panic or a loop must not keep the process.
-    timeout(Duration::from_secs(3600), joined).await.is_ok()
+    if timeout(bound, joined).await.is_err() {
+        tracing::error!("a worker is stuck and is left behind");
+    }
+}
+
+/// The control plane answers until here, and the last records are written.
+async fn close(control: control::Handle, records: WriterHandle) {
+    let closed = spawn_blocking(move || {
+        if let Err(error) = control.stop(LAST_WAIT) {
+            tracing::warn!(%error, "the control plane did not end in order");
+        }
+        if let Err(error) = records.close(LAST_WAIT) {
+            tracing::warn!(%error, "the last access records may be missing");
+        }
+    });
+    // Its waits are bounded, and a panic in it is in the log.
+    let _ = closed.await;
 }

@@ -145,7 +145,11 @@ pub struct Handle {
 /// # Errors
 /// The thread or its event loop could not be started.
 pub fn start(parts: Parts, listeners: Listeners) -> io::Result<Handle> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        // Its blocking threads: reloads.
+        .thread_name("mxgate-reload")
+        .build()?;
     let (stop, mut stopped) = watch::channel(());
     let (result, over) = mpsc::sync_channel(1);
     thread::Builder::new().name("mxgate-control".into()).spawn(move || {

@@ -295,3 +295,157 @@ impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
         Poll::Ready(Ok(()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering::Relaxed},
+        },
+        task::{Wake, Waker},
+    };
+
+    use tokio::io::{AsyncWriteExt as _, DuplexStream, duplex};
+
+    use super::*;
+
+    /// Messages are lines. One at a time passes; `!` may not occur.
+    #[derive(Default)]
+    struct Lines {
+        in_flight: bool,
+    }
+
+    impl Follow<DuplexStream> for Lines {
+        const KEEPS_STREAM: bool = true;
+
+        fn follow(&mut self, bytes: &[u8]) -> Verdict {
+            if self.in_flight {
+                return Verdict::Hold;
+            }
+            let end = memchr::memchr(b'\n', bytes);
+            if memchr::memchr(b'!', &bytes[..end.unwrap_or(bytes.len())]).is_some() {
+                return Verdict::Refuse;
+            }
+            match end {
+                None => Verdict::More,
+                Some(end) => {
+                    self.in_flight = true;
+                    Verdict::Accept(end + 1)
+                }
+            }
+        }
+
+        fn certain(&self) -> u64 {
+            0
+        }
+
+        fn passed(&mut self, _count: u64) {}
+
+        fn ended(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn flushed(&mut self, _stream: &DuplexStream) -> bool {
+            std::mem::take(&mut self.in_flight)
+        }
+    }
+
+    #[derive(Default)]
+    struct Wakes(AtomicUsize);
+
+    impl Wake for Wakes {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// A gate, the other end of its stream, and a count of how often its reader was woken.
+    struct Bench {
+        gate: Gate<DuplexStream, Lines>,
+        far: DuplexStream,
+        wakes: Arc<Wakes>,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let (near, far) = duplex(1 << 20);
+            Self { gate: Gate::new(near, Lines::default()), far, wakes: Arc::default() }
+        }
+
+        async fn send(&mut self, bytes: &[u8]) {
+            self.far.write_all(bytes).await.unwrap();
+        }
+
+        /// What one read gives; `None` when it has to wait.
+        fn read(&mut self, room: usize) -> Option<Vec<u8>> {
+            let mut space = vec![0; room];
+            let mut buffer = hyper::rt::ReadBuf::new(&mut space);
+            let waker = Waker::from(self.wakes.clone());
+            let poll =
+                Pin::new(&mut self.gate).poll_read(&mut Context::from_waker(&waker), buffer.unfilled());
+            poll.is_ready().then(|| buffer.filled().to_vec())
+        }
+
+        fn flush(&mut self) {
+            let waker = Waker::from(self.wakes.clone());
+            let poll = Pin::new(&mut self.gate).poll_flush(&mut Context::from_waker(&waker));
+            assert!(poll.is_ready());
+        }
+
+        fn wakes(&self) -> usize {
+            self.wakes.0.load(Relaxed)
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_held_back_wakes_its_reader_when_its_turn_comes() {
+        let mut bench = Bench::new();
+        bench.send(b"one\ntwo\n").await;
+        assert_eq!(bench.read(100), Some(b"one\n".to_vec()));
+        assert_eq!(bench.read(100), None, "one is in flight");
+        let before = bench.wakes();
+        bench.flush();
+        assert_eq!(bench.wakes(), before + 1, "nothing more comes on the stream that could");
+        assert_eq!(bench.read(100), Some(b"two\n".to_vec()));
+        let before = bench.wakes();
+        bench.flush();
+        assert_eq!(bench.wakes(), before, "nothing is held");
+    }
+
+    #[tokio::test]
+    async fn a_full_buffer_stops_reading_and_loses_nothing() {
+        let mut bench = Bench::new();
+        let line = [&[b'x'; 999][..], b"\n"].concat();
+        bench.send(&line.repeat(200)).await;
+        for _ in 0..200 {
+            assert_eq!(bench.read(4_000).as_ref(), Some(&line));
+            assert_eq!(bench.read(4_000), None);
+            assert!(bench.gate.held.len() < AHEAD_BYTES_MAX + SCRATCH_BYTES);
+            bench.flush();
+        }
+        assert_eq!(bench.read(4_000), None);
+    }
+
+    #[tokio::test]
+    async fn splits_and_small_buffers_change_nothing() {
+        let text = b"first\nsecond\nthird!\nfourth\n";
+        for at in 0..text.len() {
+            for room in [1, 3, 64] {
+                let mut bench = Bench::new();
+                let mut got = Vec::new();
+                for part in [&text[..at], &text[at..]] {
+                    bench.send(part).await;
+                    while let Some(piece) = bench.read(room).filter(|piece| !piece.is_empty()) {
+                        got.extend(piece);
+                        if got.ends_with(b"\n") {
+                            bench.flush();
+                        }
+                    }
+                }
+                assert_eq!(got, b"first\nsecond\n", "split at {at}, {room} bytes of room");
+                assert_eq!(bench.read(room), Some(Vec::new()), "the end, for ever");
+            }
+        }
+    }
+}

@@ -93,6 +93,12 @@ pub struct UsedCredential {
 }
 
 impl UsedCredential {
+    /// The secret's reference as configured.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The fingerprint, as text.
     #[must_use]
     pub fn fingerprint(&self) -> &str {

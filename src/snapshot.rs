@@ -119,6 +119,16 @@ pub(crate) enum Error {
         /// Why.
         source: TlsFault,
     },
+    /// A running listener's environment is gone: its callers must not end up at another one.
+    #[error(
+        "listener {listener} sends to environment {environment}, which is not there; a listener moves only with a restart"
+    )]
+    NoEnvironment {
+        /// The listener.
+        listener: String,
+        /// The missing environment.
+        environment: String,
+    },
     /// A path pattern that no router takes.
     #[error("environment {environment}: paths: {reason}")]
     Pattern {
@@ -185,9 +195,14 @@ fn listener(settings: &config::Listener, index: &HashMap<&str, usize>) -> Result
         .map(tls::load)
         .transpose()
         .map_err(|source| Error::Tls { what: format!("listener {}", settings.address), source })?;
+    // `Config` has checked the names of a file; after a reload the listeners are still those of the start.
+    let environment =
+        index.get(settings.environment.as_str()).copied().ok_or_else(|| Error::NoEnvironment {
+            listener: settings.address.to_string(),
+            environment: settings.environment.clone(),
+        })?;
     Ok(ListenerSettings {
-        // `Config` has checked that the name exists.
-        environment: index.get(settings.environment.as_str()).copied().unwrap_or_default(),
+        environment,
         loopback: settings.address.is_loopback(),
         hosts: settings.hosts.clone(),
         origins: settings.origins.clone(),

@@ -2,7 +2,7 @@
 //!
 //! In: a request whose headers are clean and carry the credential. Out: the answer's head, its body still
 //! streaming, or a [`Failure`]. Nothing is repeated unless it may be (`Outgoing::repeatable`) and then at
-//! most once, after a pooled connection turned out to be dead before any byte of an answer came.
+//! most once, after a pooled connection broke before the head of an answer had come.
 //! What must never happen: a request that may have had an effect is sent twice; anything of one exchange
 //! reaches another; anything is sent over a connection that was not verified.
 

@@ -81,7 +81,8 @@ pub(crate) struct Worker {
     suspensions: Arc<Suspensions>,
     stage: watch::Receiver<Stage>,
     census: Arc<Census>,
-    draining: Cell<bool>,
+    /// The last of `stage`, without a look across cores.
+    stage_now: Cell<Stage>,
     pub(crate) metrics: Rc<WorkerMetrics>,
     recorder: RefCell<Recorder>,
     refused_addresses: RefCell<Flood>,
@@ -115,6 +116,7 @@ async fn serve(parts: Parts) {
     let (worker, mut arrivals) = Worker::new(parts);
     let worker = Rc::new(worker);
     let ticker = spawn_local(tick(worker.clone()));
+    let follower = spawn_local(follow(worker.clone()));
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -146,6 +148,7 @@ async fn serve(parts: Parts) {
     }
     connections.shutdown().await;
     ticker.abort();
+    follower.abort();
     worker.recorder.borrow_mut().flush();
 }
 
@@ -166,6 +169,17 @@ impl Drop for Open {
     }
 }
 
+/// Takes each stage up as it comes.
+async fn follow(worker: Rc<Worker>) {
+    let mut stage = worker.stage.clone();
+    loop {
+        worker.stage_now.set(*stage.borrow_and_update());
+        if stage.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
 /// The heartbeat, and what is due now and then.
 async fn tick(worker: Rc<Worker>) {
     let mut ticks = interval(metrics::TICK);
@@ -174,9 +188,6 @@ async fn tick(worker: Rc<Worker>) {
         ticks.tick().await;
         worker.metrics.tick(std::time::Instant::now());
         worker.recorder.borrow_mut().flush();
-        if *worker.stage.borrow() != Stage::Serving {
-            worker.draining.set(true);
-        }
         // Also retires what a new snapshot no longer has, when no request comes by.
         if let Some(view) = worker.view() {
             let now = Instant::now();
@@ -198,7 +209,7 @@ impl Worker {
             suspensions: parts.suspensions,
             stage: parts.stage,
             census: parts.census,
-            draining: Cell::new(false),
+            stage_now: Cell::new(Stage::Serving),
             metrics: Rc::new(parts.metrics),
             recorder: RefCell::new(parts.recorder),
             refused_addresses: RefCell::new(Flood::new(REFUSED_INTERVAL, REFUSED_ADDRESSES_MAX)),
@@ -235,8 +246,13 @@ impl Worker {
     }
 
     /// Whether every answer must close its connection.
+    pub(crate) fn closing(&self) -> bool {
+        self.stage_now.get() != Stage::Serving
+    }
+
+    /// Whether connections without a request must go.
     pub(crate) fn draining(&self) -> bool {
-        self.draining.get()
+        matches!(self.stage_now.get(), Stage::Draining(_))
     }
 
     /// Ends when connections without a request must go.

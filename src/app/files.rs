@@ -1,97 +1,199 @@
-//! Changed files, debounced.
+//! Changed files, found by looking.
 //!
-//! Directories are watched, not files: an editor's rename, Kubernetes' `..data` swap and a file that
-//! appears late are all events of the directory.
+//! In: the files that a load reads, with what they looked like before it read them ([`Stamps`]). Out: the moment
+//! when one of them looks different ([`changed`]), debounced.
+//! A look costs microseconds and sees what the kernel's notifications do not: a symbolic link that is swapped
+//! anywhere on the path (Kubernetes' `..data`), a directory that is replaced or appears later, a network volume.
+//! What must never happen: a change between reading a file and waiting for its next one is missed, which is why
+//! stamps are taken first; the event loop that accepts connections waits for a disk.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use notify::{
-    Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher,
-    event::{AccessKind, AccessMode},
-};
-use tokio::{
-    sync::Notify,
-    time::{sleep, timeout},
-};
+use tokio::{task::spawn_blocking, time::sleep};
 
-/// Events within this time of each other are one change.
-const DEBOUNCE: Duration = Duration::from_millis(200);
+/// How often files are looked at.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// What has not changed for this long is taken up: writers are done, and several files change together.
+const QUIET: Duration = Duration::from_millis(200);
 
 /// A file that never stops changing is taken up all the same after this many quiet times.
-const DEBOUNCES_MAX: usize = 10;
+const QUIETS_MAX: usize = 10;
 
-/// Tells when one of the watched files may have changed.
-pub(super) struct Changes {
-    watcher: Option<RecommendedWatcher>,
-    directories: BTreeSet<PathBuf>,
-    files: Arc<Mutex<BTreeSet<PathBuf>>>,
-    changed: Arc<Notify>,
+/// What files looked like at one moment; `None` for one that was not there.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Stamps(BTreeMap<PathBuf, Option<Stamp>>);
+
+/// Tells one content at a path from another: a write changes the times, a rename or a swapped link the inode, `chmod`
+/// the time of the last change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    bytes: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
 }
 
-impl Changes {
-    pub(super) fn new() -> Self {
-        let files: Arc<Mutex<BTreeSet<PathBuf>>> = Arc::default();
-        let changed = Arc::new(Notify::new());
-        let (seen, tell) = (files.clone(), changed.clone());
-        let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
-            let files = seen.lock().unwrap_or_else(PoisonError::into_inner);
-            if event.is_ok_and(|event| concerns(&event, &files)) {
-                tell.notify_one();
-            }
+impl Stamps {
+    /// Looks at `files`, except those that were looked at before.
+    pub(super) fn add(&mut self, files: BTreeSet<PathBuf>) {
+        for file in files {
+            self.0.entry(file).or_insert_with_key(|file| Stamp::of(file));
+        }
+    }
+
+    /// The same files, now. On a thread of its own, since a volume that hangs must hold up nothing else.
+    async fn again(&self) -> Self {
+        let mut now = self.clone();
+        let look = move || {
+            now.0.iter_mut().for_each(|(file, stamp)| *stamp = Stamp::of(file));
+            now
+        };
+        // It fails when the process ends, and then nothing has changed.
+        spawn_blocking(look).await.unwrap_or_else(|_| self.clone())
+    }
+}
+
+impl Stamp {
+    fn of(path: &Path) -> Option<Self> {
+        let found = path.metadata().ok()?;
+        Some(Self {
+            device: found.dev(),
+            inode: found.ino(),
+            bytes: found.size(),
+            modified: (found.mtime(), found.mtime_nsec()),
+            changed: (found.ctime(), found.ctime_nsec()),
         })
-        .inspect_err(|error| tracing::warn!(%error, "files are not watched; reload with SIGHUP"))
-        .ok();
-        Self { watcher, directories: BTreeSet::new(), files, changed }
-    }
-
-    /// From now on these files, and no others.
-    pub(super) fn watch(&mut self, files: &BTreeSet<PathBuf>) {
-        let wanted: BTreeSet<PathBuf> = files.iter().filter_map(|file| file.parent()).map(absolute).collect();
-        if let Some(watcher) = &mut self.watcher {
-            for gone in self.directories.difference(&wanted) {
-                // It may have been removed, and its watch with it.
-                let _ = watcher.unwatch(gone);
-            }
-            for new in wanted.difference(&self.directories) {
-                if let Err(error) = watcher.watch(new, RecursiveMode::NonRecursive) {
-                    tracing::warn!(directory = %new.display(), %error, "not watched");
-                }
-            }
-        }
-        self.directories = wanted;
-        *self.files.lock().unwrap_or_else(PoisonError::into_inner) =
-            files.iter().map(|file| absolute(file)).collect();
-    }
-
-    /// Ends when something has changed and been quiet for a moment.
-    pub(super) async fn next(&self) {
-        self.changed.notified().await;
-        for _ in 0..DEBOUNCES_MAX {
-            if timeout(DEBOUNCE, self.changed.notified()).await.is_err() {
-                return;
-            }
-        }
-        sleep(DEBOUNCE).await;
     }
 }
 
-fn absolute(path: &Path) -> PathBuf {
-    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+/// Ends when one of the files differs from `read` and all have been quiet for a moment.
+pub(super) async fn changed(read: Stamps) {
+    let mut now = read.again().await;
+    while now == read {
+        sleep(LOOK).await;
+        now = read.again().await;
+    }
+    for _ in 0..QUIETS_MAX {
+        sleep(QUIET).await;
+        let later = read.again().await;
+        if later == now {
+            return;
+        }
+        now = later;
+    }
 }
 
-fn concerns(event: &Event, files: &BTreeSet<PathBuf>) -> bool {
-    let is_change = match event.kind {
-        EventKind::Access(AccessKind::Close(AccessMode::Write)) => true,
-        EventKind::Access(_) => false,
-        _ => true,
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs,
+        os::unix::fs::{PermissionsExt, symlink},
     };
-    // Kubernetes swaps the symlink `..data` beside the files.
-    let is_swap =
-        |path: &Path| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".."));
-    is_change && event.paths.iter().any(|path| files.contains(path) || is_swap(path))
+
+    use tempfile::TempDir;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    /// A folder, a file's path in it, and the stamps of that file before `change`.
+    fn stamps(folder: &TempDir, file: &str) -> Stamps {
+        let mut stamps = Stamps::default();
+        stamps.add(BTreeSet::from([folder.path().join(file)]));
+        stamps
+    }
+
+    async fn is_seen(stamps: Stamps) -> bool {
+        timeout(Duration::from_secs(5), changed(stamps)).await.is_ok()
+    }
+
+    /// Whether a change of `folder` is seen by somebody who read `file` before it.
+    async fn sees(file: &str, prepare: impl FnOnce(&Path), change: impl FnOnce(&Path)) -> bool {
+        let folder = tempfile::tempdir().unwrap();
+        prepare(folder.path());
+        let before = stamps(&folder, file);
+        change(folder.path());
+        let after = before.again().await;
+        after != before
+    }
+
+    #[tokio::test]
+    async fn whatever_changes_what_a_path_leads_to_is_seen() {
+        let write = |at: &Path| fs::write(at.join("key"), "one").unwrap();
+        assert!(sees("key", write, |at| fs::write(at.join("key"), "longer").unwrap()).await);
+        assert!(sees("key", write, |at| fs::remove_file(at.join("key")).unwrap()).await);
+        let chmod =
+            |at: &Path| fs::set_permissions(at.join("key"), fs::Permissions::from_mode(0o640)).unwrap();
+        assert!(sees("key", write, chmod).await);
+        let rename = |at: &Path| {
+            fs::write(at.join("new"), "two").unwrap();
+            fs::rename(at.join("new"), at.join("key")).unwrap();
+        };
+        assert!(sees("key", write, rename).await);
+        let appear = |at: &Path| {
+            fs::create_dir_all(at.join("a/b")).unwrap();
+            fs::write(at.join("a/b/key"), "one").unwrap();
+        };
+        assert!(sees("a/b/key", |_| (), appear).await);
+        let replace_folder = |at: &Path| {
+            fs::rename(at.join("a"), at.join("old")).unwrap();
+            appear(at);
+        };
+        assert!(sees("a/b/key", appear, replace_folder).await);
+        let releases = |at: &Path| {
+            for release in ["1", "2"] {
+                fs::create_dir(at.join(release)).unwrap();
+                fs::write(at.join(release).join("key"), release).unwrap();
+            }
+            symlink("1", at.join("current")).unwrap();
+        };
+        let swap = |at: &Path| {
+            symlink("2", at.join("next")).unwrap();
+            fs::rename(at.join("next"), at.join("current")).unwrap();
+        };
+        assert!(sees("current/key", releases, swap).await);
+    }
+
+    #[tokio::test]
+    async fn what_happens_beside_a_file_is_not_seen() {
+        let write = |at: &Path| fs::write(at.join("key"), "one").unwrap();
+        assert!(!sees("key", write, |at| fs::write(at.join("key.generation"), "2").unwrap()).await);
+        assert!(!sees("key", write, |at| drop(fs::read(at.join("key")).unwrap())).await);
+        assert!(!sees("key", |_| (), |at| fs::write(at.join("other"), "2").unwrap()).await);
+    }
+
+    #[tokio::test]
+    async fn the_first_stamp_of_a_file_counts() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut stamps = stamps(&folder, "key");
+        fs::write(folder.path().join("key"), "one").unwrap();
+        stamps.add(BTreeSet::from([folder.path().join("key")]));
+        assert!(is_seen(stamps).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_file_that_never_rests_is_taken_up_all_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        fs::write(&path, "").unwrap();
+        let stamps = stamps(&folder, "key");
+        let restless = async {
+            let mut text = String::new();
+            loop {
+                text.push('x');
+                fs::write(&path, &text).unwrap();
+                sleep(QUIET / 2).await;
+            }
+        };
+        tokio::select! {
+            never = restless => never,
+            seen = is_seen(stamps) => assert!(seen),
+        }
+    }
 }

@@ -5,7 +5,7 @@
 
 use std::{
     collections::BTreeSet,
-    fmt::Display,
+    fmt::{self, Display, Formatter},
     path::PathBuf,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -13,8 +13,12 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
+use super::{
+    differences::{changed_keys, changed_secrets},
+    files::Stamps,
+};
 use crate::{
     config::{self, Config},
     control::{
@@ -40,20 +44,46 @@ pub(super) struct Loader {
     stage: watch::Receiver<Stage>,
     suspensions: Arc<Suspensions>,
     snapshot: Arc<ArcSwapOption<Snapshot>>,
-    swapped: Notify,
+    /// Loads so far, failed ones too. A value and not a notification, so that nobody misses one.
+    loads: watch::Sender<u64>,
     /// One reload at a time.
     reloading: tokio::sync::Mutex<()>,
     state: Mutex<State>,
 }
 
-/// What the last load left behind.
+/// What the last load left behind. The lock is never held while something is read: readiness is asked for with it.
 struct State {
     config: Config,
-    vault: Option<Vault>,
+    vault: Option<Arc<Vault>>,
+    /// What the files looked like before the last load read them.
+    stamps: Stamps,
     vault_read: bool,
     loaded_at: SystemTime,
     fault: Option<String>,
     log_override: bool,
+}
+
+/// What made the gateway load again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cause {
+    Start,
+    /// There is nothing to serve with yet.
+    NotReady,
+    Hangup,
+    File,
+    ControlSocket,
+}
+
+impl Display for Cause {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Start => "the start",
+            Self::NotReady => "not ready yet",
+            Self::Hangup => "SIGHUP",
+            Self::File => "a file changed",
+            Self::ControlSocket => "the control socket",
+        })
+    }
 }
 
 impl Loader {
@@ -68,6 +98,7 @@ impl Loader {
         let state = State {
             config,
             vault: None,
+            stamps: Stamps::default(),
             vault_read: false,
             loaded_at: SystemTime::now(),
             fault: None,
@@ -81,7 +112,7 @@ impl Loader {
             stage,
             suspensions: Arc::default(),
             snapshot: Arc::default(),
-            swapped: Notify::new(),
+            loads: watch::Sender::new(0),
             reloading: tokio::sync::Mutex::default(),
             state: Mutex::new(state),
         })
@@ -95,74 +126,99 @@ impl Loader {
         self.suspensions.clone()
     }
 
-    /// Ends when a snapshot was swapped in.
-    pub(super) async fn swapped(&self) {
-        self.swapped.notified().await;
+    /// Changes with every load, whoever asked for it.
+    pub(super) fn loads(&self) -> watch::Receiver<u64> {
+        self.loads.subscribe()
+    }
+
+    /// What the files of the last load looked like before it read them.
+    pub(super) fn stamps(&self) -> Stamps {
+        self.state().stamps.clone()
     }
 
     /// The first snapshot, from the configuration that the process was started with.
     pub(super) fn load_first(&self) {
         let config = self.state().config.clone();
-        match self.build(config) {
-            Ok(_) => {}
-            Err(fault) => self.failed("not ready", &fault),
-        }
+        let mut stamps = Stamps::default();
+        stamps.add(self.files_of(&config));
+        let done = self.build(config);
+        self.over(Cause::Start, stamps, done.err());
     }
 
     /// Every file whose change may change the snapshot.
-    pub(super) fn watched_files(&self) -> BTreeSet<PathBuf> {
-        let state = self.state();
+    fn files_of(&self, config: &Config) -> BTreeSet<PathBuf> {
         let mut files = BTreeSet::from([self.path.clone()]);
-        if let Some(vault) = &state.config.vault {
+        if let Some(vault) = &config.vault {
             files.insert(vault.path.clone());
             files.extend(file_of(&vault.identity));
         }
-        for environment in state.config.environments.values() {
+        for environment in config.environments.values() {
             files.extend(environment.references().into_iter().filter_map(file_of));
             files.extend(environment.ca_file.clone());
             let certificate = environment.client_certificate.iter();
             files.extend(certificate.flat_map(|files| [files.certificate.clone(), files.key.clone()]));
         }
-        let listeners = state.config.listeners.iter().filter_map(|listener| listener.tls.as_ref());
+        let listeners = config.listeners.iter().filter_map(|listener| listener.tls.as_ref());
         files.extend(listeners.flat_map(|files| [files.certificate.clone(), files.key.clone()]));
         files
     }
 
     /// Reads configuration and secrets again.
-    pub(super) async fn reload(self: &Arc<Self>, cause: &'static str) -> Result<ReloadReport, String> {
+    pub(super) async fn reload(self: &Arc<Self>, cause: Cause) -> Result<ReloadReport, String> {
         let _one_at_a_time = self.reloading.lock().await;
-        let this = self.clone();
-        systemd::reloading();
-        let done = tokio::task::spawn_blocking(move || this.reload_now(cause)).await;
         if self.snapshot.load().is_some() {
-            systemd::ready("serving");
+            systemd::reloading();
         }
-        done.unwrap_or_else(|_| Err("the reload panicked; the log says where".into()))
+        let this = self.clone();
+        let done = tokio::task::spawn_blocking(move || this.reload_now(cause)).await;
+        let done = done.unwrap_or_else(|_| {
+            let fault = "the reload panicked; the log says where".to_owned();
+            self.over(cause, self.stamps(), Some(fault.clone()));
+            Err(fault)
+        });
+        self.tell_systemd();
+        done
     }
 
-    fn reload_now(&self, cause: &str) -> Result<ReloadReport, String> {
-        let attempt = || {
-            let loaded = Config::load(&self.path).map_err(|faults| faults.to_string())?;
+    /// Ready, or why not.
+    pub(super) fn tell_systemd(&self) {
+        match (self.snapshot.load().as_ref(), &self.state().fault) {
+            (Some(snapshot), None) => {
+                systemd::ready(&format!("serving, configuration {}", snapshot.generation));
+            }
+            (Some(snapshot), Some(fault)) => systemd::ready(&format!(
+                "serving, configuration {}; the last reload failed: {fault}",
+                snapshot.generation
+            )),
+            (None, fault) => systemd::status(&format!("not ready: {}", fault.as_deref().unwrap_or_default())),
+        }
+    }
+
+    fn reload_now(&self, cause: Cause) -> Result<ReloadReport, String> {
+        let mut stamps = Stamps::default();
+        stamps.add(self.files_of(&self.state().config));
+        let mut attempt = || {
+            let loaded =
+                Config::load(&self.path).map_err(|faults| joined(&faults.0, |fault| fault.to_string()))?;
             for warning in &loaded.warnings {
                 tracing::warn!("{warning}");
             }
             self.acceptable(&loaded.config)?;
+            // Also when they cannot be read: they may appear later.
+            stamps.add(self.files_of(&loaded.config));
             self.build(loaded.config)
         };
-        attempt().inspect_err(|fault| self.failed(cause, fault)).inspect(|report| {
-            tracing::info!(
-                cause,
-                generation = report.generation,
-                changes = report.changes.join(", "),
-                "reloaded"
-            );
+        let done = attempt();
+        if let Ok(report) = &done {
+            let (generation, changes) = (report.generation, report.changes.join(", "));
+            tracing::info!(%cause, generation, changes, "reloaded");
             if !report.needs_restart.is_empty() {
-                tracing::warn!(
-                    keys = report.needs_restart.join(", "),
-                    "changed keys that only a restart applies"
-                );
+                let keys = report.needs_restart.join(", ");
+                tracing::warn!(keys, "changed keys that only a restart applies");
             }
-        })
+        }
+        self.over(cause, stamps, done.as_ref().err().cloned());
+        done
     }
 
     /// A file that would turn every caller away is most likely a mistake, and its repair can wait for nobody.
@@ -178,28 +234,35 @@ impl Loader {
     }
 
     fn build(&self, mut config: Config) -> Result<ReloadReport, String> {
-        let mut state = self.state();
-        let needs_restart = state.config.restart_only_changes(&config);
-        config.keep_restart_only(&state.config);
-        let vault = match &state.vault {
+        let (running, vault) = {
+            let state = self.state();
+            (state.config.clone(), state.vault.clone())
+        };
+        let needs_restart = running.restart_only_changes(&config);
+        config.keep_restart_only(&running);
+        let vault = match vault {
             Some(vault) => vault.reopen(),
             None => Vault::open(config.vault.as_ref()),
         };
-        state.vault_read = vault.is_ok();
+        self.state().vault_read = vault.is_ok();
         let vault = vault.map_err(|error| chain(&error))?;
         let previous = self.snapshot.load_full();
         let snapshot = Snapshot::build(&config, &vault, previous.as_deref())
-            .map_err(|errors| errors.iter().map(|error| chain(error)).collect::<Vec<_>>().join("; "))?;
+            .map_err(|errors| joined(&errors, |error| chain(error)))?;
         let generation = snapshot.generation;
-        let changes = changes(&state.config, &config);
-        if !state.log_override && state.config.log.filter != config.log.filter {
+        let mut changes = changed_keys(&running, &config);
+        changes.extend(previous.iter().flat_map(|previous| changed_secrets(previous, &snapshot)));
+
+        let mut state = self.state();
+        if !state.log_override && running.log.filter != config.log.filter {
             self.log.set_filter(&config.log.filter).map_err(|error| error.to_string())?;
         }
         self.census.set_limits(config.limits.clone());
         self.snapshot.store(Some(Arc::new(snapshot)));
         self.metrics.reload_succeeded(generation);
-        *state = State { config, vault: Some(vault), loaded_at: SystemTime::now(), fault: None, ..*state };
-        self.swapped.notify_waiters();
+        state.config = config;
+        state.vault = Some(Arc::new(vault));
+        state.loaded_at = SystemTime::now();
         Ok(ReloadReport {
             generation,
             changes,
@@ -207,13 +270,21 @@ impl Loader {
         })
     }
 
-    fn failed(&self, cause: &str, fault: &str) {
-        self.metrics.reload_failed();
-        let before = self.state().fault.replace(fault.to_owned());
-        // A start without secrets is tried again and again: once in the log is enough.
-        if before.as_deref() != Some(fault) {
-            tracing::error!(cause, fault, "no new snapshot; what was loaded before stays");
+    /// Leaves the outcome where metrics, status and log find it.
+    fn over(&self, cause: Cause, stamps: Stamps, fault: Option<String>) {
+        let before = {
+            let mut state = self.state();
+            state.stamps = stamps;
+            std::mem::replace(&mut state.fault, fault.clone())
+        };
+        if let Some(fault) = &fault {
+            self.metrics.reload_failed();
+            // A start without secrets is tried again and again: once in the log is enough.
+            if cause != Cause::NotReady || before.as_ref() != Some(fault) {
+                tracing::error!(%cause, fault, "no new snapshot; what was loaded before stays");
+            }
         }
+        self.loads.send_modify(|loads| *loads += 1);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -228,6 +299,11 @@ fn file_of(reference: &Reference) -> Option<PathBuf> {
     }
 }
 
+/// All of them, in one line.
+fn joined<E>(errors: &[E], text: impl Fn(&E) -> String) -> String {
+    errors.iter().map(text).collect::<Vec<_>>().join("; ")
+}
+
 /// An error with its causes, in one line.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -240,26 +316,6 @@ fn chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
-}
-
-/// What differs, in the words of the configuration.
-fn changes(old: &Config, new: &Config) -> Vec<String> {
-    let mut changes = Vec::new();
-    let mut note = |what: &dyn Display, changed: bool| {
-        if changed {
-            changes.push(what.to_string());
-        }
-    };
-    note(&"allow", old.allow != new.allow);
-    note(&"trusted_proxies", old.trusted_proxies != new.trusted_proxies);
-    note(&"forwarded_header", old.forwarded_header != new.forwarded_header);
-    note(&"limits", old.limits != new.limits);
-    note(&"log.filter", old.log.filter != new.log.filter);
-    for name in old.environments.keys().chain(new.environments.keys()).collect::<BTreeSet<_>>() {
-        let changed = old.environments.get(name) != new.environments.get(name);
-        note(&format_args!("environment.{name}"), changed);
-    }
-    changes
 }
 
 impl Gateway for Arc<Loader> {
@@ -295,10 +351,14 @@ impl Gateway for Arc<Loader> {
     }
 
     fn reload(&self) -> Pin<Box<dyn Future<Output = Result<ReloadReport, String>> + Send + '_>> {
-        Box::pin(Loader::reload(self, "the control socket"))
+        Box::pin(Loader::reload(self, Cause::ControlSocket))
     }
 
     fn set_log_filter(&self, filter: Option<&str>) -> Result<(), String> {
+        if let Some(filter) = filter {
+            // The file's own rule: a mistyped level would switch the log off.
+            config::log_filter(filter).map_err(|problem| problem.to_string())?;
+        }
         let mut state = self.state();
         let wanted = filter.unwrap_or(&state.config.log.filter);
         self.log.set_filter(wanted).map_err(|error| error.to_string())?;

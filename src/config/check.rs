@@ -103,7 +103,7 @@ fn log(table: &Table<'_>) -> Option<Log> {
 
 /// Levels, and levels of single modules. A bare word would otherwise be taken for a module's name, and a
 /// mistyped level would silently switch the log off.
-fn log_filter(text: &str) -> Result<String, Problem> {
+pub(crate) fn log_filter(text: &str) -> Result<String, Problem> {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     for part in text.split(',') {
         let (target, level) =

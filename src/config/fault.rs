@@ -125,11 +125,17 @@ impl fmt::Display for Fault {
         if !self.key.is_empty() {
             write!(f, "{}: ", Escaped(&self.key))?;
         }
-        write!(f, "{}", Escaped(&self.problem.what))?;
-        if let Some(allowed) = &self.problem.allowed {
+        self.problem.fmt(f)
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", Escaped(&self.what))?;
+        if let Some(allowed) = &self.allowed {
             write!(f, "; {}", Escaped(allowed))?;
         }
-        match &self.problem.nearest {
+        match &self.nearest {
             Some(nearest) => write!(f, "; did you mean \"{}\"?", Escaped(nearest)),
             None => Ok(()),
         }

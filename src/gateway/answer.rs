@@ -82,7 +82,7 @@ pub(crate) fn response(
     entry: Box<Entry>,
 ) -> Response<AnswerBody> {
     head.headers.insert(REQUEST_ID, entry.request_id().header());
-    if at.worker.draining() {
+    if at.worker.closing() {
         head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     head.version = http::Version::HTTP_11;

@@ -37,7 +37,7 @@ pub(crate) fn end(at: &Rc<Connection>, end: End, mut entry: Box<Entry>) -> Respo
     if status == StatusCode::SERVICE_UNAVAILABLE || status == StatusCode::TOO_MANY_REQUESTS {
         headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
     }
-    if at.worker.draining() || at.session.body_pending() {
+    if at.worker.closing() || at.session.body_pending() {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response

@@ -52,7 +52,7 @@ impl Sink {
         let counts = Arc::new(Counts::default());
         let theirs = Arc::clone(&counts);
         thread::Builder::new()
-            .name("log".into())
+            .name("mxgate-log".into())
             .spawn(move || write_lines(&lines, destination, shape, &theirs))?;
         Ok(Self { queue, counts, shape, held })
     }

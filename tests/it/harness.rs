@@ -16,7 +16,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mxgate::stand_in::{Running, StandIn, journal::Request, options};
+use mxgate::{
+    stand_in::{Running, StandIn, journal::Request, options},
+    vault::{
+        embedded::{self, Identity},
+        secret::Secret,
+    },
+};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -55,6 +61,19 @@ pub fn lines(request: &Request) -> Vec<String> {
     assert!(!lines.is_empty(), "the head was not kept");
     lines.sort_unstable();
     lines
+}
+
+/// Runs the built command to its end, with these variables and no others.
+pub fn mxgate(arguments: &[&str], variables: &[(&str, &str)]) -> std::process::Output {
+    Command::new("/usr/bin/timeout")
+        .arg(PATIENCE.as_secs().to_string())
+        .arg(env!("CARGO_BIN_EXE_mxgate"))
+        .args(arguments)
+        .env_clear()
+        .envs(variables.iter().copied())
+        .stdin(Stdio::null())
+        .output()
+        .expect("the command runs")
 }
 
 /// What a gateway is started with. Its parts are TOML, put together in the order that TOML needs.
@@ -97,6 +116,22 @@ impl Setup {
         setup
     }
 
+    /// The same, with the key in a vault as `test/api_key`.
+    pub fn with_vault(mx: &Running) -> Self {
+        let mut setup = Self::new(mx);
+        let folder = setup.folder().display().to_string();
+        let (vault, identity) = (setup.folder().join("vault.age"), setup.folder().join("identity"));
+        let identity = Identity::create(&identity).expect("an identity");
+        embedded::create(&vault, &identity).expect("a vault");
+        let key = Secret::new(API_KEY.into()).expect("a secret");
+        let hosts = Some(vec![mx.address().ip().to_string()]);
+        embedded::set(&vault, &identity, "test/api_key", key, hosts).expect("an entry");
+        setup.environments = setup.environments.replace(&format!("file:{folder}/key"), "vault:test/api_key");
+        setup.table(&format!(
+            "[vault]\nkind = \"file\"\npath = \"{folder}/vault.age\"\nidentity = \"file:{folder}/identity\""
+        ))
+    }
+
     /// An environment's TOML, with Basic and a token for the Bearer operations.
     pub fn environment(&self, name: &str, address: SocketAddr) -> String {
         let folder = self.folder.path().display();
@@ -124,6 +159,14 @@ impl Setup {
         self
     }
 
+    /// The same with secret files of its own, since a secret belongs to one environment.
+    pub fn other_environment(&self, name: &str, address: SocketAddr) -> String {
+        self.file("other-key", API_KEY);
+        self.file("other-token", TOKEN);
+        let toml = self.environment(name, address);
+        toml.replace("/key\"", "/other-key\"").replace("/token\"", "/other-token\"")
+    }
+
     /// Adds keys to the last environment.
     pub fn in_environment(mut self, toml: &str) -> Self {
         _ = writeln!(self.environments, "{toml}");
@@ -140,6 +183,17 @@ impl Setup {
     pub fn table(mut self, toml: &str) -> Self {
         _ = writeln!(self.tables, "{toml}");
         self
+    }
+
+    /// Adds a control socket, for [`Gateway::command`].
+    pub fn control(self) -> Self {
+        let table = format!("[control]\nsocket = \"{}\"", self.control_socket().display());
+        self.table(&table)
+    }
+
+    /// Where that is.
+    pub fn control_socket(&self) -> PathBuf {
+        self.folder.path().join("control.sock")
     }
 
     /// Replaces the top-level keys.
@@ -235,6 +289,28 @@ impl Gateway {
         }
     }
 
+    /// Writes its configuration file anew, from what `setup` says now.
+    pub fn reconfigure(&self) {
+        self.setup.file("mxgate.toml", &self.setup.configuration());
+    }
+
+    /// Runs a command on its control socket: its standard output, or its standard error and exit code.
+    pub fn command(&self, arguments: &[&str]) -> Result<String, (String, i32)> {
+        let socket = self.setup.control_socket();
+        let socket = ["--socket", socket.to_str().expect("UTF-8")];
+        let output = mxgate(&[&socket, arguments].concat(), &[]);
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
+        match output.status.code() {
+            Some(0) => Ok(text(output.stdout)),
+            code => Err((text(output.stderr), code.unwrap_or(-1))),
+        }
+    }
+
+    /// What `mxgate status --json` shows.
+    pub fn status(&self) -> Value {
+        serde_json::from_str(&self.command(&["status", "--json"]).expect("a status")).expect("JSON")
+    }
+
     /// A connection to its first TCP listener.
     pub fn connect(&self) -> Client {
         Client::connect(self.addresses[0])
@@ -291,12 +367,11 @@ fn log_field(line: &str, name: &str) -> Option<String> {
         return line["fields"][name].as_str().map(str::to_owned);
     }
     let value = line.split_once(&format!(" {name}="))?.1;
-    let end = if let Some(quoted) = value.strip_prefix('"') {
-        quoted.find('"')? + 2
-    } else {
-        value.find(' ').unwrap_or(value.len())
+    let value = match value.strip_prefix('"') {
+        Some(quoted) => quoted.split('"').next(),
+        None => value.split(' ').next(),
     };
-    Some(value[..end].trim_matches('"').to_owned())
+    value.map(str::to_owned)
 }
 
 /// What a process writes, collected by a thread.

@@ -7,7 +7,9 @@
 mod admission;
 mod browser;
 mod canary;
+mod check;
 mod clients;
+mod control;
 mod credentials;
 mod environments;
 mod forwarding;
@@ -15,9 +17,13 @@ mod framing;
 #[allow(dead_code, reason = "a toolbox: not every tool is in use at every time")]
 mod harness;
 mod headers;
+mod isolation;
+mod lifecycle;
 mod limits;
 mod listeners;
+mod metrics;
 mod raw_upstream;
+mod reload;
 mod replay;
 mod secrets;
 mod semantics;

@@ -137,6 +137,27 @@ impl Wire {
         Ok(self.read.drain(..count).collect())
     }
 
+    /// Reads a chunked body.
+    pub fn chunks(&mut self) -> io::Result<Vec<u8>> {
+        let mut body = Vec::new();
+        loop {
+            let line = loop {
+                match self.read.windows(2).position(|two| two == b"\r\n") {
+                    Some(end) => break self.body(end + 2)?,
+                    None => self.more()?,
+                }
+            };
+            let size = str::from_utf8(&line[..line.len() - 2]).ok();
+            let size = size.and_then(|size| usize::from_str_radix(size, 16).ok());
+            let size = size.ok_or(io::ErrorKind::InvalidData)?;
+            let chunk = self.body(size + 2)?;
+            body.extend_from_slice(&chunk[..size]);
+            if size == 0 {
+                return Ok(body);
+            }
+        }
+    }
+
     fn more(&mut self) -> io::Result<()> {
         let mut piece = [0; 16 * 1024];
         match self.tls.read(&mut piece)? {

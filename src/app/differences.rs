@@ -1,0 +1,50 @@
+//! What a reload reports: which reloadable parts differ from before, in the words of the configuration. Names only,
+//! never a value.
+
+use std::{collections::BTreeSet, fmt::Display};
+
+use crate::{
+    config::Config,
+    snapshot::{self, Snapshot},
+};
+
+/// Keys and sections of the configuration.
+pub(super) fn changed_keys(old: &Config, new: &Config) -> Vec<String> {
+    let mut changes = Vec::new();
+    let mut note = |what: &dyn Display, changed: bool| {
+        if changed {
+            changes.push(what.to_string());
+        }
+    };
+    note(&"allow", old.allow != new.allow);
+    note(&"trusted_proxies", old.trusted_proxies != new.trusted_proxies);
+    note(&"forwarded_header", old.forwarded_header != new.forwarded_header);
+    note(&"limits", old.limits != new.limits);
+    note(&"log.filter", old.log.filter != new.log.filter);
+    for name in old.environments.keys().chain(new.environments.keys()).collect::<BTreeSet<_>>() {
+        let changed = old.environments.get(name) != new.environments.get(name);
+        note(&format_args!("environment.{name}"), changed);
+    }
+    changes
+}
+
+/// References whose secret is another one than before.
+pub(super) fn changed_secrets(old: &Snapshot, new: &Snapshot) -> Vec<String> {
+    let used = |environment: &snapshot::Environment| {
+        [Some(&environment.credential), environment.bearer.token()]
+            .map(|one| one.map(|one| one.used().clone()))
+    };
+    let mut changed = BTreeSet::new();
+    for environment in &new.environments {
+        let Some(before) = old.environment(&environment.name) else { continue };
+        for (before, now) in used(before).into_iter().zip(used(environment)) {
+            if let (Some(before), Some(now)) = (before, now)
+                && before.name() == now.name()
+                && before != now
+            {
+                changed.insert(format!("the secret {}", now.name()));
+            }
+        }
+    }
+    changed.into_iter().collect()
+}
