@@ -114,7 +114,8 @@ pub struct Limits {
     pub body_bytes_max: u64,
     /// From the first byte of a head to its last. Default 10 s, 100 ms to 5 min.
     pub header_read_timeout: Duration,
-    /// A kept-alive connection without a request. Default 60 s, 100 ms to 1 h.
+    /// A kept-alive connection without a request, or whose caller takes no byte of its answer. Default 60 s,
+    /// 100 ms to 1 h.
     pub idle_timeout: Duration,
     /// From the head to the last byte of the body. Default 60 s, 100 ms to 1 h.
     pub upload_timeout: Duration,

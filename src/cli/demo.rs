@@ -101,7 +101,7 @@ fn introduction(address: SocketAddr) -> String {
          Refused: nobody takes the API key away through the gateway\n\
          \x20 curl -X POST http://{address}/clients/CLT-1/api_keys/rotate\n\n\
          What MX received: the caller's credential is gone, ours is there (shown masked)\n\
-         \x20 curl -u not:mine -H 'X-Stand-In-Echo: 1' http://{address}/users/USR-1\n\n\
+         \x20 curl -u not:mine -H 'X-Stand-In-Echo: true' http://{address}/users/USR-1\n\n\
          Ctrl-C stops it."
     )
 }

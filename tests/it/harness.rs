@@ -385,7 +385,7 @@ struct Collected {
 }
 
 impl Output {
-    fn collect(from: impl Read + Send + 'static) -> Self {
+    pub fn collect(from: impl Read + Send + 'static) -> Self {
         let output = Self(Arc::default());
         let writer = output.clone();
         thread::spawn(move || {
@@ -435,7 +435,7 @@ impl Output {
 }
 
 /// Waits until `holds`, asking again and again.
-pub fn until(what: &str, holds: impl Fn() -> bool) {
+pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let end = Instant::now() + PATIENCE;
     while !holds() {
         assert!(Instant::now() < end, "it never became true that {what}");

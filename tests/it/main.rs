@@ -11,6 +11,7 @@ mod check;
 mod clients;
 mod control;
 mod credentials;
+mod demo;
 mod environments;
 mod forwarding;
 mod framing;

@@ -104,7 +104,13 @@ static LIMITS: &[Key] = &[
         10 * SECOND,
         "From the first byte of a request's head to its last",
     ),
-    millis("idle_timeout_ms", 100, HOUR, 60 * SECOND, "A kept-alive connection without a request"),
+    millis(
+        "idle_timeout_ms",
+        100,
+        HOUR,
+        60 * SECOND,
+        "A kept-alive connection without a request, or whose caller takes no byte of its answer",
+    ),
     millis("upload_timeout_ms", 100, HOUR, 60 * SECOND, "From a request's head to the last byte of its body"),
 ];
 

@@ -1,0 +1,56 @@
+//! `mxgate demo`: what it prints works when it is typed as it stands.
+
+use std::process::{Child, Command, Stdio};
+
+use crate::harness::{Output, until};
+
+#[test]
+fn the_three_printed_lines_do_what_the_text_says() {
+    let mut demo = Demo(
+        Command::new(env!("CARGO_BIN_EXE_mxgate"))
+            .args(["demo", "--listen", "127.0.0.1:0"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap(),
+    );
+    let output = Output::collect(demo.0.stdout.take().unwrap());
+    output.wait_for(|line| line.contains("Ctrl-C"));
+    let text = output.text();
+    let typed: Vec<&str> = text.lines().map(str::trim).filter(|line| line.starts_with("curl ")).collect();
+    let [allowed, refused, echoed] = typed[..] else { panic!("three lines to try: {text}") };
+
+    assert!(shell(allowed).contains("\"users\":["), "{allowed}");
+    assert!(shell(refused).contains("\"code\":\"operation_denied\""), "{refused}");
+    let echo = shell(echoed);
+    assert!(echo.to_lowercase().contains("authorization"), "{echo}");
+    for secret in ["not:mine", "bm90Om1pbmU"] {
+        assert!(!echo.contains(secret), "the caller's own credential is gone: {echo}");
+    }
+    assert!(echo.contains("Basic (hidden)"), "ours is shown masked: {echo}");
+
+    let interrupted = Command::new("kill").args(["-INT", &demo.0.id().to_string()]).status().unwrap();
+    assert!(interrupted.success());
+    let mut ended = None;
+    until("the demo's end", || {
+        ended = demo.0.try_wait().unwrap();
+        ended.is_some()
+    });
+    assert!(ended.unwrap().success());
+}
+
+struct Demo(Child);
+
+impl Drop for Demo {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn shell(line: &str) -> String {
+    let output = Command::new("sh").args(["-c", line]).output().unwrap();
+    assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
