@@ -22,7 +22,7 @@ use std::{
 
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    sync::{Notify, mpsc, watch},
+    sync::{mpsc, watch},
     task::{JoinSet, spawn_blocking},
     time::{Instant, sleep, timeout},
 };
@@ -63,7 +63,6 @@ pub struct App {
     records: WriterHandle,
     signals: Signals,
     runtime: tokio::runtime::Runtime,
-    stop: Arc<Notify>,
 }
 
 /// Had before anything is bound: a signal that comes during the start must not end the process half way.
@@ -155,7 +154,6 @@ impl App {
             records,
             signals,
             runtime,
-            stop: Arc::default(),
         })
     }
 
@@ -165,35 +163,13 @@ impl App {
         self.listeners.iter().filter_map(|(bound, _)| bound.address()).collect()
     }
 
-    /// The health listener's address.
-    #[must_use]
-    pub fn health_address(&self) -> Option<SocketAddr> {
-        self.control.health.as_ref().and_then(|(listener, _)| listener.local_addr().ok())
-    }
-
-    /// Ends [`App::run`] as SIGTERM does.
-    #[must_use]
-    pub fn stopper(&self) -> Arc<Notify> {
-        self.stop.clone()
-    }
-
-    /// Serves until SIGTERM, SIGINT or the stopper, then drains.
+    /// Serves until SIGTERM or SIGINT, then drains.
     ///
     /// # Errors
     /// A thread or a signal handler could not be had.
     pub fn run(self) -> Result<(), Error> {
-        let Self {
-            config,
-            config_path,
-            log,
-            listeners,
-            socket_files,
-            control,
-            records,
-            signals,
-            runtime,
-            stop,
-        } = self;
+        let Self { config, config_path, log, listeners, socket_files, control, records, signals, runtime } =
+            self;
         let workers = config.process.workers.unwrap_or_else(cores);
         let names = catalogue().operations().iter().map(|operation| operation.id);
         let (metrics, worker_metrics) = Metrics::new(workers, names, records.counters());
@@ -224,7 +200,7 @@ impl App {
                 accept::accept(bound, state, census.clone(), handles.clone(), metrics.clone())
             };
             let accepting: JoinSet<()> = listeners.into_iter().map(accept).collect();
-            until_stopped(&loader, &records, signals, &stop, &log).await;
+            until_stopped(&loader, &records, signals, &log).await;
             drain(&config, &stage, accepting).await;
             drop(socket_files);
             // Without senders the workers take no more connections, finish, and end.
@@ -296,26 +272,19 @@ fn announce(loader: &Loader, listeners: &str, health: Option<SocketAddr>) {
 }
 
 /// Ends at the first signal; the next one ends the process.
-async fn until_stopped(
-    loader: &Arc<Loader>,
-    records: &WriterHandle,
-    signals: Signals,
-    stop: &Notify,
-    log: &Log,
-) {
+async fn until_stopped(loader: &Arc<Loader>, records: &WriterHandle, signals: Signals, log: &Log) {
     let Signals { mut hangup, mut terminate, mut interrupt } = signals;
     tokio::select! {
         never = upkeep(loader, records, &mut hangup) => match never {},
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
-        () = stop.notified() => {}
     }
     tracing::info!("stopping");
     systemd::stopping();
     tokio::spawn(second_signal(terminate, interrupt, log.clone()));
 }
 
-/// What goes on beside the requests: addresses are looked up, files watched, reloads made.
+/// What goes on beside the requests: addresses are looked up, files compared, reloads made.
 async fn upkeep(loader: &Arc<Loader>, records: &WriterHandle, hangup: &mut Signal) -> Infallible {
     let mut loads = loader.loads();
     loop {

@@ -19,7 +19,7 @@ use crate::gateway::refusal::Refusal;
 
 /// What one listener answers to.
 #[derive(Debug, Clone, Copy)]
-pub struct Rules<'a> {
+pub(crate) struct Rules<'a> {
     /// The listener is bound to a loopback TCP address, so `Host` has to name it. Other listeners are
     /// reached under names that only the operator's network knows.
     pub loopback: bool,
@@ -35,7 +35,7 @@ pub struct Rules<'a> {
 /// [`Refusal::MisdirectedRequest`] (421) when the listener is loopback and `host` is absent or names
 /// something else; [`Refusal::BrowserNotAllowed`] (403) for an `origin` that is not in
 /// [`Rules::origins`], and for a `sec_fetch_site` other than `none` without an allowed origin.
-pub fn check(
+pub(crate) fn check(
     host: Option<&[u8]>,
     origin: Option<&[u8]>,
     sec_fetch_site: Option<&[u8]>,
@@ -58,7 +58,7 @@ pub fn check(
 ///
 /// # Errors
 /// As [`check`].
-pub fn check_head(head: &http::request::Parts, rules: &Rules<'_>) -> Result<(), Refusal> {
+pub(crate) fn check_head(head: &http::request::Parts, rules: &Rules<'_>) -> Result<(), Refusal> {
     let host = only(&head.headers, header::HOST).map_err(|()| Refusal::MisdirectedRequest)?;
     let origin = only(&head.headers, header::ORIGIN).map_err(|()| Refusal::BrowserNotAllowed)?;
     let site = only(&head.headers, SEC_FETCH_SITE).map_err(|()| Refusal::BrowserNotAllowed)?;

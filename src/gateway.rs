@@ -77,7 +77,7 @@ async fn walk(
 
     let choice = choose(environment, &grant, &head.headers)?;
     let mut fields = head.headers;
-    headers::outbound(&mut fields, &environment.settings, &grant);
+    headers::to_upstream(&mut fields, &environment.settings, &grant);
     choice.attach(&grant, &mut fields);
     entry.credential(choice.credential());
     let uri = outbound_uri(&target, &head.uri, environment, choice.credential())?;

@@ -10,7 +10,7 @@
 
 mod admission;
 pub mod app;
-pub mod browser;
+mod browser;
 pub mod config;
 pub mod control;
 mod credential;

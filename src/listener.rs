@@ -4,7 +4,7 @@ pub(crate) mod accept;
 pub(crate) mod connection;
 pub(crate) mod forwarded;
 pub(crate) mod peer;
-pub(crate) mod proxy_protocol;
+pub mod proxy_protocol;
 pub(crate) mod stream;
 pub(crate) mod tls;
 pub(crate) mod watch;

@@ -148,7 +148,7 @@ impl Recorder {
         }
     }
 
-    /// Hands over what is buffered. The worker's tick calls it about every 100 ms, so that a quiet
+    /// Hands over what is buffered. The worker's tick (`metrics::TICK`) calls it, so that a quiet
     /// gateway's lines are not held back.
     pub fn flush(&mut self) {
         let Some(queue) = &self.queue else { return };
@@ -234,7 +234,7 @@ pub(crate) mod tests {
     pub(crate) fn example() -> Record<'static> {
         Record {
             start: SystemTime::UNIX_EPOCH + Duration::from_millis(1_790_000_000_123),
-            request_id: "01JD0A3V9Q8Z6M5T4R2W1X0Y7B",
+            request_id: "5f0c2a9be17d40860000000000000001",
             caller_address: Some(IpAddr::from([10, 20, 1, 7])),
             peer_address: None,
             peer_uid: None,
@@ -266,7 +266,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_line_holds_the_fields_of_schema_v1_in_order() {
-        let expected = r#"{"v":1,"time":"2026-09-21T14:13:20.123Z","request_id":"01JD0A3V9Q8Z6M5T4R2W1X0Y7B","caller_address":"10.20.1.7","listener":"127.0.0.1:8080","environment":"production","operation":"listUsers","template":"/users","method":"GET","decision":"allowed","code":null,"credential":null,"status":200,"bytes_in":0,"bytes_out":1234,"duration_us":56789,"upstream_us":56000,"masked":0}"#;
+        let expected = r#"{"v":1,"time":"2026-09-21T14:13:20.123Z","request_id":"5f0c2a9be17d40860000000000000001","caller_address":"10.20.1.7","listener":"127.0.0.1:8080","environment":"production","operation":"listUsers","template":"/users","method":"GET","decision":"allowed","code":null,"credential":null,"status":200,"bytes_in":0,"bytes_out":1234,"duration_us":56789,"upstream_us":56000,"masked":0}"#;
         assert_eq!(line(&example()), expected);
     }
 

@@ -129,7 +129,7 @@ pub(crate) enum Error {
         /// The missing environment.
         environment: String,
     },
-    /// A path pattern that no router takes.
+    /// A path pattern that cannot be matched.
     #[error("environment {environment}: paths: {reason}")]
     Pattern {
         /// The environment.

@@ -9,7 +9,7 @@
 //! `env:` and `file:` secrets are sealed for nothing: whoever edits the configuration decides where they
 //! go. A vault entry is bound to its hosts.
 
-use std::{path::PathBuf, sync::Arc};
+use std::sync::Arc;
 
 use self::{
     embedded::Identity,
@@ -154,18 +154,6 @@ impl Vault {
     #[must_use]
     pub fn generation(&self) -> Option<u64> {
         self.embedded.as_ref().map(|(_, opened)| opened.generation)
-    }
-
-    /// The files whose change calls for [`Vault::reopen`]: the vault and its identity. Files named by
-    /// `file:` references are in the configuration.
-    #[must_use]
-    pub fn watch_paths(&self) -> Vec<PathBuf> {
-        let Some((config, _)) = &self.embedded else { return Vec::new() };
-        let identity = match &config.identity {
-            Reference::File(path) => Some(path.clone()),
-            Reference::Env(_) | Reference::Vault(_) => None,
-        };
-        [config.path.clone()].into_iter().chain(identity).collect()
     }
 }
 

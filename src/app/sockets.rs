@@ -23,7 +23,7 @@ pub(super) fn bind(address: &ListenAddress) -> io::Result<(Bound, Option<SocketF
             let socket = Socket::new(Domain::for_address(*address), Type::STREAM, Some(Protocol::TCP))?;
             socket.set_reuse_address(true)?;
             if address.is_ipv6() {
-                // An IPv4 caller comes over an IPv4 listener or not at all.
+                // `[::]` takes IPv4 callers too; any other IPv6 address does not.
                 socket.set_only_v6(!address.ip().is_unspecified())?;
             }
             socket.bind(&(*address).into())?;

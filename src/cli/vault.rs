@@ -14,6 +14,7 @@ use std::{
 use anyhow::{Context, anyhow, bail};
 use mxgate::{
     config::{Config, VaultFile},
+    mx,
     vault::{
         embedded::{self, Entry, Identity, Notice, Opened, hosts},
         reference::Reference,
@@ -22,6 +23,8 @@ use mxgate::{
     },
 };
 use zeroize::Zeroizing;
+
+use super::out;
 
 /// `mxgate vault ...`
 #[derive(clap::Args)]
@@ -139,7 +142,7 @@ fn locate(location: &Location) -> anyhow::Result<VaultFile> {
     }
 }
 
-/// The hook for the configuration's reader.
+/// What that file's `[vault]` says.
 fn from_configuration(config: &Path) -> anyhow::Result<VaultFile> {
     let loaded = Config::load(config).map_err(|faults| anyhow!("{faults}"))?;
     loaded
@@ -203,8 +206,8 @@ fn seal(vault: &VaultFile, set: &Set) -> anyhow::Result<()> {
 fn chosen_hosts(set: &Set) -> anyhow::Result<Option<Vec<String>>> {
     if let Some(environment) = set.environment {
         let host = match environment {
-            Environment::Sandbox => hosts::SANDBOX,
-            Environment::Production => hosts::PRODUCTION,
+            Environment::Sandbox => mx::SANDBOX_HOST,
+            Environment::Production => mx::PRODUCTION_HOST,
         };
         return Ok(Some(vec![host.to_owned()]));
     }
@@ -333,10 +336,6 @@ fn note(notice: &Notice) -> anyhow::Result<()> {
     Ok(writeln!(io::stderr(), "mxgate: note: {notice}")?)
 }
 
-/// Writes to standard output. A reader that has gone, as in `| head`, is no failure.
 fn print(text: &str) -> anyhow::Result<()> {
-    match io::stdout().lock().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(()),
-    }
+    Ok(out::line(text.trim_end_matches('\n'))?)
 }

@@ -154,6 +154,7 @@ async fn log_level_set(
     let SetLogLevel { filter, for_s } = parse(&body)?;
     let Some(filter) = filter else {
         shared.log_level.reset();
+        tracing::warn!(uid = operator.uid, "the log filter was reset");
         return Ok(done("the configured log filter is in force".into()));
     };
     let duration = for_s.map_or(FOR_DEFAULT, Duration::from_secs);

@@ -47,7 +47,7 @@ pub(crate) fn pass_on(
     at: &Rc<Connection>,
     passage: Passage,
     entry: &mut Entry,
-) -> Result<(response::Parts, Upstream), End> {
+) -> Result<(response::Parts, UpstreamBody), End> {
     let Passage { answer: Answer { response, lease }, environment, masker } = passage;
     let (mut head, body) = response.into_parts();
     // A reason phrase of the upstream's own travels as an extension, and could hold anything.
@@ -56,10 +56,10 @@ pub(crate) fn pass_on(
     if !bodyless && is_encoded(&head.headers) {
         return Err(Failure::UpstreamEncoding.into());
     }
-    headers::inbound(&mut head.headers, &environment.settings);
+    headers::to_caller(&mut head.headers, &environment.settings);
     let masker = masker.unwrap_or_else(|| at.worker.nothing_to_mask());
     at.session.add_masked(redaction::mask_headers(&masker, &mut head.headers));
-    let mut upstream = Upstream {
+    let mut upstream = UpstreamBody {
         body: MaskedBody::new(body, masker, CountMasked(at.session.clone())),
         lease: Some(lease),
         idle: environment.settings.timeouts.idle,
@@ -78,7 +78,7 @@ pub(crate) fn response(
     at: &Rc<Connection>,
     version: http::Version,
     mut head: response::Parts,
-    body: Upstream,
+    body: UpstreamBody,
     entry: Box<Entry>,
 ) -> Response<AnswerBody> {
     head.headers.insert(REQUEST_ID, entry.request_id().header());
@@ -116,11 +116,11 @@ pub(crate) struct AnswerBody {
 
 enum Content {
     Own(Option<Bytes>),
-    Upstream(Box<Upstream>),
+    Upstream(Box<UpstreamBody>),
 }
 
 /// An upstream's body.
-pub(crate) struct Upstream {
+pub(crate) struct UpstreamBody {
     body: MaskedBody<Incoming, CountMasked>,
     /// Until the exchange is over.
     lease: Option<Lease>,
@@ -140,7 +140,7 @@ impl AnswerBody {
     }
 }
 
-impl Upstream {
+impl UpstreamBody {
     fn finish(&mut self, entry: &mut Entry) {
         entry.complete();
         if let Some(lease) = self.lease.take() {

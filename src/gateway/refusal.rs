@@ -66,8 +66,6 @@ reasons! {
         NoCredential = "no_credential", FORBIDDEN;
         /// The environment or this address was stopped by an operator.
         Suspended = "suspended", FORBIDDEN;
-        /// A cap on connections or requests was reached.
-        TooManyRequests = "too_many_requests", TOO_MANY_REQUESTS;
     }
 }
 
@@ -96,8 +94,6 @@ reasons! {
         UpstreamBusy = "upstream_busy", SERVICE_UNAVAILABLE;
         /// No usable configuration or secret is loaded.
         NotReady = "not_ready", SERVICE_UNAVAILABLE;
-        /// The gateway is shutting down.
-        Draining = "draining", SERVICE_UNAVAILABLE;
         /// A defect of ours: the stage panicked.
         Internal = "internal", INTERNAL_SERVER_ERROR;
     }

@@ -34,7 +34,7 @@ pub(crate) fn end(at: &Rc<Connection>, end: End, mut entry: Box<Entry>) -> Respo
     {
         headers.insert(ALLOW, methods);
     }
-    if status == StatusCode::SERVICE_UNAVAILABLE || status == StatusCode::TOO_MANY_REQUESTS {
+    if status == StatusCode::SERVICE_UNAVAILABLE {
         headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
     }
     if at.worker.closing() || at.session.body_pending() {
@@ -102,7 +102,6 @@ fn explain_refusal(refusal: Refusal) -> &'static str {
         Refusal::OperationDenied => "This operation is not available through the gateway.",
         Refusal::NoCredential => "This operation takes a Bearer token, and none is configured for it.",
         Refusal::Suspended => "An operator has suspended this.",
-        Refusal::TooManyRequests => "A limit was reached.",
     }
 }
 
@@ -119,7 +118,6 @@ fn explain_failure(failure: Failure) -> &'static str {
         Failure::TotalTimeout => "The exchange took too long.",
         Failure::UpstreamBusy => "All connections to the upstream are in use.",
         Failure::NotReady => "The gateway has no usable configuration or secret yet.",
-        Failure::Draining => "The gateway is shutting down.",
         Failure::Internal => "The gateway failed.",
     }
 }

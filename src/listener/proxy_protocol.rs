@@ -20,7 +20,7 @@ const V2_FIXED: usize = V2_START.len() + 4;
 
 /// A complete header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Header {
+pub struct Header {
     /// Its bytes; the connection's own bytes start there.
     pub len: usize,
     /// Who connected to the proxy, an IPv4-mapped address as IPv4. `None` when the proxy speaks for itself
@@ -31,14 +31,14 @@ pub(crate) struct Header {
 /// The connection does not start with an acceptable header; close it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the connection does not start with a PROXY protocol header")]
-pub(crate) struct Malformed;
+pub struct Malformed;
 
 /// Reads the header at the start of `bytes`; `None` while it is incomplete. At most 2,048 bytes are
 /// needed to know.
 ///
 /// # Errors
 /// As soon as no further byte could make a header of it.
-pub(crate) fn read(bytes: &[u8]) -> Result<Option<Header>, Malformed> {
+pub fn read(bytes: &[u8]) -> Result<Option<Header>, Malformed> {
     let may_be = |start: &[u8]| bytes.iter().zip(start).all(|(byte, expected)| byte == expected);
     if may_be(V1_START) {
         return read_v1(bytes);

@@ -319,19 +319,6 @@ impl Classes {
         self.0 & class.bit() != 0
     }
 
-    /// Those beyond `read` and `write`. A grant of plain `read` or `write` does not cover an operation that
-    /// has any.
-    #[must_use]
-    pub const fn sensitive(self) -> Self {
-        Self(self.0 & !Class::Read.bit() & !Class::Write.bit())
-    }
-
-    /// Whether there is none.
-    #[must_use]
-    pub const fn is_empty(self) -> bool {
-        self.0 == 0
-    }
-
     /// Each of them.
     pub fn iter(self) -> impl Iterator<Item = Class> {
         Class::ALL.into_iter().filter(move |&class| self.contains(class))
@@ -468,14 +455,6 @@ mod tests {
             let deletes = operation.method == Method::DELETE || operation.id == "deactivateUser";
             assert_eq!(operation.classes.contains(Class::Destructive), deletes, "{}", operation.id);
         }
-    }
-
-    #[test]
-    fn sensitive_leaves_the_plain_classes_out() {
-        let classes = |id| catalogue().by_id(id).unwrap().classes;
-        assert!(classes("listUsers").sensitive().is_empty());
-        assert!(!classes("listTokens").sensitive().is_empty());
-        assert!(!classes("listTokens").sensitive().contains(Class::Read));
     }
 
     #[test]

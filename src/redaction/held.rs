@@ -13,7 +13,7 @@ use super::Masker;
 use crate::vault::secret::Secret;
 
 /// How many secrets that nobody else holds any more are still masked; the oldest are forgotten first.
-/// A bound, because short-lived tokens will come here too.
+/// A bound, since keys may be rotated for as long as the process lives.
 const RETIRED_MAX: usize = 256;
 
 /// The registry of this process.

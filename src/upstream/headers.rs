@@ -28,7 +28,7 @@ use crate::{
 const ACCEPT_VERSION: HeaderName = HeaderName::from_static("accept-version");
 
 /// Makes the caller's header section fit for the upstream. The credential is not in it yet.
-pub(crate) fn outbound(headers: &mut HeaderMap, environment: &Environment, grant: &Grant) {
+pub(crate) fn to_upstream(headers: &mut HeaderMap, environment: &Environment, grant: &Grant) {
     let trailers = accepts_trailers(headers);
     let is_chunked = headers.contains_key(TRANSFER_ENCODING);
     remove_connection(headers);
@@ -59,7 +59,7 @@ pub(crate) fn outbound(headers: &mut HeaderMap, environment: &Environment, grant
 }
 
 /// Makes the upstream's header section fit for the caller.
-pub(crate) fn inbound(headers: &mut HeaderMap, environment: &Environment) {
+pub(crate) fn to_caller(headers: &mut HeaderMap, environment: &Environment) {
     remove_connection(headers);
     remove_where(headers, stays_there);
     announce(headers, stays_there);

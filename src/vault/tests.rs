@@ -110,12 +110,3 @@ fn reopening_sees_a_change_and_refuses_an_older_vault_even_without_the_last_seen
     // What that is for: a new process knows nothing.
     assert!(Vault::open(Some(&config)).is_ok());
 }
-
-#[test]
-fn the_vault_and_its_identity_are_watched() {
-    let folder = tempfile::tempdir().unwrap();
-    let (config, _) = vault(folder.path());
-    let paths = Vault::open(Some(&config)).unwrap().watch_paths();
-    assert_eq!(paths, [folder.path().join("vault.age"), folder.path().join("identity")]);
-    assert!(Vault::open(None).unwrap().watch_paths().is_empty());
-}

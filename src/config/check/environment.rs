@@ -3,10 +3,13 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{credential, listener::certificate, network, paths};
-use crate::config::{Api, BearerOperations, Environment, IpFamily, Timeouts, fault::Problem, walk::Table};
+use crate::{
+    config::{Api, BearerOperations, Environment, IpFamily, Timeouts, fault::Problem, walk::Table},
+    mx,
+};
 
 /// The environments that know MX's host, with it.
-const KNOWN: [(&str, &str); 2] = [("sandbox", "int-api.mx.com"), ("production", "api.mx.com")];
+const KNOWN: [(&str, &str); 2] = [("sandbox", mx::SANDBOX_HOST), ("production", mx::PRODUCTION_HOST)];
 
 /// Every environment, by name; `None` for one with a fault.
 pub(super) fn all(file: &Table<'_>) -> BTreeMap<String, Option<Arc<Environment>>> {

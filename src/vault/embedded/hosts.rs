@@ -2,10 +2,7 @@
 
 use rustls::pki_types::ServerName;
 
-/// MX's sandbox.
-pub const SANDBOX: &str = "int-api.mx.com";
-/// MX's production.
-pub const PRODUCTION: &str = "api.mx.com";
+use crate::mx;
 
 /// A text that is no host.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -25,8 +22,8 @@ pub fn parse(text: &str) -> Result<String, NotAHost> {
 #[must_use]
 pub fn for_name(name: &str) -> Option<&'static str> {
     match name.split_once('/')?.0 {
-        "sandbox" => Some(SANDBOX),
-        "production" => Some(PRODUCTION),
+        "sandbox" => Some(mx::SANDBOX_HOST),
+        "production" => Some(mx::PRODUCTION_HOST),
         _ => None,
     }
 }
@@ -64,8 +61,8 @@ mod tests {
 
     #[test]
     fn the_first_segment_names_the_environment_and_nothing_else_does() {
-        assert_eq!(for_name("sandbox/api_key"), Some(SANDBOX));
-        assert_eq!(for_name("production/a/b"), Some(PRODUCTION));
+        assert_eq!(for_name("sandbox/api_key"), Some(mx::SANDBOX_HOST));
+        assert_eq!(for_name("production/a/b"), Some(mx::PRODUCTION_HOST));
         assert_eq!(for_name("production"), None);
         assert_eq!(for_name("other/sandbox"), None);
     }
