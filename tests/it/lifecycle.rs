@@ -368,15 +368,21 @@ fn sighup_opens_the_record_file_again() {
 fn threads_have_names() {
     let mx = mx();
     let gateway = Setup::new(&mx).control().table(&process("workers = 2")).start();
-    let tasks = fs::read_dir(format!("/proc/{}/task", gateway.pid())).unwrap();
-    let mut names: Vec<String> = tasks
-        .filter_map(|task| fs::read_to_string(task.unwrap().path().join("comm")).ok())
-        .map(|name| name.trim_end().to_owned())
-        .collect();
-    names.sort();
-    for name in ["mxgate", "mxgate-0", "mxgate-1", "mxgate-control", "mxgate-records"] {
-        assert!(names.iter().any(|other| other == name), "{name} is not in {names:?}");
-    }
+    let names = || -> Vec<String> {
+        let tasks = fs::read_dir(format!("/proc/{}/task", gateway.pid())).unwrap();
+        tasks
+            .filter_map(|task| fs::read_to_string(task.unwrap().path().join("comm")).ok())
+            .map(|name| name.trim_end().to_owned())
+            .collect()
+    };
+    // A thread takes its name itself, a moment after it was started.
+    until("every thread has its name", || {
+        let names = names();
+        ["mxgate", "mxgate-0", "mxgate-1", "mxgate-control", "mxgate-records"]
+            .iter()
+            .all(|name| names.iter().any(|other| other == name))
+    });
+    let names = names();
     assert!(names.iter().all(|name| name.starts_with("mxgate")), "{names:?}");
 }
 
