@@ -20,10 +20,11 @@ use crate::gateway::refusal::Refusal;
 /// What one listener answers to.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rules<'a> {
-    /// The listener is bound to a loopback TCP address, so `Host` has to name it. Other listeners are
-    /// reached under names that only the operator's network knows.
+    /// The listener is bound to a loopback TCP address, so `Host` has to name it. Another listener is
+    /// reached under names that only the operator knows: it checks them when `hosts` lists them.
     pub loopback: bool,
-    /// Names (lower case, no port) that are answered besides `localhost` and loopback literals.
+    /// Names (lower case, no port) that are answered besides `localhost` and address literals; on a
+    /// loopback listener, loopback ones. Rebinding needs a name, so a literal is no danger.
     pub hosts: &'a [String],
     /// Values of `Origin` (lower case) that may call. `null` never may: any sandboxed frame has it.
     pub origins: &'a [String],
@@ -32,7 +33,7 @@ pub(crate) struct Rules<'a> {
 /// Checks one request's values; `None` stands for an absent field.
 ///
 /// # Errors
-/// [`Refusal::MisdirectedRequest`] (421) when the listener is loopback and `host` is absent or names
+/// [`Refusal::MisdirectedRequest`] (421) when `host` is checked and is absent or names
 /// something else; [`Refusal::BrowserNotAllowed`] (403) for an `origin` that is not in
 /// [`Rules::origins`], and for a `sec_fetch_site` other than `none` without an allowed origin.
 pub(crate) fn check(
@@ -41,7 +42,8 @@ pub(crate) fn check(
     sec_fetch_site: Option<&[u8]>,
     rules: &Rules<'_>,
 ) -> Result<(), Refusal> {
-    if rules.loopback && !host.is_some_and(|host| names_loopback(host, rules.hosts)) {
+    let checked = rules.loopback || !rules.hosts.is_empty();
+    if checked && !host.is_some_and(|host| names_listener(host, rules)) {
         return Err(Refusal::MisdirectedRequest);
     }
     match (origin, sec_fetch_site) {
@@ -84,23 +86,22 @@ fn is_allowed_origin(origin: &[u8], allowed: &[String]) -> bool {
         && allowed.iter().any(|one| origin.eq_ignore_ascii_case(one.as_bytes()))
 }
 
-/// Whether `host` (with or without a port) is `localhost`, a loopback address or one of `hosts`.
-fn names_loopback(host: &[u8], hosts: &[String]) -> bool {
+/// Whether `host` (with or without a port) is `localhost`, an acceptable address or one of `hosts`.
+fn names_listener(host: &[u8], rules: &Rules<'_>) -> bool {
+    let accepts = |address: IpAddr| !rules.loopback || address.to_canonical().is_loopback();
     let Ok(host) = std::str::from_utf8(host) else { return false };
     if let Some(rest) = host.strip_prefix('[') {
         let Some((literal, port)) = rest.split_once(']') else { return false };
         return is_port_or_nothing(port)
-            && literal
-                .parse::<Ipv6Addr>()
-                .is_ok_and(|address| IpAddr::V6(address).to_canonical().is_loopback());
+            && literal.parse::<Ipv6Addr>().is_ok_and(|address| accepts(address.into()));
     }
     let end = host.find(':').unwrap_or(host.len());
     let (name, port) = host.split_at(end);
     is_port_or_nothing(port)
         && (name.eq_ignore_ascii_case("localhost")
             // Only the one spelling: no `127.1`, no octal, no trailing dot.
-            || name.parse::<Ipv4Addr>().is_ok_and(|address| address.is_loopback())
-            || hosts.iter().any(|one| !one.is_empty() && name.eq_ignore_ascii_case(one)))
+            || name.parse::<Ipv4Addr>().is_ok_and(|address| accepts(address.into()))
+            || rules.hosts.iter().any(|one| !one.is_empty() && name.eq_ignore_ascii_case(one)))
 }
 
 /// Nothing, or a colon and 1 to 5 digits that fit 16 bits.
@@ -182,6 +183,21 @@ mod tests {
         }
         assert_eq!(check(Some(b"local\xffhost"), None, None, &LOOPBACK), Err(Refusal::MisdirectedRequest));
         assert_eq!(check(None, None, None, &LOOPBACK), Err(Refusal::MisdirectedRequest));
+    }
+
+    #[test]
+    fn another_listener_checks_names_when_it_has_some_and_takes_any_address() {
+        let hosts = ["mxgate.internal".to_owned()];
+        let named = Rules { hosts: &hosts, ..OPEN };
+        for host in ["mxgate.internal:8080", "10.0.0.5", "[2001:db8::1]:8080", "localhost"] {
+            assert_eq!(check(Some(host.as_bytes()), None, None, &named), Ok(()), "{host}");
+        }
+        // A page's own name, pointed here: the browser sends neither Origin nor Sec-Fetch-Site with a GET.
+        for host in ["evil.example:8080", "10.0.0.5.evil.example"] {
+            let got = check(Some(host.as_bytes()), None, None, &named);
+            assert_eq!(got, Err(Refusal::MisdirectedRequest), "{host}");
+            assert_eq!(check(Some(host.as_bytes()), None, None, &OPEN), Ok(()), "no names are listed");
+        }
     }
 
     #[test]

@@ -73,7 +73,8 @@ pub struct Listener {
     pub tls: Option<ListenerTls>,
     /// Every connection must open with a PROXY protocol header (v1 or v2) and come from a trusted proxy.
     pub proxy_protocol: bool,
-    /// `Host` names (lower case, no port) that a loopback listener answers to besides `localhost` and loopback literals.
+    /// `Host` names (lower case, no port) that are answered besides `localhost` and addresses. A loopback
+    /// listener always checks; another does when there are any.
     pub hosts: Vec<String>,
     /// Values of `Origin` that may call (exact, lower case). Empty: no browser may.
     pub origins: Vec<String>,

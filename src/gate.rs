@@ -53,8 +53,8 @@ pub(crate) trait Follow<S>: Unpin {
         false
     }
 
-    /// Whether the other side takes what is written to it.
-    fn takes(&mut self, _takes: bool) {}
+    /// Something is being written: whether the other side takes it.
+    fn takes(&mut self, _takes: bool, _stream: &S) {}
 
     /// Part of a message has come, too little to judge it.
     fn waiting(&mut self) {}
@@ -238,8 +238,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin, F: Follow<S>> Gate<S, F> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin, F: Follow<S>> Write for Gate<S, F> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let poll = Pin::new(&mut self.stream.stream).poll_write(cx, bytes);
-        self.follower.takes(poll.is_ready());
+        let this = &mut *self;
+        let poll = Pin::new(&mut this.stream.stream).poll_write(cx, bytes);
+        this.follower.takes(poll.is_ready(), &this.stream.stream);
         poll
     }
 
@@ -248,8 +249,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin, F: Follow<S>> Write for Gate<S, F> {
         cx: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let poll = Pin::new(&mut self.stream.stream).poll_write_vectored(cx, bytes);
-        self.follower.takes(poll.is_ready());
+        let this = &mut *self;
+        let poll = Pin::new(&mut this.stream.stream).poll_write_vectored(cx, bytes);
+        this.follower.takes(poll.is_ready(), &this.stream.stream);
         poll
     }
 
@@ -258,8 +260,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin, F: Follow<S>> Write for Gate<S, F> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.stream.stream).poll_flush(cx))?;
         let this = &mut *self;
+        let poll = Pin::new(&mut this.stream.stream).poll_flush(cx);
+        // Under TLS a write only fills a buffer: that the other side does not read shows here.
+        if poll.is_pending() {
+            this.follower.takes(false, &this.stream.stream);
+        }
+        ready!(poll)?;
         if this.follower.flushed(&this.stream.stream) && !this.held.is_empty() {
             // hyper remembers that its last read had to wait, and would wait for the socket: but the next
             // message has been read from it already.
@@ -447,5 +454,43 @@ mod tests {
                 assert_eq!(bench.read(room), Some(Vec::new()), "the end, for ever");
             }
         }
+    }
+
+    /// Hears whether the other side takes what is written.
+    #[derive(Default)]
+    struct Heard(Option<bool>);
+
+    impl<S> Follow<S> for Heard {
+        const KEEPS_STREAM: bool = true;
+
+        fn follow(&mut self, bytes: &[u8]) -> Verdict {
+            Verdict::Accept(bytes.len())
+        }
+
+        fn certain(&self) -> u64 {
+            0
+        }
+
+        fn passed(&mut self, _count: u64) {}
+
+        fn ended(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn takes(&mut self, takes: bool, _stream: &S) {
+            self.0 = Some(takes);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_stops_is_noticed_although_a_buffer_takes_the_write() {
+        // As under TLS: a write is taken by a buffer, and only the flush has to wait.
+        let (near, _far) = duplex(16);
+        let mut gate = Gate::new(tokio::io::BufWriter::with_capacity(64, near), Heard::default());
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(Pin::new(&mut gate).poll_write(&mut cx, &[b'x'; 32]).is_ready());
+        assert_eq!(gate.follower.0, Some(true));
+        assert!(Pin::new(&mut gate).poll_flush(&mut cx).is_pending());
+        assert_eq!(gate.follower.0, Some(false));
     }
 }

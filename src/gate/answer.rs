@@ -33,6 +33,8 @@ const INTERIM_MAX: u8 = 16;
 pub(crate) struct Turn {
     /// Set before a request is sent: whether it is a HEAD request, whose answer has no body.
     awaiting: Cell<Option<bool>>,
+    /// A part of the request has been written.
+    written: Cell<bool>,
     /// The request, with its body, has been handed over whole.
     pub(crate) request_sent: Cell<bool>,
     /// The answer has been read whole.
@@ -43,6 +45,7 @@ impl Turn {
     /// Opens the way for one answer. `sent` when the request has no body to be sent after its head.
     pub(crate) fn begin(&self, is_head: bool, sent: bool) {
         self.awaiting.set(Some(is_head));
+        self.written.set(false);
         self.request_sent.set(sent);
         self.answer_read.set(false);
     }
@@ -112,6 +115,8 @@ impl<S> Follow<S> for Answers {
 
     fn follow(&mut self, bytes: &[u8]) -> Verdict {
         match &mut self.state {
+            // What comes before the request has gone out is no answer to it.
+            State::Idle if !self.turn.written.get() => self.fail(),
             State::Idle => match self.turn.awaiting.take() {
                 Some(is_head) => self.head(bytes, 0, is_head, 0),
                 None => self.fail(),
@@ -153,6 +158,12 @@ impl<S> Follow<S> for Answers {
             State::Length(left) => *left -= count,
             State::Chunked(scanner) => scanner.pass(count),
             _ => {}
+        }
+    }
+
+    fn takes(&mut self, takes: bool, _stream: &S) {
+        if takes {
+            self.turn.written.set(true);
         }
     }
 

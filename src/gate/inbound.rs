@@ -32,8 +32,10 @@ pub(crate) struct Session {
     masked: Cell<u32>,
     /// The answer's body is gone: what is left of it is in hyper's buffer.
     answer_ended: Cell<bool>,
-    /// An answer that ends with its connection ended before its end.
+    /// An answer that ends with its connection is not whole in the kernel yet.
     must_reset: Cell<bool>,
+    /// Every byte of that answer was handed to hyper.
+    answer_complete: Cell<bool>,
     phase: Cell<Phase>,
     /// Asks the gate to ask the kernel whether the caller is still there.
     probe: Cell<bool>,
@@ -58,6 +60,7 @@ impl Session {
             masked: Cell::new(0),
             answer_ended: Cell::new(false),
             must_reset: Cell::new(false),
+            answer_complete: Cell::new(false),
             phase: Cell::new(Phase::Idle),
             probe: Cell::new(false),
             gone: Cell::new(false),
@@ -122,9 +125,14 @@ impl Session {
         self.must_reset.get()
     }
 
-    /// Asks for a reset instead of an orderly end of the connection.
-    pub(crate) fn end_by_reset(&self) {
+    /// An answer begins that ends with its connection: until it is whole, the end is a reset.
+    pub(crate) fn begin_answer_that_ends_by_close(&self) {
         self.must_reset.set(true);
+    }
+
+    /// Every byte of that answer was handed on.
+    pub(crate) fn complete_answer_that_ends_by_close(&self) {
+        self.answer_complete.set(true);
     }
 
     /// Nothing of the current answer is left to make.
@@ -163,6 +171,8 @@ pub(crate) struct Inbound {
     session: Rc<Session>,
     limits: HeadLimits,
     state: State,
+    /// The socket has been told to end by a reset.
+    reset_is_set: bool,
 }
 
 #[derive(Debug)]
@@ -179,7 +189,7 @@ enum State {
 impl Inbound {
     pub(crate) fn new(session: Rc<Session>) -> Self {
         let limits = HeadLimits::from(&session.limits);
-        Self { session, limits, state: State::Head(0) }
+        Self { session, limits, state: State::Head(0), reset_is_set: false }
     }
 
     fn refuse(&mut self, refusal: Refusal) -> Verdict {
@@ -292,6 +302,11 @@ impl Follow<Stream> for Inbound {
         if self.session.probe.take() && stream.hung_up() {
             self.session.gone.set(true);
         }
+        if self.session.answer_complete.take() && self.reset_is_set {
+            self.reset_is_set = false;
+            self.session.must_reset.set(false);
+            stream.end_by_reset(false);
+        }
         let over = matches!(self.state, State::Answering) && self.session.answer_ended.get();
         if over {
             self.state = State::Head(0);
@@ -300,7 +315,12 @@ impl Follow<Stream> for Inbound {
         over
     }
 
-    fn takes(&mut self, takes: bool) {
+    fn takes(&mut self, takes: bool, stream: &Stream) {
+        if self.session.must_reset() && !self.reset_is_set {
+            // Set beforehand, so that it also holds when the task ends without another look.
+            self.reset_is_set = true;
+            stream.end_by_reset(true);
+        }
         let since = self.session.blocked_since.get();
         self.session.blocked_since.set(if takes { None } else { since.or_else(|| Some(Instant::now())) });
     }

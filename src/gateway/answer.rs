@@ -82,12 +82,15 @@ pub(crate) fn response(
     entry: Box<Entry>,
 ) -> Response<AnswerBody> {
     head.headers.insert(REQUEST_ID, entry.request_id().header());
-    if at.worker.closing() {
+    if at.worker.closing() || at.session.body_pending() {
         head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     head.version = http::Version::HTTP_11;
     // HTTP/1.0 has no chunks: an answer of unknown length ends with its connection.
     let ends_by_close = version == http::Version::HTTP_10 && body.body.size_hint().exact().is_none();
+    if ends_by_close {
+        at.session.begin_answer_that_ends_by_close();
+    }
     let content = Content::Upstream(Box::new(body));
     Response::from_parts(head, AnswerBody { content, ends_by_close, entry, session: at.session.clone() })
 }
@@ -231,8 +234,8 @@ impl Body for AnswerBody {
 impl Drop for AnswerBody {
     fn drop(&mut self) {
         if let Content::Upstream(upstream) = &mut self.content {
-            if self.ends_by_close && !self.entry.is_complete() {
-                self.session.end_by_reset();
+            if self.ends_by_close && self.entry.is_complete() {
+                self.session.complete_answer_that_ends_by_close();
             }
             // hyper could not ask for the rest: the caller does not read.
             if let Some(expiry) = self.session.watch.expired() {

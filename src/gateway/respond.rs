@@ -37,7 +37,8 @@ pub(crate) fn end(at: &Rc<Connection>, end: End, mut entry: Box<Entry>) -> Respo
     if status == StatusCode::SERVICE_UNAVAILABLE {
         headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
     }
-    if at.worker.closing() || at.session.body_pending() {
+    // Whoever may not call keeps no connection either.
+    if code == Refusal::AddressNotAllowed.code() || at.worker.closing() || at.session.body_pending() {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response

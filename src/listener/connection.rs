@@ -61,7 +61,6 @@ pub(crate) async fn serve(connection: Rc<Connection>, mut stream: Stream) {
     let limits = &connection.session.limits;
     let mut patience = limits.header_read_timeout;
     while parked(&connection, &stream, patience).await {
-        patience = limits.idle_timeout;
         let gate = Gate::new(stream, Inbound::new(connection.session.clone()));
         let at = connection.clone();
         let service = service_fn(move |request: Request<Incoming>| {
@@ -76,7 +75,10 @@ pub(crate) async fn serve(connection: Rc<Connection>, mut stream: Stream) {
         let end = drive(&connection, &mut http).await;
         stream = http.into_parts().io.into_parts().0;
         match (end, connection.session.head_refusal()) {
-            (End::Idle, None) => {}
+            // Counted from the last answer: bytes that make no request win no time.
+            (End::Idle, None) => {
+                patience = limits.idle_timeout.saturating_sub(connection.session.idle_since().elapsed());
+            }
             (End::Cut, _) => return stream.reset(),
             (_, Some(refusal)) => return close(stream, &respond::raw(&connection, refusal), limits).await,
             (End::Over, None) if connection.session.must_reset() => return stream.reset(),

@@ -5,9 +5,11 @@ use std::{
     os::fd::{AsFd, BorrowedFd},
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
     net::{TcpStream, UnixStream},
@@ -45,10 +47,16 @@ impl Stream {
     /// Closes so that the caller sees an error: the end of an answer that is complete looks different. A Unix
     /// socket has no such end and just closes.
     pub(crate) fn reset(self) {
-        let done = match &self {
-            Self::Tcp(stream) => stream.set_zero_linger(),
+        self.end_by_reset(true);
+    }
+
+    /// Whether closing sends a reset, however it comes to be closed.
+    pub(crate) fn end_by_reset(&self, reset: bool) {
+        let linger = reset.then_some(Duration::ZERO);
+        let done = match self {
+            Self::Tcp(stream) => SockRef::from(stream).set_linger(linger),
             Self::Unix(_) => Ok(()),
-            Self::Tls(stream) => stream.get_ref().0.set_zero_linger(),
+            Self::Tls(stream) => SockRef::from(stream.get_ref().0).set_linger(linger),
         };
         if let Err(error) = done {
             tracing::warn!(%error, "a connection could not be reset");

@@ -119,9 +119,13 @@ fn header_prefix(text: &str) -> Result<String, Problem> {
 /// A name that needs no percent-encoding (RFC 3986, section 2.3).
 fn query_name(text: &str) -> Result<String, Problem> {
     let unreserved = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-    match !text.is_empty() && text.bytes().all(unreserved) {
+    // The caller's own is looked for as lax servers read names: without what is no letter at the edges.
+    let edge = |text: Option<&u8>| text.is_some_and(u8::is_ascii_alphanumeric);
+    let bytes = text.as_bytes();
+    match edge(bytes.first()) && edge(bytes.last()) && text.bytes().all(unreserved) {
         true => Ok(text.to_owned()),
-        false => Err(Problem::new("is not a parameter name").allowed("letters, digits, - . _ ~")),
+        false => Err(Problem::new("is not a parameter name")
+            .allowed("letters, digits, - . _ ~, with a letter or digit at each end")),
     }
 }
 

@@ -44,7 +44,10 @@ fn one(table: Table<'_>) -> Draft<'_> {
         && !table.has("tls")
     {
         let problem = Problem::new("is reachable from other machines without TLS");
-        table.warn("address", problem.allowed("set tls, or listen on a loopback address or a Unix socket"));
+        table.warn("address", problem.allowed(
+            "set tls, or listen on a loopback address or a Unix socket; if neither, list in hosts the names it is \
+             called by, so that no web page reaches it by DNS rebinding",
+        ));
     }
     Draft { table, address, environment, proxy_protocol, tls, hosts, origins }
 }

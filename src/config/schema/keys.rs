@@ -62,7 +62,7 @@ static LISTENER: &[Key] = &[
     texts(
         "hosts",
         Optional,
-        "Host names (lower case, no port) that a loopback listener answers to besides localhost and loopback addresses",
+        "Host names (lower case, no port) that are answered besides localhost and addresses: on a loopback listener always checked, on another when any are listed",
     ),
     texts(
         "origins",

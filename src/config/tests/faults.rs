@@ -98,7 +98,8 @@ fn an_empty_or_open_allow_list_is_warned_of() {
 fn a_listener_for_other_machines_without_tls_is_warned_of() {
     let open = with("127.0.0.1:8080", "10.0.0.1:8080");
     let warning = "warning: listener[0].address: is reachable from other machines without TLS; \
-                   set tls, or listen on a loopback address or a Unix socket";
+                   set tls, or listen on a loopback address or a Unix socket; if neither, list in hosts the names it is \
+                   called by, so that no web page reaches it by DNS rebinding";
     assert_accepted(&open, &[warning]);
     let tls = "10.0.0.1:8080\"\ntls = { certificate = \"/c\", key = \"/k\" }#";
     assert_accepted(&with("127.0.0.1:8080\"", &format!("{tls}\"")), &[]);
