@@ -15,6 +15,8 @@ pub mod config;
 pub mod control;
 mod credential;
 pub mod framing;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod gate;
 pub mod gateway;
 pub mod listener;

@@ -1,0 +1,100 @@
+//! A configuration's text, and variables that override values of it.
+//!
+//! Lines `MXGATE__...=...` at the start are variables; the rest is TOML. Claimed: it ends in a
+//! configuration or in faults; either is the same for the same text; what was accepted, written anew in
+//! another form of TOML, is the same configuration; and no fault shows a value that could be a secret, or a
+//! control character.
+
+use toml::de::{DeTable, DeValue};
+
+use crate::config::{Config, Loaded, fault::Faults, overrides::Overrides};
+
+/// Stands in inputs where somebody pasted a secret by mistake.
+pub(super) const CANARY: &str = "c4n4ry+S3CR3T/v4lu3=";
+
+pub(super) fn check(input: &[u8]) {
+    let Ok(input) = std::str::from_utf8(input) else { return };
+    let (variables, text) = split(input);
+    let read = |text: &str| Config::parse(text, "mxgate.toml", &Overrides::from_iter(variables.clone()));
+    let result = read(text);
+    assert_eq!(shown(&read(text)), shown(&result), "the same text twice: {input:?}");
+    for line in printed(&result) {
+        assert!(!line.contains("c4n4ry"), "{line:?} shows a value of {input:?}");
+        assert!(!line.contains(char::is_control), "{line:?} of {input:?}");
+    }
+    match &result {
+        Ok(loaded) => {
+            let written = rewritten(text).expect("what was accepted is TOML");
+            let again = read(&written);
+            let same = again.as_ref().is_ok_and(|again| {
+                format!("{:?}", again.config) == format!("{:?}", loaded.config)
+                    && again.warnings.len() == loaded.warnings.len()
+            });
+            assert!(same, "{input:?} is not {written:?}: {:?}", printed(&again));
+        }
+        Err(faults) => assert!(!faults.0.is_empty(), "a no without a reason: {input:?}"),
+    }
+}
+
+/// Variables, and what follows them.
+fn split(mut input: &str) -> (Vec<(String, String)>, &str) {
+    let mut variables = Vec::new();
+    while let Some((line, rest)) = input.split_once('\n')
+        && line.starts_with("MXGATE__")
+        && let Some((name, value)) = line.split_once('=')
+    {
+        variables.push((name.to_owned(), value.to_owned()));
+        input = rest;
+    }
+    (variables, input)
+}
+
+fn shown(result: &Result<Loaded, Faults>) -> String {
+    format!("{result:?}")
+}
+
+/// Every fault or warning, as people and as programs see it.
+fn printed(result: &Result<Loaded, Faults>) -> Vec<String> {
+    let faults = match result {
+        Ok(loaded) => &loaded.warnings,
+        Err(faults) => &faults.0,
+    };
+    faults.iter().flat_map(|fault| [fault.to_string(), fault.to_json().to_string()]).collect()
+}
+
+/// The same document in one form: inline tables, quoted keys and escaped texts. `None`: it is no TOML.
+pub(super) fn rewritten(text: &str) -> Option<String> {
+    let (document, errors) = DeTable::parse_recoverable(text);
+    let lines = document.get_ref().iter().map(|(key, value)| {
+        format!("{} = {}\n", quoted(key.get_ref()), value_of(value.get_ref()))
+    });
+    errors.is_empty().then(|| lines.collect())
+}
+
+fn value_of(value: &DeValue<'_>) -> String {
+    let list = |items: Vec<String>| items.join(", ");
+    match value {
+        DeValue::String(text) => quoted(text),
+        DeValue::Integer(number) => match number.radix() {
+            16 => format!("0x{}", number.as_str()),
+            8 => format!("0o{}", number.as_str()),
+            2 => format!("0b{}", number.as_str()),
+            _ => number.as_str().to_owned(),
+        },
+        DeValue::Float(number) => number.as_str().to_owned(),
+        DeValue::Boolean(flag) => flag.to_string(),
+        DeValue::Datetime(moment) => moment.to_string(),
+        DeValue::Array(values) => format!("[{}]", list(values.iter().map(|one| value_of(one.get_ref())).collect())),
+        DeValue::Table(entries) => {
+            let pairs = entries.iter().map(|(key, value)| {
+                format!("{} = {}", quoted(key.get_ref()), value_of(value.get_ref()))
+            });
+            format!("{{ {} }}", list(pairs.collect()))
+        }
+    }
+}
+
+fn quoted(text: &str) -> String {
+    let escaped: String = text.chars().map(|c| format!("\\U{:08X}", u32::from(c))).collect();
+    format!("\"{escaped}\"")
+}
