@@ -123,4 +123,4 @@ impl Answer<'_> {
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+pub(crate) mod tests;

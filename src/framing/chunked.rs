@@ -239,4 +239,4 @@ const FAMILIES: &[&[u8]] = &[
 ];
 
 #[cfg(test)]
-pub(super) mod tests;
+pub(crate) mod tests;

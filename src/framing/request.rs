@@ -195,4 +195,4 @@ fn is_port(port: &[u8]) -> bool {
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+pub(crate) mod tests;

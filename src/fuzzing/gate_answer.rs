@@ -80,6 +80,14 @@ pub(super) fn claims<F: Follow<Memory> + 'static>(
     Ok(())
 }
 
+/// The status of each answer that the client got whole.
+#[cfg(test)]
+pub(super) fn answered(wire: &[u8], options: Options) -> Vec<Option<String>> {
+    let talk = converse(wire, options, Answers::new).unwrap();
+    let whole = |got: Got| got.answer.filter(|answer| answer.body.is_some()).map(|answer| answer.status);
+    talk.got.into_iter().map(whole).collect()
+}
+
 /// How a connection goes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Options {
@@ -149,8 +157,8 @@ fn converse<F: Follow<Memory> + 'static>(
     let mut driver = Driver { connection: Some(Box::pin(connection)), failed: false };
     if options.speaks_first {
         memory.send(parts.next().unwrap_or_default());
-        driver.run(pin!(std::future::pending::<()>()));
     }
+    driver.run(pin!(std::future::pending::<()>()));
     let mut got: Vec<Got> = Vec::new();
     for part in parts.take(REQUESTS_MAX) {
         if !sender.is_ready() {

@@ -24,7 +24,7 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use super::{
     reading::{self, Message},
     split_choices,
-    wire::{Memory, Recorded, poll_until_stalled, room},
+    wire::{Memory, Passed, Recorded, poll_until_stalled, room},
 };
 use crate::{
     config::Limits,
@@ -78,6 +78,9 @@ fn compared(wire: &[u8], options: Options, talk: &Talk) -> Result<Vec<Message>, 
     if messages.len() != talk.seen.len() {
         return Err(format!("{} requests passed, hyper saw {}", messages.len(), talk.seen.len()));
     }
+    if let Some((_, seen)) = (1..).zip(&talk.seen).find(|(number, seen)| seen.passed_by_then > *number) {
+        return Err(format!("a second request passed before the answer: {seen:?}"));
+    }
     for (message, seen) in messages.iter().zip(&talk.seen) {
         let start = (message.start.0.clone(), printed(&message.start.1));
         if start != seen.start || reading::sorted(message.fields.clone()) != seen.fields {
@@ -120,7 +123,9 @@ fn own_answers_only(written: &[u8]) -> Result<(), String> {
     let text = String::from_utf8_lossy(written);
     for answer in text.split("HTTP/1.").skip(1) {
         let after_version = answer.get(1..).unwrap_or_default();
-        if ![" 200 OK\r\n", " 100 Continue\r\n"].iter().any(|line| after_version.starts_with(line)) {
+        // The last one may be cut off by the conversation's end.
+        let is = |line: &&str| after_version.starts_with(line) || line.starts_with(after_version);
+        if ![" 200 OK\r\n", " 100 Continue\r\n"].iter().any(is) {
             return Err(format!("hyper answered by itself: {answer:?}"));
         }
     }
@@ -185,6 +190,8 @@ impl Talk {
 /// One request as the service saw it.
 #[derive(Debug)]
 struct Seen {
+    /// How many requests, this one included, had passed when it was answered.
+    passed_by_then: usize,
     start: (String, String),
     fields: Vec<(String, Vec<u8>)>,
     body: Content,
@@ -211,7 +218,9 @@ fn converse<F: Follow<Memory> + 'static>(
     let gate = Gate::new(memory.clone(), follower(session.clone()));
     let (recorded, passed) = Recorded::new(gate, options.room, is_shut);
     let seen = Rc::new(RefCell::new(Vec::new()));
-    let service = service_fn(|request: Request<Incoming>| serve(request, options.service, &seen, &session));
+    let service = service_fn(|request: Request<Incoming>| {
+        serve(request, options.service, passed.clone(), &seen, &session)
+    });
     // As `listener::connection` sets it up.
     let connection = http1::Builder::new()
         .half_close(false)
@@ -246,6 +255,7 @@ fn converse<F: Follow<Memory> + 'static>(
 fn serve(
     request: Request<Incoming>,
     service: Service,
+    passed: Passed,
     seen: &Rc<RefCell<Vec<Seen>>>,
     session: &Rc<Session>,
 ) -> impl Future<Output = Result<Response<Answer>, Infallible>> + use<> {
@@ -253,6 +263,7 @@ fn serve(
     let index = seen.borrow().len();
     // hyper has made up its mind here, even if it never polls what follows.
     seen.borrow_mut().push(Seen {
+        passed_by_then: 0,
         start: (head.method.to_string(), head.uri.to_string()),
         fields: reading::of_map(&head.headers),
         body: Content::Unfinished,
@@ -264,6 +275,8 @@ fn serve(
         if service == Service::ReadsAndWaits {
             tokio::task::yield_now().await;
         }
+        let by_then = reading::requests(&passed.bytes()).map_or(0, |messages| messages.len());
+        seen.borrow_mut()[index].passed_by_then = by_then;
         let text = Some(Bytes::from_static(b"seen"));
         let mut response = Response::new(Answer { text, session: session.clone() });
         // As `gateway::answer` does.

@@ -96,24 +96,45 @@ fn granted(environment: &Environment) -> Grant {
 
 pub(super) fn check(input: &[u8]) {
     let ([choice], text) = split_choices(input);
-    let (snapshot, grant, index) = &CASES[usize::from(choice) % CASES.len()];
-    let environment = &snapshot.environments[*index];
+    let environment = environment(choice);
     let received = fields(text);
-    let mut sent = received.clone();
-    to_upstream(&mut sent, environment, grant);
-    environment.credential.for_worker().inject(&mut sent);
+    let sent = sent(&received, choice);
     if let Err(fault) = claims_upstream(&received, &sent, environment) {
         panic!("{fault}: {:?} sends {sent:?} for {:?}", environment.name, text.escape_ascii().to_string());
     }
-    let mut passed = received.clone();
-    to_caller(&mut passed, environment);
+    let passed = passed(&received, choice);
     if let Err(fault) = claims_caller(&received, &passed, environment) {
         panic!("{fault}: {:?} gives {passed:?} for {:?}", environment.name, text.escape_ascii().to_string());
     }
 }
 
+fn case(choice: u8) -> (&'static Environment, &'static Grant) {
+    let (snapshot, grant, index) = &CASES[usize::from(choice) % CASES.len()];
+    (&snapshot.environments[*index], grant)
+}
+
+pub(super) fn environment(choice: u8) -> &'static Environment {
+    case(choice).0
+}
+
+/// What leaves for the upstream.
+pub(super) fn sent(received: &HeaderMap, choice: u8) -> HeaderMap {
+    let (environment, grant) = case(choice);
+    let mut headers = received.clone();
+    to_upstream(&mut headers, environment, grant);
+    environment.credential.for_worker().inject(&mut headers);
+    headers
+}
+
+/// What goes back to the caller.
+pub(super) fn passed(received: &HeaderMap, choice: u8) -> HeaderMap {
+    let mut headers = received.clone();
+    to_caller(&mut headers, environment(choice));
+    headers
+}
+
 /// The lines that are fields, as many as the gate lets through.
-fn fields(text: &[u8]) -> HeaderMap {
+pub(super) fn fields(text: &[u8]) -> HeaderMap {
     let mut headers = HeaderMap::new();
     for line in text.split(|byte| *byte == b'\n').take(100) {
         let Some(colon) = line.iter().position(|byte| *byte == b':') else { continue };

@@ -1,8 +1,11 @@
-//! The corpus, replayed.
+//! The corpus, replayed; and each claim on generated cases and on what breaks it.
 
 use std::{fs, panic, path::Path};
 
 use super::TARGETS;
+
+mod gates;
+mod others;
 
 /// Every input in a directory of `fuzz/`, with its path.
 fn inputs(directory: &str) -> Vec<(String, Vec<u8>)> {

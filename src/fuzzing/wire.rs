@@ -192,7 +192,7 @@ impl<G> Recorded<G> {
 }
 
 /// What has passed a [`Recorded`].
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Passed {
     bytes: Rc<RefCell<Vec<u8>>>,
     broken: Rc<Cell<Option<&'static str>>>,

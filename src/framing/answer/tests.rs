@@ -200,7 +200,7 @@ fn each_bound_holds_at_its_byte() {
 }
 
 /// Answers that are nearly right, made of pieces that matter.
-pub(in crate::framing) fn nearly_an_answer() -> impl Strategy<Value = Vec<u8>> {
+pub(crate) fn nearly_an_answer() -> impl Strategy<Value = Vec<u8>> {
     let start = mostly(
         &[
             "HTTP/1.1 200 OK\r\n",

@@ -207,7 +207,7 @@ fn a_refused_or_ended_body_stays_so() {
 }
 
 /// Bodies that are nearly right, made of pieces that matter.
-pub(in crate::framing) fn nearly_a_body() -> impl Strategy<Value = Vec<u8>> {
+pub(crate) fn nearly_a_body() -> impl Strategy<Value = Vec<u8>> {
     let chunk = mostly(
         &[
             "5\r\nhello\r\n",

@@ -521,7 +521,7 @@ fn scan_split(bytes: &[u8], cuts: &[usize], limits: &HeadLimits) -> Result<Optio
 }
 
 /// One of the usual pieces, now and then a strange one.
-pub(in crate::framing) fn mostly(
+pub(crate) fn mostly(
     usual: &'static [&'static str],
     strange: &'static [&'static str],
 ) -> impl Strategy<Value = &'static str> {
@@ -529,7 +529,7 @@ pub(in crate::framing) fn mostly(
 }
 
 /// Requests that are nearly right, made of pieces that matter. About half are.
-pub(in crate::framing) fn nearly_a_request() -> impl Strategy<Value = Vec<u8>> {
+pub(crate) fn nearly_a_request() -> impl Strategy<Value = Vec<u8>> {
     let start = mostly(
         &[
             "GET / HTTP/1.1\r\n",
