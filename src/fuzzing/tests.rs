@@ -7,10 +7,10 @@ use super::TARGETS;
 mod gates;
 mod others;
 
-/// Every input in a directory of `fuzz/`, with its path.
-fn inputs(directory: &str) -> Vec<(String, Vec<u8>)> {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz").join(directory);
-    let files = fs::read_dir(&directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
+/// The inputs of `target` that are kept in this directory of `fuzz/`, with their paths.
+fn inputs(kept: &str, target: &str) -> Vec<(String, Vec<u8>)> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz").join(kept).join(target);
+    let files = fs::read_dir(&directory).into_iter().flatten();
     let paths = files.map(|file| file.unwrap().path());
     paths.map(|path| (path.display().to_string(), fs::read(path).unwrap())).collect()
 }
@@ -19,10 +19,11 @@ fn inputs(directory: &str) -> Vec<(String, Vec<u8>)> {
 fn the_corpus_holds() {
     let mut failed = Vec::new();
     for (name, check) in TARGETS {
-        let inputs = inputs(&format!("corpus/{name}"));
-        assert!(!inputs.is_empty(), "{name} has no corpus");
+        let corpus = inputs("corpus", name);
+        assert!(!corpus.is_empty(), "{name} has no corpus");
+        let all = corpus.into_iter().chain(inputs("regressions", name));
         let fails = |input: &[u8]| panic::catch_unwind(|| check(input)).is_err();
-        failed.extend(inputs.into_iter().filter(|(_, input)| fails(input)).map(|(path, _)| path));
+        failed.extend(all.filter(|(_, input)| fails(input)).map(|(path, _)| path));
     }
     assert!(failed.is_empty(), "{failed:#?}");
 }
