@@ -80,12 +80,10 @@ fn value_of(value: &DeValue<'_>) -> String {
     let list = |items: Vec<String>| items.join(", ");
     match value {
         DeValue::String(text) => quoted(text),
-        DeValue::Integer(number) => match number.radix() {
-            16 => format!("0x{}", number.as_str()),
-            8 => format!("0o{}", number.as_str()),
-            2 => format!("0b{}", number.as_str()),
-            _ => number.as_str().to_owned(),
-        },
+        // In decimal: also what is written in another radix.
+        DeValue::Integer(number) => {
+            i64::from_str_radix(number.as_str(), number.radix()).map_or("99e99".to_owned(), |it| it.to_string())
+        }
         DeValue::Float(number) => number.as_str().to_owned(),
         DeValue::Boolean(flag) => flag.to_string(),
         DeValue::Datetime(moment) => moment.to_string(),

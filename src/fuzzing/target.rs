@@ -43,8 +43,13 @@ pub(super) fn climbs(path: &str) -> bool {
 
 /// Whether what the catalogue finds is what comparing with every template finds.
 fn is_match(method: &Method, path: &str) -> bool {
-    let operations = catalogue().operations().iter();
-    let matching: Vec<_> = operations.filter(|operation| fits(operation.template, path)).collect();
+    let operations = || catalogue().operations().iter();
+    let matching: Vec<_> = operations().filter(|operation| fits(operation.template, path)).collect();
+    // `/.pdf` is no name with a suffix, and no name without one.
+    let bare = |template| !fits(template, path) && fits(template, &path.replace("/.", "/x."));
+    if operations().any(|operation| operation.template.contains("}.") && bare(operation.template)) {
+        return matches!(catalogue().find(method, path), Found::Nothing);
+    }
     let asked = if *method == Method::HEAD { &Method::GET } else { method };
     match catalogue().find(method, path) {
         Found::Operation(found) => {
@@ -59,7 +64,7 @@ fn is_match(method: &Method, path: &str) -> bool {
             };
             matching.iter().any(|operation| listed(&operation))
         }
-        Found::Nothing => matching.is_empty() || path.contains("/."),
+        Found::Nothing => matching.is_empty(),
     }
 }
 

@@ -168,7 +168,7 @@ const TOML: &[&str] = &[
     "allow = [\"127.0.0.0/8\"]", "[[listener]]", "address = \"127.0.0.1:8080\"", "environment = \"production\"", "[environment.production]",
     "credential = { kind = \"basic\", client_id = \"CLIENT-ID\", api_key = \"env:MX_API_KEY\" }",
     "credential = { kind = \"bearer\", token = \"c4n4ry+S3CR3T/v4lu3=\" }", "[log]", "format = \"c4n4ry+S3CR3T\"", "c4n4ry5 = 1",
-    "[limits]", "body_bytes_max = 0x10", "header_count_max = 9_0", "filter = '''info'''", "allow = [", "\"c4n4ry", "[process]", "workers = 2",
+    "[limits]", "body_bytes_max = 0x10", "connections_max = 0o17", "header_count_max = 9_0", "filter = '''info'''", "allow = [", "\"c4n4ry", "[process]", "workers = 2",
 ];
 
 proptest! {
@@ -221,7 +221,7 @@ proptest! {
 
     #[test]
     fn targets(
-        path in "(/users|/users/U-1|/accounts|/a%2Fb|/[a-z.;%]{0,4}|/\\.\\.|/%2E|/S\\.pdf|/statements|//){1,5}",
+        path in "(/users|/users/U-1|/accounts|/a%2Fb|/[a-z.;%]{0,4}|/\\.\\.|/%2E|/S\\.pdf|/statements|//|/users/U-1/members/M/statements/(S)?\\.pdf){1,5}",
         query in "(\\?(api_key|API-key|client%5Fid|[a&;=\\[%5+]|\\]){0,9})?",
     ) {
         check("target", format!("{path}{query}").as_bytes());
