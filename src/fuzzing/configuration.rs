@@ -70,9 +70,10 @@ fn printed(result: &Result<Loaded, Faults>) -> Vec<String> {
 /// The same document in one form: inline tables, quoted keys and escaped texts. `None`: it is no TOML.
 pub(super) fn rewritten(text: &str) -> Option<String> {
     let (document, errors) = DeTable::parse_recoverable(text);
-    let lines = document.get_ref().iter().map(|(key, value)| {
-        format!("{} = {}\n", quoted(key.get_ref()), value_of(value.get_ref()))
-    });
+    let lines = document
+        .get_ref()
+        .iter()
+        .map(|(key, value)| format!("{} = {}\n", quoted(key.get_ref()), value_of(value.get_ref())));
     errors.is_empty().then(|| lines.collect())
 }
 
@@ -81,17 +82,18 @@ fn value_of(value: &DeValue<'_>) -> String {
     match value {
         DeValue::String(text) => quoted(text),
         // In decimal: also what is written in another radix.
-        DeValue::Integer(number) => {
-            i64::from_str_radix(number.as_str(), number.radix()).map_or("99e99".to_owned(), |it| it.to_string())
-        }
+        DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
+            .map_or("99e99".to_owned(), |it| it.to_string()),
         DeValue::Float(number) => number.as_str().to_owned(),
         DeValue::Boolean(flag) => flag.to_string(),
         DeValue::Datetime(moment) => moment.to_string(),
-        DeValue::Array(values) => format!("[{}]", list(values.iter().map(|one| value_of(one.get_ref())).collect())),
+        DeValue::Array(values) => {
+            format!("[{}]", list(values.iter().map(|one| value_of(one.get_ref())).collect()))
+        }
         DeValue::Table(entries) => {
-            let pairs = entries.iter().map(|(key, value)| {
-                format!("{} = {}", quoted(key.get_ref()), value_of(value.get_ref()))
-            });
+            let pairs = entries
+                .iter()
+                .map(|(key, value)| format!("{} = {}", quoted(key.get_ref()), value_of(value.get_ref())));
             format!("{{ {} }}", list(pairs.collect()))
         }
     }

@@ -21,7 +21,8 @@ use hyper::{
 };
 
 use super::{
-    reading, split_choices,
+    reading::{self, Fields},
+    split_choices,
     wire::{Memory, Recorded, poll_until_stalled, room},
 };
 use crate::gate::{
@@ -137,9 +138,9 @@ struct Got {
 #[derive(Debug)]
 struct Answer {
     status: String,
-    fields: Vec<(String, Vec<u8>)>,
+    fields: Fields,
     /// Data and trailers; `None`: an error inside it.
-    body: Option<(Vec<u8>, Vec<(String, Vec<u8>)>)>,
+    body: Option<(Vec<u8>, Fields)>,
 }
 
 fn converse<F: Follow<Memory> + 'static>(
@@ -203,7 +204,10 @@ fn converse<F: Follow<Memory> + 'static>(
     if !memory.is_at_end() {
         memory.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
         driver.run(pin!(std::future::pending::<()>()));
-        if got.last().is_some_and(|last| last.answer.is_some()) && turn.answer_read.get() && passed.len() != before {
+        if got.last().is_some_and(|last| last.answer.is_some())
+            && turn.answer_read.get()
+            && passed.len() != before
+        {
             return Err("an answer passed that nobody asked for".into());
         }
         if sender.is_ready() {
@@ -259,9 +263,5 @@ async fn exchange(sender: &mut SendRequest<Empty<Bytes>>, is_head: bool) -> Opti
         let trailers = body.trailers().map(reading::of_map).unwrap_or_default();
         (body.to_bytes().to_vec(), trailers)
     });
-    Some(Answer {
-        status: head.status.as_str().to_owned(),
-        fields: reading::of_map(&head.headers),
-        body,
-    })
+    Some(Answer { status: head.status.as_str().to_owned(), fields: reading::of_map(&head.headers), body })
 }

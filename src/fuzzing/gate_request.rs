@@ -22,7 +22,7 @@ use http_body_util::BodyExt as _;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 
 use super::{
-    reading::{self, Message},
+    reading::{self, Fields, Message},
     split_choices,
     wire::{Memory, Passed, Recorded, poll_until_stalled, room},
 };
@@ -102,7 +102,8 @@ fn compared(wire: &[u8], options: Options, talk: &Talk) -> Result<Vec<Message>, 
     let refused = talk.refusal() != (None, None);
     let incomplete = messages.last().is_some_and(|last| !last.complete);
     let rest = &wire[talk.passed.len()..];
-    let could_pass = if incomplete { !rest.is_empty() } else { rest.windows(4).any(|four| four == b"\r\n\r\n") };
+    let could_pass =
+        if incomplete { !rest.is_empty() } else { rest.windows(4).any(|four| four == b"\r\n\r\n") };
     if could_pass && !refused && !talk.closed_by_hyper {
         return Err(format!("nothing is refused, and this is stuck: {}", rest.escape_ascii()));
     }
@@ -113,7 +114,9 @@ fn compared(wire: &[u8], options: Options, talk: &Talk) -> Result<Vec<Message>, 
 /// `http::Uri` writes an absolute target's scheme in small letters.
 fn printed(target: &str) -> String {
     match target.split_once("://") {
-        Some((scheme, rest)) if !target.starts_with('/') => format!("{}://{rest}", scheme.to_ascii_lowercase()),
+        Some((scheme, rest)) if !target.starts_with('/') => {
+            format!("{}://{rest}", scheme.to_ascii_lowercase())
+        }
         _ => target.to_owned(),
     }
 }
@@ -193,7 +196,7 @@ struct Seen {
     /// How many requests, this one included, had passed when it was answered.
     passed_by_then: usize,
     start: (String, String),
-    fields: Vec<(String, Vec<u8>)>,
+    fields: Fields,
     body: Content,
 }
 
@@ -201,7 +204,7 @@ struct Seen {
 enum Content {
     Unfinished,
     Ignored,
-    Whole(Vec<u8>, Vec<(String, Vec<u8>)>),
+    Whole(Vec<u8>, Fields),
     Broken,
 }
 

@@ -77,7 +77,7 @@ static CASES: LazyLock<Vec<(Snapshot, Grant, usize)>> = LazyLock::new(|| {
     let count = config.environments.len();
     let case = |index: usize| {
         let snapshot = Snapshot::build(&config, &vault, None).unwrap();
-        let grant = granted(&*snapshot.environments[index]);
+        let grant = granted(&snapshot.environments[index]);
         (snapshot, grant, index)
     };
     (0..count).map(case).collect()
@@ -159,18 +159,49 @@ fn listed(headers: &HeaderMap, name: &str) -> Vec<String> {
 }
 
 const CREDENTIALS: [&str; 16] = [
-    "authorization", "proxy-authorization", "cookie", "cookie2", "mx-api-key", "mx-client-id", "mx-session-token",
-    "api-key", "apikey", "x-api-key", "x-auth-token", "x-access-token", "client-id", "client-secret", "md-api-key",
+    "authorization",
+    "proxy-authorization",
+    "cookie",
+    "cookie2",
+    "mx-api-key",
+    "mx-client-id",
+    "mx-session-token",
+    "api-key",
+    "apikey",
+    "x-api-key",
+    "x-auth-token",
+    "x-access-token",
+    "client-id",
+    "client-secret",
+    "md-api-key",
     "x-own-key",
 ];
 
 const HOP_BY_HOP: [&str; 7] = [
-    "keep-alive", "proxy-connection", "proxy-authenticate", "proxy-authentication-info", "upgrade", "connection", "te",
+    "keep-alive",
+    "proxy-connection",
+    "proxy-authenticate",
+    "proxy-authentication-info",
+    "upgrade",
+    "connection",
+    "te",
 ];
 
 const DETOURS: [&str; 14] = [
-    "forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "x-original-url", "x-rewrite-url", "origin",
-    "x-http-method-override", "x-method-override", "x-host", "referer", "expect", "range", "sec-fetch-site",
+    "forwarded",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-real-ip",
+    "x-original-url",
+    "x-rewrite-url",
+    "origin",
+    "x-http-method-override",
+    "x-method-override",
+    "x-host",
+    "referer",
+    "expect",
+    "range",
+    "sec-fetch-site",
 ];
 
 /// What is set here and nowhere else.
@@ -234,10 +265,19 @@ pub(super) fn claims_upstream(
 /// Fields that are nobody's business pass as they came, values in their order.
 fn the_rest_is_kept(received: &HeaderMap, sent: &HeaderMap) -> Result<(), String> {
     const KEPT: [&str; 8] = [
-        "x-trace", "user-agent", "content-type", "content-length", "accept-language", "x_trace", "idempotency-key", "etag",
+        "x-trace",
+        "user-agent",
+        "content-type",
+        "content-length",
+        "accept-language",
+        "x_trace",
+        "idempotency-key",
+        "etag",
     ];
     let named = listed(received, "connection");
-    for name in KEPT.into_iter().filter(|name| *name == "content-length" || !named.iter().any(|one| one == name)) {
+    for name in
+        KEPT.into_iter().filter(|name| *name == "content-length" || !named.iter().any(|one| one == name))
+    {
         if !received.get_all(name).iter().eq(sent.get_all(name)) {
             return Err(format!("{name} did not pass as it came"));
         }
@@ -258,7 +298,9 @@ fn the_rest_is_kept(received: &HeaderMap, sent: &HeaderMap) -> Result<(), String
 fn injected(environment: &Environment) -> Vec<(&'static str, Vec<u8>)> {
     use base64::{Engine as _, engine::general_purpose::STANDARD};
     let fields: Vec<(&'static str, String)> = match &*environment.name {
-        "production" => vec![("authorization", format!("Basic {}", STANDARD.encode(format!("CLIENT:{SECRET}"))))],
+        "production" => {
+            vec![("authorization", format!("Basic {}", STANDARD.encode(format!("CLIENT:{SECRET}"))))]
+        }
         "sandbox" => vec![("mx-api-key", SECRET.into()), ("mx-client-id", "CLIENT".into())],
         "atrium" => vec![("authorization", format!("API_KEY {SECRET}")), ("mx-client-id", "CLIENT".into())],
         "other" => vec![("x-own_key", format!("T {SECRET}"))],
@@ -275,7 +317,13 @@ pub(super) fn claims_caller(
     environment: &Environment,
 ) -> Result<(), String> {
     const STAYS: [&str; 8] = [
-        "set-cookie", "set-cookie2", "alt-svc", "clear-site-data", "refresh", "timing-allow-origin", "transfer-encoding",
+        "set-cookie",
+        "set-cookie2",
+        "alt-svc",
+        "clear-site-data",
+        "refresh",
+        "timing-allow-origin",
+        "transfer-encoding",
         "x-mxgate-request-id",
     ];
     for name in passed.keys().map(HeaderName::as_str) {
@@ -296,7 +344,11 @@ pub(super) fn claims_caller(
             let here = format!("https://{}", environment.dial.authority.to_str().unwrap_or_default());
             let first = String::from_utf8_lossy(&before[0]).into_owned();
             let stays_here = first.to_ascii_lowercase().starts_with(&here);
-            if !after.starts_with(b"/") || after.starts_with(b"//") || after.starts_with(b"/\\") || !stays_here {
+            if !after.starts_with(b"/")
+                || after.starts_with(b"//")
+                || after.starts_with(b"/\\")
+                || !stays_here
+            {
                 return Err(format!("{name} {first:?} became {:?}", after.escape_ascii().to_string()));
             }
         }

@@ -45,8 +45,10 @@ fn source_v1(header: &[u8]) -> Result<Option<SocketAddr>, String> {
     match words[..] {
         ["PROXY", "UNKNOWN", ..] => Ok(None),
         ["PROXY", family @ ("TCP4" | "TCP6"), source, destination, from, to] => {
-            let address = |text: &str| text.parse::<IpAddr>().ok().filter(|it| it.is_ipv4() == (family == "TCP4"));
-            let port = |text: &str| text.parse::<u16>().ok().filter(|_| text.bytes().all(|b| b.is_ascii_digit()));
+            let address =
+                |text: &str| text.parse::<IpAddr>().ok().filter(|it| it.is_ipv4() == (family == "TCP4"));
+            let port =
+                |text: &str| text.parse::<u16>().ok().filter(|_| text.bytes().all(|b| b.is_ascii_digit()));
             let (ends, ports) = ((address(source), address(destination)), (port(from), port(to)));
             match (ends, ports) {
                 ((Some(source), Some(_)), (Some(port), Some(_))) => {

@@ -3,25 +3,28 @@
 //! It shares no code with `framing`, splits text where that walks bytes, and refuses whatever the
 //! gate's documents say that nobody lets through. So a hole in one of them is not a hole in the other.
 
+/// Names in lower case, and values.
+pub(super) type Fields = Vec<(String, Vec<u8>)>;
+
 /// One message as this reading sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Message {
     /// The method and the target, or the version and the status.
     pub(super) start: (String, String),
     /// Names in lower case, in their order.
-    pub(super) fields: Vec<(String, Vec<u8>)>,
+    pub(super) fields: Fields,
     pub(super) body: Vec<u8>,
-    pub(super) trailers: Vec<(String, Vec<u8>)>,
+    pub(super) trailers: Fields,
     pub(super) complete: bool,
 }
 
 /// Names in lower case, those of one name in their order.
-pub(super) fn sorted(mut fields: Vec<(String, Vec<u8>)>) -> Vec<(String, Vec<u8>)> {
+pub(super) fn sorted(mut fields: Fields) -> Fields {
     fields.sort_by(|a, b| a.0.cmp(&b.0));
     fields
 }
 
-pub(super) fn of_map(map: &http::HeaderMap) -> Vec<(String, Vec<u8>)> {
+pub(super) fn of_map(map: &http::HeaderMap) -> Fields {
     sorted(map.iter().map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec())).collect())
 }
 
@@ -87,13 +90,15 @@ pub(super) fn answers(mut bytes: &[u8], is_head: &[bool], closed: bool) -> Resul
 fn push<'a>(
     all: &mut Vec<Message>,
     start: (String, String),
-    fields: Vec<(String, Vec<u8>)>,
+    fields: Fields,
     end: End,
     rest: &'a [u8],
     closed: bool,
 ) -> Result<&'a [u8], String> {
     let (body, trailers, after) = match end {
-        End::Length(length) if length <= rest.len() => (rest[..length].to_vec(), vec![], Some(&rest[length..])),
+        End::Length(length) if length <= rest.len() => {
+            (rest[..length].to_vec(), vec![], Some(&rest[length..]))
+        }
         End::Length(_) => (rest.to_vec(), vec![], None),
         End::Close => (rest.to_vec(), vec![], closed.then_some(&[][..])),
         End::Chunked => dechunked(rest)?,
@@ -168,7 +173,7 @@ fn status_line(line: &[u8]) -> Result<(String, String), String> {
 }
 
 /// An answer's names may be any token and its values may hold bytes over ASCII; a request's not.
-fn fields(lines: &[&[u8]], is_answer: bool) -> Result<Vec<(String, Vec<u8>)>, String> {
+fn fields(lines: &[&[u8]], is_answer: bool) -> Result<Fields, String> {
     let extra = if is_answer { "!#$%&'*+-.^_`|~" } else { "-_" };
     lines.iter().map(|line| field(line, extra, is_answer)).collect()
 }
@@ -194,7 +199,8 @@ fn values<'f>(fields: &'f [(String, Vec<u8>)], name: &str) -> Vec<&'f [u8]> {
 fn check_host(fields: &[(String, Vec<u8>)], target: &str) -> Result<(), String> {
     let [host] = values(fields, "host")[..] else { return Err("not one Host".into()) };
     let host = String::from_utf8_lossy(host).to_ascii_lowercase();
-    let is_plain = !host.is_empty() && host.chars().all(|c| c.is_ascii_alphanumeric() || "-_.:[]".contains(c));
+    let is_plain =
+        !host.is_empty() && host.chars().all(|c| c.is_ascii_alphanumeric() || "-_.:[]".contains(c));
     if !is_plain || authority(target).is_some_and(|authority| authority.to_ascii_lowercase() != host) {
         return Err(format!("Host {host:?} for {target:?}"));
     }
@@ -207,7 +213,11 @@ fn framing(fields: &[(String, Vec<u8>)], is_http_10: bool) -> Result<Option<End>
         ([length], []) => {
             let text = std::str::from_utf8(length).unwrap_or_default();
             let number: usize = text.parse().map_err(|_| format!("Content-Length {text:?}"))?;
-            if number.to_string() == text { Ok(Some(End::Length(number))) } else { Err("Content-Length".into()) }
+            if number.to_string() == text {
+                Ok(Some(End::Length(number)))
+            } else {
+                Err("Content-Length".into())
+            }
         }
         ([], [coding]) if coding.eq_ignore_ascii_case(b"chunked") && !is_http_10 => Ok(Some(End::Chunked)),
         _ => Err("framing that readers could understand in two ways".into()),
@@ -215,7 +225,7 @@ fn framing(fields: &[(String, Vec<u8>)], is_http_10: bool) -> Result<Option<End>
 }
 
 /// Data, trailers, and what follows when the body ended.
-type Dechunked<'a> = (Vec<u8>, Vec<(String, Vec<u8>)>, Option<&'a [u8]>);
+type Dechunked<'a> = (Vec<u8>, Fields, Option<&'a [u8]>);
 
 /// What does not belong in a chunked body is an error, and so is a byte that cannot go on well.
 pub(super) fn dechunked(mut bytes: &[u8]) -> Result<Dechunked<'_>, String> {
@@ -246,7 +256,7 @@ pub(super) fn dechunked(mut bytes: &[u8]) -> Result<Dechunked<'_>, String> {
 }
 
 /// Trailer fields, and what follows them when they ended.
-type Trailers<'a> = (Vec<(String, Vec<u8>)>, Option<&'a [u8]>);
+type Trailers<'a> = (Fields, Option<&'a [u8]>);
 
 fn trailers(bytes: &[u8]) -> Result<Trailers<'_>, String> {
     if let Some(after) = bytes.strip_prefix(b"\r\n") {
@@ -260,9 +270,20 @@ fn trailers(bytes: &[u8]) -> Result<Trailers<'_>, String> {
         let (name, value) = field(line, "!#$%&'*+-.^_`|~", false)?;
         let plain = name.replace('_', "-");
         const BELONG_IN_HEADS: [&str; 9] = [
-            "host", "authorization", "transfer-encoding", "connection", "cookie", "te", "trailer", "upgrade", "expect",
+            "host",
+            "authorization",
+            "transfer-encoding",
+            "connection",
+            "cookie",
+            "te",
+            "trailer",
+            "upgrade",
+            "expect",
         ];
-        if BELONG_IN_HEADS.contains(&plain.as_str()) || plain.starts_with("content-") || plain.starts_with("mx-") {
+        if BELONG_IN_HEADS.contains(&plain.as_str())
+            || plain.starts_with("content-")
+            || plain.starts_with("mx-")
+        {
             return Err(format!("trailer {name}"));
         }
         all.push((name, value));

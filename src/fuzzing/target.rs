@@ -32,7 +32,8 @@ pub(super) fn check(input: &[u8]) {
 pub(super) fn climbs(path: &str) -> bool {
     let mut text = path.to_owned();
     for _ in 0..3 {
-        let mut segments = text.split(['/', '\\']).map(|segment| segment.split(';').next().unwrap_or_default());
+        let mut segments =
+            text.split(['/', '\\']).map(|segment| segment.split(';').next().unwrap_or_default());
         if segments.any(|name| name == "." || name == "..") || text.contains(char::is_control) {
             return true;
         }
@@ -60,7 +61,9 @@ fn is_match(method: &Method, path: &str) -> bool {
         }
         Found::OtherMethods(allow) => {
             let listed = |operation: &&&crate::mx::catalogue::Operation| {
-                allow.to_str().is_ok_and(|allow| allow.split(", ").any(|one| one == operation.method.as_str()))
+                allow
+                    .to_str()
+                    .is_ok_and(|allow| allow.split(", ").any(|one| one == operation.method.as_str()))
             };
             matching.iter().any(|operation| listed(&operation))
         }
@@ -112,5 +115,8 @@ fn is_named(parameter: &str) -> bool {
 
 /// Whether no server could: its name shares no letter with ours.
 fn looks_plain(parameter: &str) -> bool {
-    parameter.bytes().take_while(|byte| *byte != b'=').all(|byte| matches!(byte, b'b' | b'q'..=b's' | b'u'..=b'w' | b'z'))
+    parameter
+        .bytes()
+        .take_while(|byte| *byte != b'=')
+        .all(|byte| matches!(byte, b'b' | b'q'..=b's' | b'u'..=b'w' | b'z'))
 }

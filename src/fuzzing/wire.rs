@@ -127,7 +127,11 @@ impl Line {
 }
 
 impl AsyncRead for Memory {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let mut line = self.0.borrow_mut();
         if line.incoming.is_empty() {
             if line.ended {

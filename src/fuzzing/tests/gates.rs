@@ -66,7 +66,9 @@ impl Follow<Memory> for Flawed {
 
     fn follow(&mut self, bytes: &[u8]) -> Verdict {
         match (self.judged.follow(bytes), self.flaw) {
-            (Verdict::Hold, Flaw::NeverHolds) | (Verdict::Refuse, Flaw::NeverStops) => Verdict::Accept(bytes.len()),
+            (Verdict::Hold, Flaw::NeverHolds) | (Verdict::Refuse, Flaw::NeverStops) => {
+                Verdict::Accept(bytes.len())
+            }
             (verdict, _) => verdict,
         }
     }
@@ -166,11 +168,15 @@ fn a_gate_that_lets_these_answers_through_is_noticed() {
 /// Not only refusals are compared: these are read, answered and given back.
 #[test]
 fn good_answers_reach_the_client() {
-    let wire = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello<NEXT>HTTP/1.1 404 No\r\nTransfer-Encoding: \
+    let wire =
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello<NEXT>HTTP/1.1 404 No\r\nTransfer-Encoding: \
         chunked\r\n\r\n2\r\nno\r\n0\r\nX-Sum: 1\r\n\r\n<NEXT>HTTP/1.1 200 OK\r\n\r\nto the end";
     for seed in 0..20 {
         let options = gate_answer::Options::new(seed, 0);
-        assert_eq!(gate_answer::answered(wire, options), [Some("200"), Some("404"), Some("200")].map(|it| it.map(str::to_owned)));
+        assert_eq!(
+            gate_answer::answered(wire, options),
+            [Some("200"), Some("404"), Some("200")].map(|it| it.map(str::to_owned))
+        );
     }
     let cut = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhell";
     assert_eq!(gate_answer::answered(cut, gate_answer::Options::new(0, 0)), [None]);

@@ -15,9 +15,21 @@ use crate::{
 
 #[test]
 fn the_second_reading_of_chunks_is_strict() {
-    assert_eq!(reading::dechunked(b"5\r\nhello\r\n0\r\n\r\nrest"), Ok((b"hello".to_vec(), vec![], Some(&b"rest"[..]))));
+    assert_eq!(
+        reading::dechunked(b"5\r\nhello\r\n0\r\n\r\nrest"),
+        Ok((b"hello".to_vec(), vec![], Some(&b"rest"[..])))
+    );
     assert_eq!(reading::dechunked(b"5\r\nhel"), Ok((b"hel".to_vec(), vec![], None)));
-    for body in ["5;x\r\nhello\r\n", "5 \r\n", "5\n", "-5\r\n", "\r\n", "5\r\nhello!", "0\r\nHost: a\r\n\r\n", "0\r\nX : y\r\n\r\n"] {
+    for body in [
+        "5;x\r\nhello\r\n",
+        "5 \r\n",
+        "5\n",
+        "-5\r\n",
+        "\r\n",
+        "5\r\nhello!",
+        "0\r\nHost: a\r\n\r\n",
+        "0\r\nX : y\r\n\r\n",
+    ] {
         assert!(reading::dechunked(body.as_bytes()).is_err(), "{body:?}");
     }
 }
@@ -54,7 +66,10 @@ fn another_address_than_the_proxys_word_is_noticed() {
     for other in ["198.51.100.7", "10.0.0.8", "10.0.0.9", "192.0.2.1"] {
         assert!(claims(other).is_err(), "{other}");
     }
-    assert!(forwarded::claims(ForwardedHeader::XForwardedFor, &lines, Err(crate::listener::forwarded::Malformed)).is_err());
+    assert!(
+        forwarded::claims(ForwardedHeader::XForwardedFor, &lines, Err(crate::listener::forwarded::Malformed))
+            .is_err()
+    );
 }
 
 #[test]
@@ -88,7 +103,12 @@ fn a_field_that_is_left_or_lost_is_noticed() {
         more.append(HeaderName::from_static(name), HeaderValue::from_static(value));
         assert!(headers::claims_upstream(&received, &more, environment).is_err(), "{name}");
     }
-    for (name, value) in [("set-cookie", "a=b"), ("connection", "close"), ("access-control-allow-origin", "*"), ("x-trace", "2")] {
+    for (name, value) in [
+        ("set-cookie", "a=b"),
+        ("connection", "close"),
+        ("access-control-allow-origin", "*"),
+        ("x-trace", "2"),
+    ] {
         let mut more = passed.clone();
         more.append(HeaderName::from_static(name), HeaderValue::from_static(value));
         assert!(headers::claims_caller(&received, &more, environment).is_err(), "{name}");
@@ -98,7 +118,9 @@ fn a_field_that_is_left_or_lost_is_noticed() {
         less.remove(name);
         assert!(headers::claims_upstream(&received, &less, environment).is_err(), "{name}");
     }
-    for (before, after) in [("https://api.mx.com//evil", "//evil"), ("https://elsewhere.example/x", "/x"), ("/a", "/b")] {
+    for (before, after) in
+        [("https://api.mx.com//evil", "//evil"), ("https://elsewhere.example/x", "/x"), ("/a", "/b")]
+    {
         let received = headers::fields(format!("Location: {before}").as_bytes());
         let mut passed = headers::passed(&received, production);
         assert_eq!(headers::claims_caller(&received, &passed, environment), Ok(()));
@@ -115,7 +137,9 @@ fn a_path_that_climbs_and_a_credential_that_is_left_are_noticed() {
     for path in ["/a/b", "/a..b", "/a%2Fb", "/a%25zz", "/.../x"] {
         assert!(!target::climbs(path), "{path}");
     }
-    assert!(target::fits("/u/{u}/s/{s}.pdf", "/u/1/s/2.pdf") && !target::fits("/u/{u}/s/{s}.pdf", "/u/1/s/.pdf"));
+    assert!(
+        target::fits("/u/{u}/s/{s}.pdf", "/u/1/s/2.pdf") && !target::fits("/u/{u}/s/{s}.pdf", "/u/1/s/.pdf")
+    );
     assert!(!target::fits("/u/{u}", "/u/") && !target::fits("/u/{u}", "/u/a/b") && !target::fits("/u", "/U"));
     let parsed = Target::parse("/x?a=1&api_key=s&b").unwrap();
     assert!(target::is_left(&parsed, "/x?a=1&b"));
@@ -149,26 +173,84 @@ fn after(choice: u8, text: &[u8]) -> Vec<u8> {
 }
 
 const LINES: &[&str] = &[
-    "Authorization: Basic a", "authorization: Bearer b", "Proxy-Authorization: x", "Cookie: a=b", "MX-API-Key: k", "mx_api_key: k",
-    "X-Own_Key: k", "x_own-key: k", "Connection: close, x-trace", "Connection: Content-Length, authorization",
-    "Connection: te", "TE: trailers, gzip", "Transfer-Encoding: chunked", "Content-Length: 5", "Content_Length: 6",
-    "Trailer: X-Sum, Authorization, MX_API_KEY", "Keep-Alive: 5", "Upgrade: h2c", "X-Forwarded-For: 1.1.1.1",
-    "X-Trace: 1", "X-Trace: 2", "User-Agent: u", "Host: evil.example", "Via: 1.0 x", "Accept-Encoding: gzip",
-    "Accept-Version: ", "Accept: text/csv", "Set-Cookie: a=b", "Location: https://api.mx.com/x#y",
-    "Location: https://API.mx.com:443//evil", "Content-Location: https://atrium.example:8443?x", "Location: /\\evil",
-    "Access-Control-Allow-Origin: *", "Cache-Control: public", "X-MXGate-Request-Id: 1", "Sec-Fetch-Site: none",
+    "Authorization: Basic a",
+    "authorization: Bearer b",
+    "Proxy-Authorization: x",
+    "Cookie: a=b",
+    "MX-API-Key: k",
+    "mx_api_key: k",
+    "X-Own_Key: k",
+    "x_own-key: k",
+    "Connection: close, x-trace",
+    "Connection: Content-Length, authorization",
+    "Connection: te",
+    "TE: trailers, gzip",
+    "Transfer-Encoding: chunked",
+    "Content-Length: 5",
+    "Content_Length: 6",
+    "Trailer: X-Sum, Authorization, MX_API_KEY",
+    "Keep-Alive: 5",
+    "Upgrade: h2c",
+    "X-Forwarded-For: 1.1.1.1",
+    "X-Trace: 1",
+    "X-Trace: 2",
+    "User-Agent: u",
+    "Host: evil.example",
+    "Via: 1.0 x",
+    "Accept-Encoding: gzip",
+    "Accept-Version: ",
+    "Accept: text/csv",
+    "Set-Cookie: a=b",
+    "Location: https://api.mx.com/x#y",
+    "Location: https://API.mx.com:443//evil",
+    "Content-Location: https://atrium.example:8443?x",
+    "Location: /\\evil",
+    "Access-Control-Allow-Origin: *",
+    "Cache-Control: public",
+    "X-MXGate-Request-Id: 1",
+    "Sec-Fetch-Site: none",
 ];
 
 const ELEMENTS: &[&str] = &[
-    "198.51.100.1", "10.0.0.8", "10.0.0.8:80", "[2001:db8::7]", "[2a00::7]:80", "2a00::7", "::ffff:10.0.0.1", "unknown", "", "\"",
-    "for=198.51.100.1", "for=10.0.0.8;proto=https", "For=\"[2a00::7]:80\"", "for=\"10.0.0.8", "for=_x", "by=10.0.0.1", "1.1.1.1\n10.0.0.2",
+    "198.51.100.1",
+    "10.0.0.8",
+    "10.0.0.8:80",
+    "[2001:db8::7]",
+    "[2a00::7]:80",
+    "2a00::7",
+    "::ffff:10.0.0.1",
+    "unknown",
+    "",
+    "\"",
+    "for=198.51.100.1",
+    "for=10.0.0.8;proto=https",
+    "For=\"[2a00::7]:80\"",
+    "for=\"10.0.0.8",
+    "for=_x",
+    "by=10.0.0.1",
+    "1.1.1.1\n10.0.0.2",
 ];
 
 const TOML: &[&str] = &[
-    "allow = [\"127.0.0.0/8\"]", "[[listener]]", "address = \"127.0.0.1:8080\"", "environment = \"production\"", "[environment.production]",
+    "allow = [\"127.0.0.0/8\"]",
+    "[[listener]]",
+    "address = \"127.0.0.1:8080\"",
+    "environment = \"production\"",
+    "[environment.production]",
     "credential = { kind = \"basic\", client_id = \"CLIENT-ID\", api_key = \"env:MX_API_KEY\" }",
-    "credential = { kind = \"bearer\", token = \"c4n4ry+S3CR3T/v4lu3=\" }", "[log]", "format = \"c4n4ry+S3CR3T\"", "c4n4ry5 = 1",
-    "[limits]", "body_bytes_max = 0x10", "connections_max = 0o17", "header_count_max = 9_0", "filter = '''info'''", "allow = [", "\"c4n4ry", "[process]", "workers = 2",
+    "credential = { kind = \"bearer\", token = \"c4n4ry+S3CR3T/v4lu3=\" }",
+    "[log]",
+    "format = \"c4n4ry+S3CR3T\"",
+    "c4n4ry5 = 1",
+    "[limits]",
+    "body_bytes_max = 0x10",
+    "connections_max = 0o17",
+    "header_count_max = 9_0",
+    "filter = '''info'''",
+    "allow = [",
+    "\"c4n4ry",
+    "[process]",
+    "workers = 2",
 ];
 
 proptest! {
