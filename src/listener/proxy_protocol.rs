@@ -17,6 +17,8 @@ const V1_START: &[u8] = b"PROXY ";
 const V2_START: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 /// The signature, version and command, family, and two bytes of length.
 const V2_FIXED: usize = V2_START.len() + 4;
+/// A command and family that name no source to the crate, and so would count as the proxy's own word.
+const V2_UNIX_DATAGRAMS: [u8; 2] = [0x21, 0x32];
 
 /// A complete header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,9 +67,12 @@ fn read_v1(bytes: &[u8]) -> Result<Option<Header>, Malformed> {
 }
 
 fn read_v2(bytes: &[u8]) -> Result<Option<Header>, Malformed> {
-    let Some(&[high, low]) = bytes.get(V2_FIXED - 2..V2_FIXED) else {
+    let Some(&[command, family, high, low]) = bytes.get(V2_FIXED - 4..V2_FIXED) else {
         return Ok(None);
     };
+    if [command, family] == V2_UNIX_DATAGRAMS {
+        return Err(Malformed);
+    }
     let len = V2_FIXED + usize::from(u16::from_be_bytes([high, low]));
     if len > V2_BYTES_MAX {
         return Err(Malformed);
@@ -187,6 +192,7 @@ mod tests {
             &v2(0x21, 0x21, &[0; 35]),
             &v2(0x21, 0x41, &[0; 12]),
             &v2(0x21, 0x31, &[0; 215]),
+            &v2(0x21, 0x32, &[0; 216]),
             &v2(0x21, 0x11, &[0; 2_033]),
         ] {
             assert_eq!(read(bytes), Err(Malformed), "{}", bytes.escape_ascii());
