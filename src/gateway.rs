@@ -11,8 +11,7 @@ pub(crate) mod respond;
 
 use std::{panic::AssertUnwindSafe, pin::pin, rc::Rc};
 
-use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response, Uri, header::AUTHORIZATION, uri::PathAndQuery};
+use http::{HeaderMap, HeaderValue, Request, Response, header::AUTHORIZATION, uri::PathAndQuery};
 use hyper::body::Incoming;
 use zeroize::Zeroizing;
 
@@ -80,9 +79,9 @@ async fn walk(
     headers::to_upstream(&mut fields, &environment.settings, &grant);
     choice.attach(&grant, &mut fields);
     entry.credential(choice.credential());
-    let uri = outbound_uri(&target, &head.uri, environment, choice.credential())?;
+    let sent_target = outbound_target(&target, environment, choice.credential());
     let repeatable = grant.repeatable(&head.method);
-    let outgoing = Outgoing::new(head.method, uri, fields, body, repeatable);
+    let outgoing = Outgoing::new(&head.method, &sent_target, fields, body, repeatable);
 
     let timeouts = &environment.settings.timeouts;
     at.session.watch.total(timeouts.total);
@@ -165,18 +164,14 @@ impl<'v> Choice<'v> {
 }
 
 /// The target as received, less the caller's credentials in the query, plus ours where the kind is `query`.
-fn outbound_uri(
+fn outbound_target(
     target: &Target<'_>,
-    received: &Uri,
     environment: &EnvironmentView,
     credential: Option<&Credential>,
-) -> Result<Uri, Failure> {
+) -> Zeroizing<Vec<u8>> {
     let kept = target.without(&environment.settings.query_names);
     let Some(ours) = credential.and_then(Credential::query) else {
-        if kept.len() == target.path_and_query().len() {
-            return Ok(received.path_and_query().cloned().map_or_else(Uri::default, Uri::from));
-        }
-        return PathAndQuery::try_from(&*kept).map(Uri::from).map_err(|_| Failure::Internal);
+        return Zeroizing::new(kept.as_bytes().to_vec());
     };
     // Only the first question mark begins the query.
     let joint = match kept.split_once('?') {
@@ -185,8 +180,7 @@ fn outbound_uri(
         Some(_) => "&",
     };
     // All at once: growing would leave an unwiped copy of the key behind.
-    let text = Zeroizing::new([kept.as_bytes(), joint.as_bytes(), ours.as_bytes()].concat());
-    PathAndQuery::from_maybe_shared(Bytes::from_owner(text)).map(Uri::from).map_err(|_| Failure::Internal)
+    Zeroizing::new([kept.as_bytes(), joint.as_bytes(), ours.as_bytes()].concat())
 }
 
 /// Why a walk ended before there was an answer to pass on.

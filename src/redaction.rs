@@ -148,6 +148,18 @@ impl fmt::Debug for Masker {
 /// Masks the values of `headers` and says how many places were hit. A field whose name holds a secret is left out, since a
 /// name is all that it is; it counts as one.
 pub fn mask_headers(masker: &Masker, headers: &mut HeaderMap) -> usize {
+    // One long text is searched faster than many short ones. No form spans two of them unseen: what is
+    // found here is looked at again, one by one.
+    let mut text = Vec::with_capacity(1024);
+    for (name, value) in &*headers {
+        text.extend_from_slice(name.as_str().as_bytes());
+        text.push(b'\n');
+        text.extend_from_slice(value.as_bytes());
+        text.push(b'\n');
+    }
+    if !masker.is_hit(&text) {
+        return 0;
+    }
     let told: Vec<HeaderName> =
         headers.keys().filter(|name| masker.is_hit(name.as_str().as_bytes())).cloned().collect();
     let mut hits = told.len();

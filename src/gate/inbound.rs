@@ -4,7 +4,7 @@
 //! hyper therefore never sees a bad head, nor two requests at once, and never makes an answer of its own.
 //! A refusal is left in the [`Session`] for the connection's task, which writes it when hyper is done.
 
-use std::{cell::Cell, io, rc::Rc};
+use std::{cell::Cell, rc::Rc};
 
 use tokio::time::Instant;
 
@@ -240,8 +240,6 @@ impl Inbound {
 }
 
 impl Follow<Stream> for Inbound {
-    const KEEPS_STREAM: bool = true;
-
     fn follow(&mut self, bytes: &[u8]) -> Verdict {
         match &mut self.state {
             State::Head(seen) => {
@@ -285,13 +283,12 @@ impl Follow<Stream> for Inbound {
         self.took_body(count, false);
     }
 
-    fn ended(&mut self) -> io::Result<()> {
+    fn ended(&mut self) {
         self.session.watch.inbound_done();
         if matches!(self.state, State::Length(_) | State::Chunked(_)) {
             // The upstream is not to blame for the body's missing end.
             self.refuse(Refusal::MalformedRequest);
         }
-        Ok(())
     }
 
     fn waiting(&mut self) {

@@ -131,6 +131,11 @@ impl<B, F: OnHits> MaskedBody<B, F> {
         Self { inner, masker: StreamMasker::new(masker), on_hits, trailers: None, is_over: false }
     }
 
+    /// The body under the mask.
+    pub fn inner_mut(&mut self) -> &mut B {
+        &mut self.inner
+    }
+
     fn report(&mut self, hits_before: usize) {
         let hits = self.masker.hits() - hits_before;
         if hits > 0 {
