@@ -11,9 +11,8 @@ pub(crate) mod respond;
 
 use std::{panic::AssertUnwindSafe, pin::pin, rc::Rc};
 
-use http::{HeaderMap, HeaderValue, Request, Response, header::AUTHORIZATION, uri::PathAndQuery};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header::AUTHORIZATION, uri::PathAndQuery};
 use hyper::body::Incoming;
-use zeroize::Zeroizing;
 
 use self::{
     answer::{AnswerBody, Passage},
@@ -66,7 +65,7 @@ async fn walk(
     })?;
     entry.origin(caller.origin());
     browser::check_head(&head, &listener.browser())?;
-    at.worker.check_suspended(&environment.settings.name, caller.origin())?;
+    at.worker.check_suspended(&environment.settings.name, caller.origin(), entry.began())?;
 
     let path_and_query = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
     let target = Target::parse(path_and_query).map_err(|_| Refusal::MalformedTarget)?;
@@ -75,18 +74,23 @@ async fn walk(
     entry.granted(&grant);
 
     let choice = choose(environment, &grant, &head.headers)?;
-    let mut fields = head.headers;
-    headers::to_upstream(&mut fields, &environment.settings, &grant);
-    choice.attach(&grant, &mut fields);
     entry.credential(choice.credential());
-    let sent_target = outbound_target(&target, environment, choice.credential());
+    let kept = target.without(&environment.settings.query_names);
+    let sent = headers::to_upstream(
+        &head.method,
+        sent_target(&kept, choice.credential()),
+        &head.headers,
+        &environment.settings,
+        &grant,
+        choice.fields(&grant),
+    );
     let repeatable = grant.repeatable(&head.method);
-    let outgoing = Outgoing::new(&head.method, &sent_target, fields, body, repeatable);
+    let outgoing = Outgoing::new(&head.method, sent, body, repeatable, head.headers);
 
     let timeouts = &environment.settings.timeouts;
-    at.session.watch.total(timeouts.total);
-    entry.asked_upstream();
-    let forwarded = upstream::forward(&environment.pool, outgoing, timeouts, &at.session);
+    let asked = entry.asked_upstream();
+    at.session.watch.total(asked, timeouts.total);
+    let forwarded = upstream::forward(&environment.pool, outgoing, timeouts, &at.session, asked);
     let answer = match at.session.watch.until_expired(forwarded).await {
         Ok(Ok(answer)) => answer,
         // The caller's own body was refused or broke off: that is why the upstream got no request.
@@ -105,7 +109,7 @@ async fn walk(
 enum Choice<'v> {
     Ours(&'v Credential),
     /// The caller's own Bearer token, on an operation that takes one, where that is configured.
-    PassThrough(HeaderValue),
+    PassThrough([(HeaderName, HeaderValue); 1]),
 }
 
 /// Never a broader credential than the operation takes: without the right one, the answer is no.
@@ -121,7 +125,8 @@ fn choose<'v>(
         (Bearer::Token(_), Some(token)) => Ok(Choice::Ours(token)),
         (Bearer::Environment, _) => Ok(Choice::Ours(&environment.credential)),
         (Bearer::PassThrough, _) => {
-            only_bearer(headers).map(Choice::PassThrough).ok_or(Refusal::NoCredential)
+            let token = only_bearer(headers).ok_or(Refusal::NoCredential)?;
+            Ok(Choice::PassThrough([(AUTHORIZATION, token)]))
         }
         (Bearer::Refused | Bearer::Token(_), _) => Err(Refusal::NoCredential),
     }
@@ -146,12 +151,10 @@ fn is_b64token(token: &str) -> bool {
 
 impl<'v> Choice<'v> {
     /// A credential leaves only with the proof that policy allowed the request.
-    fn attach(&self, _grant: &Grant, headers: &mut HeaderMap) {
+    fn fields(&self, _grant: &Grant) -> &[(HeaderName, HeaderValue)] {
         match self {
-            Self::Ours(credential) => credential.inject(headers),
-            Self::PassThrough(value) => {
-                headers.insert(AUTHORIZATION, value.clone());
-            }
+            Self::Ours(credential) => credential.headers(),
+            Self::PassThrough(field) => field,
         }
     }
 
@@ -163,24 +166,16 @@ impl<'v> Choice<'v> {
     }
 }
 
-/// The target as received, less the caller's credentials in the query, plus ours where the kind is `query`.
-fn outbound_target(
-    target: &Target<'_>,
-    environment: &EnvironmentView,
-    credential: Option<&Credential>,
-) -> Zeroizing<Vec<u8>> {
-    let kept = target.without(&environment.settings.query_names);
-    let Some(ours) = credential.and_then(Credential::query) else {
-        return Zeroizing::new(kept.as_bytes().to_vec());
-    };
+/// The target without the caller's credentials, plus ours where its kind is `query`, in parts.
+fn sent_target<'t>(kept: &'t str, credential: Option<&'t Credential>) -> [&'t str; 3] {
+    let Some(ours) = credential.and_then(Credential::query) else { return [kept, "", ""] };
     // Only the first question mark begins the query.
     let joint = match kept.split_once('?') {
         None => "?",
         Some((_, "")) => "",
         Some(_) => "&",
     };
-    // All at once: growing would leave an unwiped copy of the key behind.
-    Zeroizing::new([kept.as_bytes(), joint.as_bytes(), ours.as_bytes()].concat())
+    [kept, joint, ours]
 }
 
 /// Why a walk ended before there was an answer to pass on.

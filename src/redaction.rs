@@ -34,6 +34,8 @@ pub struct Masker {
     finder: Option<AhoCorasick>,
     /// For each pattern of `finder`: the forms that begin with it.
     forms: Vec<Vec<Form>>,
+    /// The bytes with which forms begin.
+    firsts: [bool; 256],
 }
 
 /// What a text holds.
@@ -65,7 +67,9 @@ impl Masker {
             let builder = AhoCorasick::builder().match_kind(MatchKind::LeftmostFirst).clone();
             builder.build(forms.iter().map(|group| beginning(group))).expect("far fewer states than 2^31")
         });
-        Self { finder, forms }
+        let mut firsts = [false; 256];
+        forms.iter().for_each(|group| firsts[usize::from(group[0][0])] = true);
+        Self { finder, forms, firsts }
     }
 
     /// Masks nothing: for a test that shows that its search for a secret finds one where masking is left out.
@@ -119,8 +123,8 @@ impl Masker {
         let from = bytes.len().saturating_sub(FORM_BYTES_MIN - 1);
         (from..bytes.len()).find(|start| {
             let end = &bytes[*start..];
-            // The first byte decides nearly always, and is cheaper to compare than a slice.
-            self.forms.iter().any(|group| group[0][0] == end[0] && beginning(group).starts_with(end))
+            self.firsts[usize::from(end[0])]
+                && self.forms.iter().any(|group| beginning(group).starts_with(end))
         })
     }
 }

@@ -19,6 +19,7 @@ mod upload;
 use std::{mem, rc::Rc};
 
 use http::{HeaderMap, StatusCode};
+use tokio::time::Instant;
 
 use self::{
     exchange::Exchange,
@@ -26,9 +27,7 @@ use self::{
     pool::{Freshness, Pool},
     upload::{Body, Progress, Upload},
 };
-use crate::{
-    config::Timeouts, gate::inbound::Session, gateway::refusal::Failure, listener::watch::Expiry,
-};
+use crate::{config::Timeouts, gate::inbound::Session, gateway::refusal::Failure, listener::watch::Expiry};
 
 /// An answer whose body is still to be read.
 pub(crate) struct Answer {
@@ -43,21 +42,25 @@ pub(crate) async fn forward(
     mut outgoing: Outgoing,
     timeouts: &Timeouts,
     session: &Rc<Session>,
+    asked: Instant,
 ) -> Result<Answer, Failure> {
     let mut freshness = if outgoing.repeatable() { Freshness::Pooled } else { Freshness::Checked };
     let mut fields = mem::take(&mut outgoing.spare);
+    let mut now = asked;
     loop {
-        let lease = pool.lease(freshness).await?;
+        let lease = pool.lease(freshness, now).await?;
+        let lease_began = lease.since();
         let may_repeat = outgoing.repeatable() && lease.was_used();
         let progress = Progress { session: session.clone(), first_byte: timeouts.first_byte };
         let body = mem::replace(&mut outgoing.body, Body::Over);
         let mut exchange = Exchange::new(lease, Upload::new(outgoing.head.clone(), body, progress));
-        session.watch.upstream(timeouts.first_byte, Expiry::FirstByte);
+        session.watch.upstream_from(lease_began, timeouts.first_byte, Expiry::FirstByte);
         match exchange.head(outgoing.is_head, &mut fields).await {
             Ok(status) => return Ok(Answer { status, fields, exchange }),
             Err(Failure::UpstreamClosed) if may_repeat => freshness = Freshness::New,
             Err(failure) => return Err(failure),
         }
         fields.clear();
+        now = Instant::now();
     }
 }

@@ -76,10 +76,7 @@ impl ChunkedScanner {
     /// Whether the next byte belongs to the trailer section, whose end is the body's.
     #[must_use]
     pub const fn in_trailers(&self) -> bool {
-        matches!(
-            self.state,
-            State::LineStart | State::Name | State::Value | State::ValueLf | State::EndLf
-        )
+        matches!(self.state, State::LineStart | State::Name | State::Value | State::ValueLf | State::EndLf)
     }
 
     /// Takes note that `count` of the certain bytes, not all of them, have passed unseen.

@@ -10,13 +10,6 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
-use http::{
-    HeaderMap, HeaderName, HeaderValue, Response,
-    header::{CONNECTION, CONTENT_ENCODING},
-    response,
-};
-use http_body::{Body, Frame, SizeHint};
 use super::{End, entry::Entry, refusal::Failure};
 use crate::{
     gate::inbound::Session,
@@ -28,6 +21,13 @@ use crate::{
     upstream::{Answer, exchange::Exchange, headers},
     worker::view::EnvironmentView,
 };
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Response,
+    header::{CONNECTION, CONTENT_ENCODING},
+    response,
+};
+use http_body::{Body, Frame, SizeHint};
 
 /// On every answer, ours and the upstream's.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-mxgate-request-id");

@@ -77,7 +77,8 @@ pub(crate) async fn serve(connection: Rc<Connection>, mut stream: Stream) {
         match (end, connection.session.head_refusal()) {
             // Counted from the last answer: bytes that make no request win no time.
             (End::Idle, None) => {
-                patience = limits.idle_timeout.saturating_sub(connection.session.idle_since().elapsed());
+                let now = Instant::now();
+                patience = limits.idle_timeout.saturating_sub(now - connection.session.idle_since(now));
             }
             (End::Cut, _) => return stream.reset(),
             (_, Some(refusal)) => return close(stream, &respond::raw(&connection, refusal), limits).await,
@@ -155,7 +156,7 @@ fn look(connection: &Connection) -> Look {
     if connection.worker.draining() {
         return if session.is_idle() { Look::Leave(End::Over) } else { Look::Close };
     }
-    if session.is_idle() && now - session.idle_since() >= PARK_AFTER {
+    if session.is_idle() && now - session.idle_since(now) >= PARK_AFTER {
         return Look::Leave(End::Idle);
     }
     Look::Stay

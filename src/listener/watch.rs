@@ -57,7 +57,12 @@ impl Watch {
 
     /// Starts, or starts anew, waiting for the upstream.
     pub(crate) fn upstream(&self, wait: Duration, expiry: Expiry) {
-        self.upstream.set(Some((Instant::now() + wait, expiry)));
+        self.upstream_from(Instant::now(), wait, expiry);
+    }
+
+    /// Waits for the upstream since `start`.
+    pub(crate) fn upstream_from(&self, start: Instant, wait: Duration, expiry: Expiry) {
+        self.upstream.set(Some((start + wait, expiry)));
     }
 
     /// Nothing is waited for upstream, for now.
@@ -65,9 +70,9 @@ impl Watch {
         self.upstream.set(None);
     }
 
-    /// Starts the bound on the whole exchange.
-    pub(crate) fn total(&self, wait: Duration) {
-        self.total.set(Some(Instant::now() + wait));
+    /// Starts the bound on the whole exchange, which began at `start`.
+    pub(crate) fn total(&self, start: Instant, wait: Duration) {
+        self.total.set(Some(start + wait));
     }
 
     /// The exchange is over: nothing is waited for upstream.
@@ -131,7 +136,7 @@ mod tests {
     async fn what_has_arrived_in_time_is_no_longer_waited_for() {
         let watch = Watch::default();
         watch.inbound(Duration::from_secs(1), Expiry::Upload);
-        watch.total(Duration::from_secs(3));
+        watch.total(Instant::now(), Duration::from_secs(3));
         watch.inbound_done();
         assert!(!watch.look(Instant::now() + Duration::from_secs(2)));
         assert!(watch.look(Instant::now() + Duration::from_secs(3)));

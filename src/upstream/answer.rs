@@ -82,8 +82,8 @@ impl AnswerReader {
                 self.partial.extend_from_slice(bytes);
                 &self.partial
             };
-            let head = answer::scan_head(text, seen, &LIMITS, is_head)
-                .map_err(|_| Failure::UpstreamMalformed)?;
+            let head =
+                answer::scan_head(text, seen, &LIMITS, is_head).map_err(|_| Failure::UpstreamMalformed)?;
             let Some(head) = head else {
                 if seen == 0 {
                     self.partial.extend_from_slice(bytes);
@@ -153,8 +153,7 @@ impl AnswerReader {
                     let (data, count) = chunks.decode(bytes).ok_or(Failure::UpstreamMalformed)?;
                     if chunks.is_over {
                         let trailers = chunks.trailers().ok_or(Failure::UpstreamMalformed)?;
-                        self.body =
-                            if trailers.is_empty() { Body::Over } else { Body::Trailers(trailers) };
+                        self.body = if trailers.is_empty() { Body::Over } else { Body::Trailers(trailers) };
                     }
                     (data, count)
                 }
@@ -204,11 +203,8 @@ fn broken(_: io::Error) -> Failure {
 fn read_fields(head: &[u8], fields: &mut HeaderMap) -> Option<()> {
     let mut slots = [const { MaybeUninit::uninit() }; LIMITS.header_count_max];
     let mut answer = httparse::Response::new(&mut []);
-    let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(
-        &mut answer,
-        head,
-        &mut slots,
-    );
+    let parsed =
+        httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut answer, head, &mut slots);
     if parsed != Ok(httparse::Status::Complete(head.len())) {
         return None;
     }
@@ -223,7 +219,8 @@ fn read_fields(head: &[u8], fields: &mut HeaderMap) -> Option<()> {
 /// `field` is part of `head`, of which `text` is a copy.
 fn append(fields: &mut HeaderMap, field: &httparse::Header<'_>, text: &Bytes, head: &[u8]) -> Option<()> {
     let start = (field.value.as_ptr() as usize).checked_sub(head.as_ptr() as usize)?;
-    let value = text.get(start..start + field.value.len()).map(|_| text.slice(start..start + field.value.len()))?;
+    let value =
+        text.get(start..start + field.value.len()).map(|_| text.slice(start..start + field.value.len()))?;
     let name = HeaderName::from_bytes(field.name.as_bytes()).ok()?;
     fields.try_append(name, HeaderValue::from_maybe_shared(value).ok()?).ok()?;
     Some(())
@@ -282,3 +279,6 @@ impl Chunks {
         Some(fields)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -37,7 +37,11 @@ impl Exchange {
     }
 
     /// Sends the request until the answer's head has come; its fields are added to `fields`.
-    pub(crate) async fn head(&mut self, is_head: bool, fields: &mut HeaderMap) -> Result<StatusCode, Failure> {
+    pub(crate) async fn head(
+        &mut self,
+        is_head: bool,
+        fields: &mut HeaderMap,
+    ) -> Result<StatusCode, Failure> {
         poll_fn(|cx| {
             self.poll_upload(cx)?;
             let Some(lease) = &mut self.lease else { return Poll::Ready(Err(Failure::UpstreamClosed)) };

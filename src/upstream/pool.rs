@@ -45,11 +45,14 @@ pub(crate) struct Pool {
     /// One permit for each connection that may be in use. It serves in order of arrival.
     room: Arc<Semaphore>,
     retired: Cell<bool>,
+    /// When the last sweep was.
+    swept: Cell<Instant>,
     metrics: Rc<WorkerMetrics>,
 }
 
 struct Idle {
     connection: Box<Connection>,
+    /// The last sweep before: near enough, and nobody has to look at a clock.
     since: Instant,
 }
 
@@ -98,6 +101,7 @@ impl Pool {
             settings,
             idle: RefCell::default(),
             retired: Cell::new(false),
+            swept: Cell::new(Instant::now()),
             metrics,
         })
     }
@@ -115,8 +119,12 @@ impl Pool {
 
     /// Closes what was idle for too long, and what the upstream has closed.
     pub(crate) fn sweep(&self, now: Instant) {
+        self.swept.set(now);
         let mut idle = self.idle.borrow_mut();
-        while idle.front().is_some_and(|oldest| now - oldest.since >= self.settings.idle) {
+        while idle
+            .front()
+            .is_some_and(|oldest| now.saturating_duration_since(oldest.since) >= self.settings.idle)
+        {
             idle.pop_front().into_iter().for_each(|idle| idle.connection.close());
         }
         idle.retain_mut(|idle| idle.connection.is_quiet());
@@ -126,26 +134,38 @@ impl Pool {
     ///
     /// # Errors
     /// When none becomes free, or none can be opened, in time.
-    pub(crate) async fn lease(self: &Rc<Self>, freshness: Freshness) -> Result<Lease, Failure> {
-        let room = self.room().await?;
+    pub(crate) async fn lease(
+        self: &Rc<Self>,
+        freshness: Freshness,
+        mut now: Instant,
+    ) -> Result<Lease, Failure> {
+        let room = match self.room.clone().try_acquire_owned() {
+            Ok(room) => room,
+            Err(_) => {
+                let room = self.wait_for_room().await?;
+                now = Instant::now();
+                room
+            }
+        };
         if freshness == Freshness::Checked && !self.idle.borrow().is_empty() {
             // The event loop hears of closed sockets before this task goes on.
             yield_now().await;
         }
-        let reused = if freshness == Freshness::New { None } else { self.reuse() };
+        let reused = if freshness == Freshness::New { None } else { self.reuse(now) };
         let used = reused.is_some();
         let connection = match reused {
             Some(connection) => connection,
-            None => self.open().await?,
+            None => {
+                let connection = self.open().await?;
+                now = connection.opened;
+                connection
+            }
         };
-        Ok(Lease { connection, used, pool: self.clone(), _room: room })
+        Ok(Lease { connection, used, since: now, pool: self.clone(), _room: room })
     }
 
     /// Waits in line until one more connection may be in use.
-    async fn room(&self) -> Result<OwnedSemaphorePermit, Failure> {
-        if let Ok(room) = self.room.clone().try_acquire_owned() {
-            return Ok(room);
-        }
+    async fn wait_for_room(&self) -> Result<OwnedSemaphorePermit, Failure> {
         match timeout(self.settings.connect, self.room.clone().acquire_owned()).await {
             Ok(Ok(room)) => Ok(room),
             _ => Err(Failure::UpstreamBusy),
@@ -153,13 +173,13 @@ impl Pool {
     }
 
     /// The newest pooled connection that still lives; the others get old and are swept.
-    fn reuse(&self) -> Option<Box<Connection>> {
+    fn reuse(&self, now: Instant) -> Option<Box<Connection>> {
         loop {
             let mut connection = self.idle.borrow_mut().pop_back()?.connection;
             if !connection.is_quiet() {
                 continue;
             }
-            if connection.opened.elapsed() >= self.settings.age {
+            if now.saturating_duration_since(connection.opened) >= self.settings.age {
                 connection.close();
                 continue;
             }
@@ -184,7 +204,7 @@ impl Pool {
         // What came behind the answer is nobody's: rustls would want to read more if there were nothing.
         let nothing_more = connection.stream.get_ref().1.wants_read();
         if nothing_more && !self.retired.get() {
-            self.idle.borrow_mut().push_back(Idle { connection, since: Instant::now() });
+            self.idle.borrow_mut().push_back(Idle { connection, since: self.swept.get() });
         }
     }
 }
@@ -210,6 +230,7 @@ pub(crate) struct Lease {
     // The first field is dropped first: the connection is on its way out before there is room for another.
     connection: Box<Connection>,
     used: bool,
+    since: Instant,
     pool: Rc<Pool>,
     _room: OwnedSemaphorePermit,
 }
@@ -218,6 +239,11 @@ impl Lease {
     /// Whether an earlier exchange went over it.
     pub(crate) fn was_used(&self) -> bool {
         self.used
+    }
+
+    /// Since when there is nothing left to wait for but the upstream.
+    pub(crate) fn since(&self) -> Instant {
+        self.since
     }
 
     pub(crate) fn stream(&mut self) -> &mut UpstreamStream {

@@ -101,7 +101,11 @@ impl Upload {
         let [before, data, after] = &mut self.piece;
         let waiting = [&mut self.head, before, data, after];
         let slices = waiting.each_ref().map(|bytes| IoSlice::new(bytes));
-        let mut taken = ready!(Pin::new(stream).poll_write_vectored(cx, &slices))?;
+        let mut taken = ready!(match waiting.each_ref().map(|bytes| bytes.is_empty()) {
+            // rustls copies once less when it gets one slice.
+            [false, true, true, true] => Pin::new(stream).poll_write(cx, waiting[0]),
+            _ => Pin::new(stream).poll_write_vectored(cx, &slices),
+        })?;
         if taken == 0 {
             return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
         }
@@ -121,7 +125,9 @@ impl Upload {
 impl Body {
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Piece, Unsent>>> {
         loop {
-            let (Self::Length(incoming) | Self::Chunked(incoming, _)) = self else { return Poll::Ready(None) };
+            let (Self::Length(incoming) | Self::Chunked(incoming, _)) = self else {
+                return Poll::Ready(None);
+            };
             let Some(frame) = ready!(Pin::new(&mut *incoming).poll_frame(cx)) else {
                 return Poll::Ready(self.end(&HeaderMap::new()).map(Ok));
             };
@@ -139,9 +145,7 @@ impl Body {
 
     fn frame(&mut self, data: Bytes) -> Piece {
         match self {
-            Self::Chunked(..) => {
-                [format!("{:x}\r\n", data.len()).into(), data, Bytes::from_static(b"\r\n")]
-            }
+            Self::Chunked(..) => [format!("{:x}\r\n", data.len()).into(), data, Bytes::from_static(b"\r\n")],
             Self::Length(incoming) => {
                 if incoming.is_end_stream() {
                     *self = Self::Over;
@@ -157,17 +161,11 @@ impl Body {
         let Self::Chunked(_, announced) = std::mem::replace(self, Self::Over) else { return None };
         let mut text = b"0\r\n".to_vec();
         for (name, value) in trailers.iter().filter(|(name, _)| announced.contains(name)) {
-            push_field(&mut text, name, value.as_bytes());
+            for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+                text.extend_from_slice(part);
+            }
         }
         text.extend_from_slice(b"\r\n");
         Some([text.into(), Bytes::new(), Bytes::new()])
     }
-}
-
-/// A field's line.
-pub(super) fn push_field(text: &mut Vec<u8>, name: &HeaderName, value: &[u8]) {
-    text.extend_from_slice(name.as_str().as_bytes());
-    text.extend_from_slice(b": ");
-    text.extend_from_slice(value);
-    text.extend_from_slice(b"\r\n");
 }

@@ -8,7 +8,10 @@ use std::{
 };
 
 use arc_swap::{ArcSwapOption, Cache};
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
 
 use super::{
     Parts, Stage,
@@ -124,12 +127,17 @@ impl Worker {
         }
     }
 
-    pub(crate) fn check_suspended(&self, environment: &str, origin: Origin) -> Result<(), Refusal> {
+    pub(crate) fn check_suspended(
+        &self,
+        environment: &str,
+        origin: Origin,
+        now: Instant,
+    ) -> Result<(), Refusal> {
         let address = match origin {
             Origin::Address(address) => Some(address),
             Origin::Unix { .. } => None,
         };
-        if self.suspensions.applies(environment, address, std::time::Instant::now()) {
+        if self.suspensions.applies(environment, address, now.into_std()) {
             Err(Refusal::Suspended)
         } else {
             Ok(())
