@@ -91,6 +91,7 @@ pub(crate) async fn serve(connection: Rc<Connection>, mut stream: Stream) {
 
 /// Waits for the next byte. False when the caller has gone, was silent for too long, or must go.
 async fn parked(connection: &Connection, stream: &Stream, patience: Duration) -> bool {
+    let _idle = connection.worker.idle();
     tokio::select! {
         biased;
         readable = stream.readable() => readable.is_ok(),
