@@ -113,11 +113,12 @@ impl Masker {
 
     /// Where the longest end of `bytes` begins that could be the beginning of a form, for ends too short for `scan`.
     fn open_end(&self, bytes: &[u8]) -> Option<usize> {
+        let finder = self.finder.as_ref()?;
         let from = bytes.len().saturating_sub(FORM_BYTES_MIN - 1);
         (from..bytes.len()).find(|start| {
             let end = &bytes[*start..];
-            // The first byte decides nearly always, and is cheaper to compare than a slice.
-            self.forms.iter().any(|group| group[0][0] == end[0] && beginning(group).starts_with(end))
+            // The first byte decides nearly always.
+            finder.starts_with(end[0]) && self.forms.iter().any(|group| beginning(group).starts_with(end))
         })
     }
 }
