@@ -62,7 +62,7 @@ pub(crate) enum Bearer {
     Refused,
     /// The environment's own credential, which is a Bearer token.
     Environment,
-    Token(Prepared),
+    Token(Box<Prepared>),
     PassThrough,
 }
 
@@ -277,7 +277,7 @@ fn environment(
     let bearer = match (&settings.bearer_operations, secrets.bearer) {
         (BearerOperations::Token(token), Some(secret)) => {
             let kind = config::Credential::Bearer { token: token.clone() };
-            Bearer::Token(self::credential(settings, &kind, secret)?)
+            Bearer::Token(Box::new(self::credential(settings, &kind, secret)?))
         }
         (BearerOperations::PassThrough, _) => Bearer::PassThrough,
         _ if matches!(settings.credential, config::Credential::Bearer { .. }) => Bearer::Environment,

@@ -28,8 +28,8 @@ pub(super) struct Finder {
     filter: Filter,
     /// For long texts, when there are few beginnings.
     teddy: Option<AhoCorasick>,
-    /// By byte: whether a beginning starts with it.
-    starts: [bool; 256],
+    /// A bit for each byte that a beginning starts with.
+    starts: [u64; 4],
 }
 
 impl Finder {
@@ -39,8 +39,8 @@ impl Finder {
         if beginnings.is_empty() {
             return None;
         }
-        let mut starts = [false; 256];
-        beginnings.iter().for_each(|beginning| starts[usize::from(beginning[0])] = true);
+        let mut starts = [0; 4];
+        beginnings.iter().for_each(|[first, ..]| starts[usize::from(first >> 6)] |= 1 << (first & 63));
         let teddy = (beginnings.len() <= TEDDY_PATTERNS_MAX).then(|| {
             // Teddy is only used with leftmost semantics.
             let builder = AhoCorasick::builder().match_kind(MatchKind::LeftmostFirst).clone();
@@ -51,7 +51,7 @@ impl Finder {
 
     /// Whether a beginning starts with `byte`.
     pub(super) fn starts_with(&self, byte: u8) -> bool {
-        self.starts[usize::from(byte)]
+        self.starts[usize::from(byte >> 6)] >> (byte & 63) & 1 == 1
     }
 
     /// The first place in `text`, not before `from`, where a beginning is, and which one.

@@ -39,9 +39,14 @@ fn idle(gateway: &Gateway, probes: &mut [Client; 2]) -> Client {
     let open = gateway.metric("mxgate_caller_connections_open");
     let client = gateway.connect();
     until("it has a worker", || gateway.metric("mxgate_caller_connections_open") == open + 1.0);
-    let seen = probes.each_mut().map(get);
-    assert_ne!(seen[0], seen[1], "a probe on each worker");
+    come_round(probes);
     client
+}
+
+/// Both workers have served a request since.
+fn come_round(probes: &mut [Client; 2]) {
+    let workers = probes.each_mut().map(get);
+    assert_ne!(workers[0], workers[1], "a probe on each worker");
 }
 
 fn get(client: &mut Client) -> usize {
@@ -86,7 +91,7 @@ fn four_among_others_that_have_nothing_to_do() {
     let mx = mx();
     let gateway = gateway(&mx, 2);
     let mut probes = [gateway.connect(), gateway.connect()];
-    probes.each_mut().map(get);
+    come_round(&mut probes);
     let mut idlers = Vec::new();
     let mut clients = Vec::new();
     for _ in 0..4 {
