@@ -22,7 +22,10 @@ use crate::{
     config::Limits,
     control::suspension::Suspensions,
     gateway::{entry::RequestId, refusal::Refusal},
-    listener::{Arrival, accept::Census},
+    listener::{
+        Arrival,
+        accept::{Census, Idle, Load},
+    },
     log::flood::{Flood, Verdict},
     metrics::WorkerMetrics,
     record::{Record, Recorder},
@@ -46,6 +49,7 @@ pub(crate) struct Worker {
     suspensions: Arc<Suspensions>,
     stage: watch::Receiver<Stage>,
     census: Arc<Census>,
+    load: Arc<Load>,
     /// The last of `stage`, without a look across cores.
     stage_now: Cell<Stage>,
     recorder: RefCell<Recorder>,
@@ -64,6 +68,7 @@ impl Worker {
             suspensions: parts.suspensions,
             stage: parts.stage,
             census: parts.census,
+            load: parts.load,
             stage_now: Cell::new(Stage::Serving),
             recorder: RefCell::new(parts.recorder),
             refused_addresses: RefCell::new(Flood::new(REFUSED_INTERVAL, REFUSED_ADDRESSES_MAX)),
@@ -84,6 +89,11 @@ impl Worker {
     /// The bounds that connections opened from now on keep to.
     pub(crate) fn limits(&self) -> Limits {
         self.census.limits()
+    }
+
+    /// Counts one connection as having nothing to do, for as long as the value lives.
+    pub(crate) fn idle(&self) -> Idle<'_> {
+        self.load.idle()
     }
 
     /// The current snapshot; `None` before the first one.
