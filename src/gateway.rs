@@ -9,7 +9,12 @@ pub(crate) mod entry;
 pub mod refusal;
 pub(crate) mod respond;
 
-use std::{panic::AssertUnwindSafe, pin::pin, rc::Rc};
+use std::{
+    panic::AssertUnwindSafe,
+    pin::{Pin, pin},
+    rc::Rc,
+    sync::Arc,
+};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header::AUTHORIZATION, uri::PathAndQuery};
 use hyper::body::Incoming;
@@ -24,6 +29,7 @@ use crate::{
     credential::Credential,
     listener::{connection::Connection, watch::Expiry},
     policy::{self, Denial, Grant, target::Target},
+    redaction::Masker,
     snapshot::Bearer,
     upstream::{self, headers, outgoing::Outgoing},
     worker::view::{EnvironmentView, View},
@@ -36,23 +42,52 @@ pub(crate) async fn serve(at: Rc<Connection>, request: Request<Incoming>) -> Res
     let Some(view) = at.worker.view() else {
         return respond::end(&at, End::Failed(Failure::NotReady), entry);
     };
-    let walked = match caught(walk(&at, &view, request, &mut entry)).await {
-        Some(walked) => walked,
-        None => Err(End::Failed(Failure::Internal)),
-    };
-    match walked.and_then(|passage| answer::pass_on(&at, passage, &mut entry)) {
+    let walked = caught(pin!(walk(&at, &view, request, &mut entry))).await;
+    match walked
+        .unwrap_or(Err(End::Failed(Failure::Internal)))
+        .and_then(|passage| answer::pass_on(&at, passage, &mut entry))
+    {
         Ok((head, body)) => answer::response(&at, version, head, body, entry),
         Err(end) => respond::end(&at, end, entry),
     }
 }
 
-/// Who, what, with which secret, and forward.
+/// Who, what, with which secret; then forward.
 async fn walk(
     at: &Connection,
     view: &View,
     request: Request<Incoming>,
     entry: &mut Entry,
 ) -> Result<Passage, End> {
+    let Approved { outgoing, environment, masker } = approve(at, view, request, entry)?;
+    let timeouts = &environment.settings.timeouts;
+    let asked = entry.asked_upstream();
+    at.session.watch.total(asked, timeouts.total);
+    let forwarded = pin!(upstream::forward(&environment.pool, outgoing, timeouts, &at.session, asked));
+    let answer = match at.session.watch.until_expired(forwarded).await {
+        Ok(Ok(answer)) => answer,
+        // The caller's own body was refused or broke off: that is why the upstream got no request.
+        Ok(Err(failure)) => return Err(at.session.body_refusal().map_or(failure.into(), End::from)),
+        Err(expiry) => return Err(expiry.into()),
+    };
+    entry.upstream_answered();
+    Ok(Passage { answer, environment: environment.clone(), masker })
+}
+
+/// A request that may go out, and how.
+struct Approved<'v> {
+    outgoing: Outgoing,
+    environment: &'v Rc<EnvironmentView>,
+    masker: Option<Arc<Masker>>,
+}
+
+/// All that is decided before anything is sent. Nothing in it waits, so that a request in flight carries none of it.
+fn approve<'v>(
+    at: &Connection,
+    view: &'v View,
+    request: Request<Incoming>,
+    entry: &mut Entry,
+) -> Result<Approved<'v>, End> {
     let (head, body) = request.into_parts();
     let listener = view.listener(at.listener.index).ok_or(Failure::NotReady)?;
     let environment = view.environment(listener.environment).ok_or(Failure::NotReady)?;
@@ -86,23 +121,7 @@ async fn walk(
     );
     let repeatable = grant.repeatable(&head.method);
     let outgoing = Outgoing::new(&head.method, sent, body, repeatable, head.headers);
-
-    let timeouts = &environment.settings.timeouts;
-    let asked = entry.asked_upstream();
-    at.session.watch.total(asked, timeouts.total);
-    let forwarded = upstream::forward(&environment.pool, outgoing, timeouts, &at.session, asked);
-    let answer = match at.session.watch.until_expired(forwarded).await {
-        Ok(Ok(answer)) => answer,
-        // The caller's own body was refused or broke off: that is why the upstream got no request.
-        Ok(Err(failure)) => return Err(at.session.body_refusal().map_or(failure.into(), End::from)),
-        Err(expiry) => return Err(expiry.into()),
-    };
-    entry.upstream_answered();
-    Ok(Passage {
-        answer,
-        environment: environment.clone(),
-        masker: choice.credential().map(Credential::masker),
-    })
+    Ok(Approved { outgoing, environment, masker: choice.credential().map(Credential::masker) })
 }
 
 /// Which credential a granted request gets.
@@ -216,8 +235,7 @@ impl From<Expiry> for End {
 
 /// `None` when `walk` panicked: the request gets an answer and the connection goes on. The panic hook has
 /// logged where.
-async fn caught<F: Future>(walk: F) -> Option<F::Output> {
-    let mut walk = pin!(walk);
+async fn caught<F: Future>(mut walk: Pin<&mut F>) -> Option<F::Output> {
     std::future::poll_fn(|cx| match std::panic::catch_unwind(AssertUnwindSafe(|| walk.as_mut().poll(cx))) {
         Ok(poll) => poll.map(Some),
         Err(_) => std::task::Poll::Ready(None),
@@ -258,11 +276,14 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let path = String::from("/users/USR-4a7c2e90-ü/members");
         runtime.block_on(async {
-            assert_eq!(caught(async { panic!("a text without values") }).await, None::<()>);
-            assert_eq!(caught(async { panic!("with {}", "9f3Kq7Zt20xLmW8b".to_owned()) }).await, None::<()>);
+            assert_eq!(caught(pin!(async { panic!("a text without values") })).await, None::<()>);
+            assert_eq!(
+                caught(pin!(async { panic!("with {}", "9f3Kq7Zt20xLmW8b".to_owned()) })).await,
+                None::<()>
+            );
             // What slicing a text in the middle of a character says holds the text.
-            assert_eq!(caught(async { path.get(..).unwrap()[21..].len() }).await, None);
-            assert_eq!(caught(async { path.len() }).await, Some(path.len()));
+            assert_eq!(caught(pin!(async { path.get(..).unwrap()[21..].len() })).await, None);
+            assert_eq!(caught(pin!(async { path.len() })).await, Some(path.len()));
         });
     }
 }

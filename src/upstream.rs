@@ -33,7 +33,8 @@ use crate::{config::Timeouts, gate::inbound::Session, gateway::refusal::Failure,
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     pub(crate) fields: HeaderMap,
-    pub(crate) exchange: Exchange,
+    /// In a box from the start: it is handed on several times.
+    pub(crate) exchange: Box<Exchange>,
 }
 
 /// Sends `outgoing` over a connection of `pool`.
@@ -53,7 +54,8 @@ pub(crate) async fn forward(
         let may_repeat = outgoing.repeatable() && lease.was_used();
         let progress = Progress { session: session.clone(), first_byte: timeouts.first_byte };
         let body = mem::replace(&mut outgoing.body, Body::Over);
-        let mut exchange = Exchange::new(lease, Upload::new(outgoing.head.clone(), body, progress));
+        let upload = Upload::new(outgoing.head.clone(), body, progress);
+        let mut exchange = Box::new(Exchange::new(lease, upload));
         session.watch.upstream_from(lease_began, timeouts.first_byte, Expiry::FirstByte);
         match exchange.head(outgoing.is_head, &mut fields).await {
             Ok(status) => return Ok(Answer { status, fields, exchange }),

@@ -88,7 +88,7 @@ pub(crate) fn response(
     if ends_by_close {
         at.session.begin_answer_that_ends_by_close();
     }
-    let content = Content::Upstream(Box::new(body));
+    let content = Content::Upstream(body);
     Response::from_parts(head, AnswerBody { content, ends_by_close, entry, session: at.session.clone() })
 }
 
@@ -116,12 +116,12 @@ pub(crate) struct AnswerBody {
 
 enum Content {
     Own(Option<Bytes>),
-    Upstream(Box<UpstreamBody>),
+    Upstream(UpstreamBody),
 }
 
 /// An upstream's body.
 pub(crate) struct UpstreamBody {
-    body: MaskedBody<Exchange, CountMasked>,
+    body: MaskedBody<Box<Exchange>, CountMasked>,
     idle: Duration,
     /// Whether the wait for the next piece has begun.
     waiting: bool,

@@ -8,7 +8,7 @@
 use std::{
     cell::Cell,
     future::Future,
-    pin::{Pin, pin},
+    pin::Pin,
     task::{Context, Poll},
     time::Duration,
 };
@@ -102,8 +102,10 @@ impl Watch {
     }
 
     /// Runs `future` until it is done or a wait expires.
-    pub(crate) async fn until_expired<F: Future>(&self, future: F) -> Result<F::Output, Expiry> {
-        let mut future = pin!(future);
+    pub(crate) async fn until_expired<F: Future>(
+        &self,
+        mut future: Pin<&mut F>,
+    ) -> Result<F::Output, Expiry> {
         std::future::poll_fn(|cx| self.poll(cx, future.as_mut())).await
     }
 
@@ -118,6 +120,8 @@ impl Watch {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
     use super::*;
 
     #[tokio::test(start_paused = true)]
@@ -125,11 +129,11 @@ mod tests {
         let watch = Watch::default();
         watch.upstream(Duration::from_secs(1), Expiry::FirstByte);
         assert!(!watch.look(Instant::now() + Duration::from_millis(999)));
-        assert_eq!(watch.until_expired(async { 7 }).await, Ok(7));
+        assert_eq!(watch.until_expired(pin!(async { 7 })).await, Ok(7));
         assert!(watch.look(Instant::now() + Duration::from_secs(1)));
-        assert_eq!(watch.until_expired(std::future::pending::<()>()).await, Err(Expiry::FirstByte));
+        assert_eq!(watch.until_expired(pin!(std::future::pending::<()>())).await, Err(Expiry::FirstByte));
         watch.exchange_done();
-        assert_eq!(watch.until_expired(async { 8 }).await, Ok(8));
+        assert_eq!(watch.until_expired(pin!(async { 8 })).await, Ok(8));
     }
 
     #[tokio::test(start_paused = true)]

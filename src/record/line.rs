@@ -20,24 +20,24 @@ impl LineWriter {
         text.extend_from_slice(PREFIX);
         text.extend_from_slice(self.clock.text(record.start).as_bytes());
         text.push(b'"');
-        string(text, "request_id", Some(record.request_id));
-        string(text, "caller_address", record.caller_address.map(|address| self.address.text(address)));
+        word(text, "request_id", Some(record.request_id));
+        word(text, "caller_address", record.caller_address.map(|address| self.address.text(address)));
         if let Some(address) = record.peer_address {
-            string(text, "peer_address", Some(self.address.text(address)));
+            word(text, "peer_address", Some(self.address.text(address)));
         }
         string(text, "listener", Some(record.listener));
         string(text, "environment", Some(record.environment));
-        string(text, "operation", record.operation);
+        word(text, "operation", record.operation);
         string(text, "template", record.template);
-        string(text, "method", Some(record.method));
-        string(text, "decision", Some(record.decision.as_str()));
-        string(text, "code", record.code);
+        word(text, "method", Some(record.method));
+        word(text, "decision", Some(record.decision.as_str()));
+        word(text, "code", record.code);
         key(text, "credential");
         match record.credential {
             Some(used) => {
                 text.extend_from_slice(b"{\"name\":");
                 quoted(text, &used.name);
-                string(text, "fingerprint", Some(&used.fingerprint));
+                word(text, "fingerprint", Some(&used.fingerprint));
                 text.push(b'}');
             }
             None => text.extend_from_slice(NULL),
@@ -65,6 +65,19 @@ fn key(text: &mut Vec<u8>, name: &str) {
     text.extend_from_slice(b",\"");
     text.extend_from_slice(name.as_bytes());
     text.extend_from_slice(b"\":");
+}
+
+/// A value that is the gateway's own and never needs escaping.
+fn word(text: &mut Vec<u8>, name: &str, value: Option<&str>) {
+    key(text, name);
+    match value {
+        Some(value) => {
+            text.push(b'"');
+            text.extend_from_slice(value.as_bytes());
+            text.push(b'"');
+        }
+        None => text.extend_from_slice(NULL),
+    }
 }
 
 fn string(text: &mut Vec<u8>, name: &str, value: Option<&str>) {

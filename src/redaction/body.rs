@@ -108,7 +108,7 @@ pub struct MaskedBody<B, F> {
     masker: StreamMasker,
     on_hits: F,
     /// Trailers that wait until what was held before them is out.
-    trailers: Option<HeaderMap>,
+    trailers: Option<Box<HeaderMap>>,
     /// The inner body is not to be asked again.
     is_over: bool,
 }
@@ -156,7 +156,7 @@ impl<B, F: OnHits> MaskedBody<B, F> {
             if hits > 0 {
                 self.on_hits.on_hits(hits);
             }
-            Frame::trailers(trailers)
+            Frame::trailers(*trailers)
         }))
     }
 }
@@ -195,7 +195,7 @@ where
                     }
                 }
                 Err(frame) => {
-                    this.trailers = frame.into_trailers().ok();
+                    this.trailers = frame.into_trailers().ok().map(Box::new);
                     this.is_over = true;
                 }
             }

@@ -58,47 +58,67 @@ pub(crate) fn to_upstream(
     let trailer = join(&trailers);
     let negotiated = Negotiated::new(received, environment, grant);
 
-    // Joined all at once: a text that grew would leave an unwiped copy of the credential behind.
-    let mut parts: Vec<&[u8]> = Vec::with_capacity(128);
-    parts.extend([method.as_str().as_bytes(), b" "]);
-    parts.extend(target.map(str::as_bytes));
-    parts.push(b" HTTP/1.1\r\n");
+    let te = special.te && accepts_trailers(received);
+    let own: [(&str, Option<&[u8]>); 8] = [
+        ("host", Some(environment.dial.authority.as_bytes())),
+        ("via", Some(b"1.1 mxgate")),
+        // So that the secret that was sent can be found in an answer that echoes it.
+        ("accept-encoding", Some(b"identity")),
+        ("transfer-encoding", special.chunked.then_some(b"chunked")),
+        ("trailer", (!trailers.is_empty()).then_some(trailer.as_bytes())),
+        ("connection", te.then_some(b"te")),
+        ("te", te.then_some(b"trailers")),
+        ("accept-version", negotiated.version.map(HeaderValue::as_bytes)),
+    ];
+    let own = own.into_iter().filter_map(|(name, value)| Some((name, value?)));
+    let own = own.chain(negotiated.accept.map(|accept| ("accept", accept.as_bytes())));
+    let own = own.chain(credential.iter().map(|(name, value)| (name.as_str(), value.as_bytes())));
+
+    let mut head = HeadText::with_room(method, target, received.iter(), own.clone());
     for (name, value) in received {
         let stays = is_replaced(name) || negotiated.replaces(name) || named.contains(name);
         if !stays && !stays_here(name.as_str()) && !travels(name.as_str()) {
-            parts.extend(line(name.as_str(), value.as_bytes()));
+            head.field(name.as_str(), value.as_bytes());
         }
     }
-    parts.extend(line("host", environment.dial.authority.as_bytes()));
-    parts.extend(line("via", b"1.1 mxgate"));
-    // So that the secret that was sent can be found in an answer that echoes it.
-    parts.extend(line("accept-encoding", b"identity"));
-    if special.chunked {
-        parts.extend(line("transfer-encoding", b"chunked"));
-    }
-    if !trailers.is_empty() {
-        parts.extend(line("trailer", trailer.as_bytes()));
-    }
-    if special.te && accepts_trailers(received) {
-        parts.extend(line("te", b"trailers"));
-        parts.extend(line("connection", b"te"));
-    }
-    if let Some(version) = negotiated.version {
-        parts.extend(line("accept-version", version.as_bytes()));
-    }
-    if let Some(accept) = negotiated.accept {
-        parts.extend(line("accept", accept.as_bytes()));
-    }
-    for (name, value) in credential {
-        parts.extend(line(name.as_str(), value.as_bytes()));
-    }
-    parts.push(b"\r\n");
-    let text = Bytes::from_owner(Zeroizing::new(parts.concat()));
-    RequestHead { text, is_chunked: special.chunked, trailers }
+    own.for_each(|(name, value)| head.field(name, value));
+    RequestHead { text: head.finish(), is_chunked: special.chunked, trailers }
 }
 
-fn line<'p>(name: &'p str, value: &'p [u8]) -> [&'p [u8]; 4] {
-    [name.as_bytes(), b": ", value, b"\r\n"]
+/// A head in the making. A text that grew would leave an unwiped copy of the credential behind, so there
+/// is room for all of it beforehand.
+struct HeadText(Zeroizing<Vec<u8>>);
+
+impl HeadText {
+    fn with_room<'f>(
+        method: &Method,
+        target: [&str; 3],
+        received: http::header::Iter<'_, HeaderValue>,
+        own: impl Iterator<Item = (&'f str, &'f [u8])>,
+    ) -> Self {
+        let start_line = [method.as_str(), " ", target[0], target[1], target[2], " HTTP/1.1\r\n"];
+        let received = received.map(|(name, value)| field_len(name.as_str(), value.as_bytes()));
+        let fields = received.chain(own.map(|(name, value)| field_len(name, value)));
+        let room = start_line.iter().map(|part| part.len()).sum::<usize>() + fields.sum::<usize>() + 2;
+        let mut text = Zeroizing::new(Vec::with_capacity(room));
+        start_line.iter().for_each(|part| text.extend_from_slice(part.as_bytes()));
+        Self(text)
+    }
+
+    fn field(&mut self, name: &str, value: &[u8]) {
+        for part in [name.as_bytes(), b": ", value, b"\r\n"] {
+            self.0.extend_from_slice(part);
+        }
+    }
+
+    fn finish(mut self) -> Bytes {
+        self.0.extend_from_slice(b"\r\n");
+        Bytes::from_owner(self.0)
+    }
+}
+
+fn field_len(name: &str, value: &[u8]) -> usize {
+    name.len() + value.len() + ": \r\n".len()
 }
 
 /// What the gateway always says itself.
@@ -168,6 +188,7 @@ pub(crate) fn to_caller(headers: &mut HeaderMap, environment: &Environment) {
     let special = Special::of(headers);
     if special.connection {
         named_by_connection(headers).iter().for_each(|name| drop(headers.remove(name)));
+        headers.remove(CONNECTION);
     }
     if special.trailer {
         let trailers = announced(headers, stays_there);

@@ -142,7 +142,7 @@ impl Pool {
         let room = match self.room.clone().try_acquire_owned() {
             Ok(room) => room,
             Err(_) => {
-                let room = self.wait_for_room().await?;
+                let room = Box::pin(self.wait_for_room()).await?;
                 now = Instant::now();
                 room
             }
@@ -156,7 +156,8 @@ impl Pool {
         let connection = match reused {
             Some(connection) => connection,
             None => {
-                let connection = self.open().await?;
+                // In a box of its own: else every request would carry room for a TLS handshake.
+                let connection = Box::pin(self.open()).await?;
                 now = connection.opened;
                 connection
             }
