@@ -1,0 +1,43 @@
+"""The load: wrk for saturation, the open-loop generator for latency."""
+
+import dataclasses
+import json
+import subprocess
+
+import scene
+
+CONNECTIONS = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Load:
+    """What a closed loop got through: every connection sends its next request when its answer is there."""
+
+    requests: int
+    seconds: float
+    bytes: int
+
+    @property
+    def rate(self):
+        return self.requests / self.seconds
+
+
+def saturate(port, path, seconds, cores):
+    """All that the proxy can do, over 64 connections that are kept. Any failed request is a fault."""
+    headers = [word for name, value in scene.CALLERS_HEADERS.items() for word in ("-H", f"{name}: {value}")]
+    counts = run("wrk", [
+        "wrk", "--threads", "1", "--connections", str(CONNECTIONS), "--duration", f"{seconds}s", "--timeout", "10s",
+        "--script", str(scene.HERE / "load.lua"), *headers, f"http://127.0.0.1:{port}{path}",
+    ], cores)
+    if counts["failed"] or counts["not_2xx"] or not counts["requests"]:
+        raise scene.Fault(f"the load went wrong: {counts}")
+    return Load(counts["requests"], counts["microseconds"] / 1e6, counts["bytes"])
+
+
+def run(name, command, cores):
+    """Runs a generator on these cores; the JSON of its last line."""
+    pin = ["taskset", "--cpu-list", ",".join(str(core) for core in sorted(cores))]
+    done = subprocess.run([*pin, *command], capture_output=True, text=True)
+    if done.returncode:
+        raise scene.Fault(f"{name}: {done.stderr.strip() or done.stdout.strip()}")
+    return json.loads(done.stdout.strip().splitlines()[-1])

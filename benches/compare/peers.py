@@ -1,0 +1,152 @@
+"""The proxies: how each is found, configured alike and started.
+
+Every configuration does the same: plain HTTP in, networks that may call, the caller's credentials dropped, one of ours
+attached, TLS 1.3 to the upstream verified against one CA and one name, connections kept, a line per request in a file.
+The configurations are in `configs/`.
+"""
+
+import dataclasses
+import os
+import re
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import scene
+from process import Process, get
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """How a proxy is started. `ca`: the file that the upstream's certificate is verified with; `name`: who it has to be."""
+
+    workers: int
+    upstream_port: int
+    ca: Path
+    cores: frozenset | None = None
+    name: str = scene.UPSTREAM_NAME
+
+
+class Peer:
+    """A proxy. A subclass says what is its own: `program`, `version`, `prepare`."""
+
+    name = ""
+    template = ""
+
+    def program(self):
+        """The binary's path, or None where it is not installed."""
+        found = shutil.which(self.name)
+        return Path(found).resolve() if found else None
+
+    def version(self):
+        """What it calls itself."""
+        raise NotImplementedError
+
+    def values(self, setting):
+        """What replaces the names in its template, beside those that all have."""
+        return {}
+
+    def prepare(self, directory, setting):
+        """Further files that it needs."""
+
+    def command(self, configuration, setting):
+        raise NotImplementedError
+
+    def environment(self, setting):
+        return {}
+
+    def access_log(self, directory):
+        return directory / "access.log"
+
+    def said(self, *arguments):
+        """The first version number in what it prints."""
+        done = subprocess.run([self.program(), *arguments], capture_output=True, text=True)
+        return re.search(r"\d+\.\d+[\w.+~-]*", done.stdout + done.stderr).group()
+
+    def start(self, stage, setting):
+        return Running(self, stage.fresh(self.name), setting)
+
+
+class Running:
+    """A proxy that has forwarded one answer. `cold_start`: seconds from its process's start to that answer."""
+
+    def __init__(self, peer, directory, setting):
+        self.peer = peer
+        self.directory = directory
+        self.port = scene.free_port()
+        configuration = directory / peer.template
+        configuration.write_text(scene.render(peer.template, {
+            "PORT": self.port, "DIRECTORY": directory, "WORKERS": setting.workers, "CA": setting.ca, "BASIC": scene.BASIC,
+            "UPSTREAM_NAME": setting.name, "UPSTREAM_PORT": setting.upstream_port, **peer.values(setting),
+        }))
+        peer.prepare(directory, setting)
+        self.process = Process(peer.command(configuration, setting), directory, setting.cores, peer.environment(setting))
+        self.cold_start = None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.stop()
+        shutil.rmtree(self.directory, ignore_errors=True)  # the access log of one measurement is up to 100 MB
+
+    @property
+    def pid(self):
+        return self.process.pid
+
+    def until_it_forwards(self):
+
+        self.process.until(lambda: get(self.port, scene.SMALL).status == 200)
+        self.cold_start = time.perf_counter() - self.process.started
+        return self
+
+    def until_it_answers(self):
+        """With any status: it listens, whatever its upstream does."""
+        self.process.until(lambda: get(self.port, scene.SMALL).status > 0)
+        return self
+
+
+class Mxgate(Peer):
+    name = "mxgate"
+    template = "mxgate.toml"
+
+    def __init__(self, binary):
+        self._binary = binary
+
+    def program(self):
+        return self._binary
+
+    def version(self):
+        return self.said("--version")
+
+    def values(self, setting):
+        return {
+            "NETWORKS": ", ".join(f'"{network}"' for network in scene.ALLOWED_NETWORKS),
+            "CLIENT_ID": scene.CLIENT_ID,
+            "HEALTH_PORT": scene.free_port(),
+        }
+
+    def prepare(self, directory, setting):
+        vault = ["vault", "--vault", directory / "vault.age", "--identity", f"file:{directory}/identity"]
+        for arguments, given in ((["init"], None), (["set", "production/api_key", "--host", setting.name], scene.API_KEY)):
+            done = subprocess.run([self._binary, *vault, *arguments], input=given, capture_output=True, text=True)
+            if done.returncode:
+                raise scene.Fault(f"mxgate vault {arguments[0]}: {done.stderr}{done.stdout}")
+
+    def command(self, configuration, setting):
+        return [str(self._binary), "run", "--config", str(configuration)]
+
+
+class Nginx(Peer):
+    name = "nginx"
+    template = "nginx.conf"
+
+    def version(self):
+        return self.said("-v")
+
+    def values(self, setting):
+        return {"ALLOW": "\n    ".join(f"allow {network};" for network in scene.ALLOWED_NETWORKS)}
+
+    def command(self, configuration, setting):
+        return [str(self.program()), "-c", str(configuration)]

@@ -1,0 +1,61 @@
+"""The upstream of all proxies: nginx with static answers, fast enough to be nobody's bottleneck for long.
+
+CPU is read per proxy, so the upstream's own cost is in no figure but the rate.
+"""
+
+import json
+import os
+
+import procfs
+import scene
+from process import Process, get
+
+
+class Upstream:
+    """TLS 1.3 on one port of 127.0.0.1, three paths, one certificate for `scene.UPSTREAM_NAME`."""
+
+    def __init__(self, stage):
+        bodies(stage)
+        directory = stage.fresh("upstream")
+        self.port = scene.free_port()
+        configuration = directory / "nginx.conf"
+        configuration.write_text(scene.render("upstream.conf", {
+            "DIRECTORY": directory, "SCENE": stage.directory, "UPSTREAM_PORT": self.port,
+            "WORKERS": len(os.sched_getaffinity(0)),
+            "SMALL": scene.SMALL, "MEDIUM": scene.MEDIUM, "LARGE": scene.LARGE,
+        }))
+        self._ca = stage.file("ca.pem")
+        self._process = Process(["nginx", "-c", str(configuration)], directory)
+        self._process.until(lambda: get(self.port, scene.SMALL, ca=self._ca).status == 200, "the upstream")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._process.stop()
+
+    def pin(self, cores):
+        """Puts all its workers on these cores."""
+        for pid in procfs.processes(self._process.pid):
+            os.sched_setaffinity(pid, cores)
+
+
+def bodies(stage):
+    """JSON as MX's, of exactly these sizes."""
+    for name, size in (("small", 1_200), ("medium", 64 * 1024), ("large", 1024 * 1024)):
+        stage.file(f"{name}.json").write_bytes(body(size))
+
+
+def body(size):
+    accounts = []
+    while len(text := json.dumps({"accounts": accounts, "padding": ""})) <= size:
+        n = len(accounts)
+        accounts.append({
+            "guid": f"ACT-{n * 7919 % 2**32:08x}-aaaa-bbbb-cccc-{n:012x}", "name": f"Account {n}", "type": "SAVINGS",
+            "balance": n * 137.25, "currency_code": "USD", "is_closed": False, "updated_at": "2026-09-21T14:13:20Z",
+        })
+    accounts.pop()
+    short = size - len(json.dumps({"accounts": accounts, "padding": ""}))
+    text = json.dumps({"accounts": accounts, "padding": "x" * short})
+    assert len(text) == size
+    return text.encode()
