@@ -6,7 +6,6 @@ The configurations are in `configs/`.
 """
 
 import dataclasses
-import os
 import re
 import shutil
 import subprocess
@@ -19,13 +18,12 @@ from process import Process, get
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """How a proxy is started. `ca`: the file that the upstream's certificate is verified with; `name`: who it has to be."""
+    """How a proxy is started. `ca`: the file that the upstream's certificate is verified with."""
 
     workers: int
     upstream_port: int
     ca: Path
     cores: frozenset | None = None
-    name: str = scene.UPSTREAM_NAME
 
 
 class Peer:
@@ -43,17 +41,23 @@ class Peer:
         """What it calls itself."""
         raise NotImplementedError
 
-    def values(self, setting):
+    def values(self):
         """What replaces the names in its template, beside those that all have."""
         return {}
 
-    def prepare(self, directory, setting):
+    def configuration(self, values):
+        return scene.render(self.template, values)
+
+    def prepare(self, directory):
         """Further files that it needs."""
 
-    def command(self, configuration, setting):
+    def also_on(self, proxy):
+        """Whether what it alone has is switched on; None, or what is not."""
+
+    def command(self, configuration, workers):
         raise NotImplementedError
 
-    def environment(self, setting):
+    def environment(self, directory, workers):
         return {}
 
     def access_log(self, directory):
@@ -62,7 +66,7 @@ class Peer:
     def said(self, *arguments):
         """The first version number in what it prints."""
         done = subprocess.run([self.program(), *arguments], capture_output=True, text=True)
-        return re.search(r"\d+\.\d+[\w.+~-]*", done.stdout + done.stderr).group()
+        return re.search(r"\d+\.\d+\.\d+[\w+~-]*", done.stdout + done.stderr).group()
 
     def start(self, stage, setting):
         return Running(self, stage.fresh(self.name), setting)
@@ -76,12 +80,12 @@ class Running:
         self.directory = directory
         self.port = scene.free_port()
         configuration = directory / peer.template
-        configuration.write_text(scene.render(peer.template, {
+        configuration.write_text(peer.configuration({
             "PORT": self.port, "DIRECTORY": directory, "WORKERS": setting.workers, "CA": setting.ca, "BASIC": scene.BASIC,
-            "UPSTREAM_NAME": setting.name, "UPSTREAM_PORT": setting.upstream_port, **peer.values(setting),
+            "UPSTREAM_NAME": scene.UPSTREAM_NAME, "UPSTREAM_PORT": setting.upstream_port, **peer.values(),
         }))
-        peer.prepare(directory, setting)
-        self.process = Process(peer.command(configuration, setting), directory, setting.cores, peer.environment(setting))
+        peer.prepare(directory)
+        self.process = Process(peer.command(configuration, setting.workers), directory, setting.cores, peer.environment(directory, setting.workers))
         self.cold_start = None
 
     def __enter__(self):
@@ -94,6 +98,10 @@ class Running:
     @property
     def pid(self):
         return self.process.pid
+
+    @property
+    def access_log(self):
+        return self.peer.access_log(self.directory)
 
     def until_it_forwards(self):
 
@@ -120,33 +128,112 @@ class Mxgate(Peer):
     def version(self):
         return self.said("--version")
 
-    def values(self, setting):
+    def values(self):
         return {
             "NETWORKS": ", ".join(f'"{network}"' for network in scene.ALLOWED_NETWORKS),
             "CLIENT_ID": scene.CLIENT_ID,
             "HEALTH_PORT": scene.free_port(),
         }
 
-    def prepare(self, directory, setting):
+    def also_on(self, proxy):
+        health = re.search(r'\[health\]\naddress = "127.0.0.1:(\d+)"', (proxy.directory / self.template).read_text())
+        metrics = get(int(health[1]), "/metrics").body.decode()
+        if not re.search(r'mxgate_requests_total\{operation="listUserAccounts",status="2xx"\} [1-9]', metrics):
+            return "metrics do not count the request under its operation"
+
+    def prepare(self, directory):
         vault = ["vault", "--vault", directory / "vault.age", "--identity", f"file:{directory}/identity"]
-        for arguments, given in ((["init"], None), (["set", "production/api_key", "--host", setting.name], scene.API_KEY)):
+        for arguments, given in ((["init"], None), (["set", "production/api_key", "--host", scene.UPSTREAM_NAME], scene.API_KEY)):
             done = subprocess.run([self._binary, *vault, *arguments], input=given, capture_output=True, text=True)
             if done.returncode:
                 raise scene.Fault(f"mxgate vault {arguments[0]}: {done.stderr}{done.stdout}")
 
-    def command(self, configuration, setting):
+    def command(self, configuration, workers):
         return [str(self._binary), "run", "--config", str(configuration)]
 
 
 class Nginx(Peer):
+    """Master and workers."""
+
     name = "nginx"
     template = "nginx.conf"
 
     def version(self):
         return self.said("-v")
 
-    def values(self, setting):
+    def values(self):
         return {"ALLOW": "\n    ".join(f"allow {network};" for network in scene.ALLOWED_NETWORKS)}
 
-    def command(self, configuration, setting):
+    def command(self, configuration, workers):
         return [str(self.program()), "-c", str(configuration)]
+
+
+class Haproxy(Peer):
+    """One process with a thread a worker. It writes records to standard output, which is a file here, one by one."""
+
+    name = "haproxy"
+    template = "haproxy.cfg"
+
+    def version(self):
+        return self.said("-v")
+
+    def values(self):
+        return {"NETWORKS": " ".join(scene.ALLOWED_NETWORKS)}
+
+    def command(self, configuration, workers):
+        return [str(self.program()), "-db", "-f", str(configuration)]
+
+    def access_log(self, directory):
+        return directory / "output"
+
+
+class Envoy(Peer):
+    """One process with a thread a worker."""
+
+    name = "envoy"
+    template = "envoy.yaml"
+
+    def __init__(self, binary):
+        self._binary = binary
+
+    def program(self):
+        return self._binary
+
+    def version(self):
+        return self.said("--version")
+
+    def values(self):
+        prefixes = []
+        for network in scene.ALLOWED_NETWORKS:
+            address, length = network.split("/")
+            prefixes.append(f"- direct_remote_ip: {{address_prefix: {address}, prefix_len: {length}}}")
+        return {"PRINCIPALS": ("\n" + " " * 20).join(prefixes)}
+
+    def command(self, configuration, workers):
+        return [str(self._binary), "--config-path", str(configuration), "--concurrency", str(workers),
+                "--disable-hot-restart", "--log-level", "warn", "--file-flush-interval-msec", "1000"]
+
+
+class Caddy(Peer):
+    """One process; its runtime uses as many cores at once as it has workers. It writes records one by one."""
+
+    name = "caddy"
+    template = "Caddyfile"
+
+    def __init__(self, binary):
+        self._binary = binary
+
+    def program(self):
+        return self._binary
+
+    def version(self):
+        return self.said("version")
+
+    def values(self):
+        return {"NETWORKS": " ".join(scene.ALLOWED_NETWORKS)}
+
+    def command(self, configuration, workers):
+        return [str(self._binary), "run", "--config", str(configuration), "--adapter", "caddyfile"]
+
+    def environment(self, directory, workers):
+        return {"GOMAXPROCS": str(workers), "XDG_DATA_HOME": str(directory), "XDG_CONFIG_HOME": str(directory)}

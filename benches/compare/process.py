@@ -19,7 +19,10 @@ STOP_SECONDS = 10
 
 
 class Process:
-    """A program with its output in `DIRECTORY/output`, in a session of its own. `cores`: where it may run."""
+    """A program with its output in `DIRECTORY/output`, in a process group of its own. `cores`: where it may run.
+
+    Not in a session of its own: the scheduler would share the cores among sessions, whatever runs in them.
+    """
 
     def __init__(self, command, directory, cores=None, environment=None, output="output"):
         self._directory = directory
@@ -27,7 +30,7 @@ class Process:
         with open(directory / output, "wb") as out, open(directory / "errors", "wb") as errors:
             self.started = time.perf_counter()
             self._child = subprocess.Popen(  # taskset becomes the program: the process id stays
-                [*pin, *command], stdin=subprocess.DEVNULL, stdout=out, stderr=errors, start_new_session=True,
+                [*pin, *command], stdin=subprocess.DEVNULL, stdout=out, stderr=errors, process_group=0,
                 env={**os.environ, **(environment or {})}, cwd=directory,
             )
         self.name = command[0].rsplit("/", 1)[-1]
@@ -55,7 +58,7 @@ class Process:
         return printed[-1500:].decode(errors="replace").strip() or "it printed nothing"
 
     def stop(self):
-        """Asks it to end, then ends it and all of its session."""
+        """Asks it to end, then ends it and all of its group."""
         if self._child.poll() is None:
             self._child.send_signal(signal.SIGTERM)
             try:

@@ -5,8 +5,8 @@ Everything lives in one private directory that goes with the run. The credential
 
 import base64
 import dataclasses
-import ipaddress
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -50,6 +50,9 @@ CALLERS_HEADERS = {
 }
 
 
+KEY = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+
+
 class Fault(Exception):
     """The comparison cannot be made, or a figure would not mean what it says."""
 
@@ -73,7 +76,11 @@ def cores(workers):
 
 
 class Scene:
-    """One run's directory, with the certificates in it: `ca.pem` signed the upstream's, `other-ca.pem` did not."""
+    """One run's directory, with the certificates in it.
+
+    `upstream.pem` is what a proxy may talk to: from `ca.pem`, for the upstream's name. `wrong-ca.pem` comes from another
+    CA, `wrong-name.pem` is for another name. The key of NAME.pem is NAME-key.pem.
+    """
 
     def __init__(self):
         self.directory = Path(tempfile.mkdtemp(prefix="mxgate-compare-"))
@@ -98,16 +105,22 @@ class Scene:
 
 
 def certificates(directory):
-    """A CA with a leaf, not one certificate for both: webpki refuses a CA's certificate as a server's. And another CA."""
-    leaf = f"subjectAltName=DNS:{UPSTREAM_NAME}\nbasicConstraints=critical,CA:FALSE\nextendedKeyUsage=serverAuth\n"
-    (directory / "leaf.ext").write_text(leaf)
-    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    """A CA with a leaf, not one certificate for both: webpki refuses a CA's certificate as a server's."""
     for name in ("ca", "other-ca"):
-        openssl(directory, "req", "-x509", *key, "-days", "2", "-subj", f"/CN=compare {name}",
+        openssl(directory, "req", "-x509", *KEY, "-days", "2", "-subj", f"/CN=compare {name}",
                 "-keyout", f"{name}-key.pem", "-out", f"{name}.pem")
-    openssl(directory, "req", *key, "-subj", f"/CN={UPSTREAM_NAME}", "-keyout", "upstream-key.pem", "-out", "upstream.csr")
-    openssl(directory, "x509", "-req", "-in", "upstream.csr", "-CA", "ca.pem", "-CAkey", "ca-key.pem", "-CAcreateserial",
-            "-days", "2", "-extfile", "leaf.ext", "-out", "upstream.pem")
+    leaf(directory, "upstream", "ca", UPSTREAM_NAME)
+    leaf(directory, "wrong-ca", "other-ca", UPSTREAM_NAME)
+    leaf(directory, "wrong-name", "ca", "other.example")
+
+
+def leaf(directory, name, ca, host):
+    """A server's certificate for one host."""
+    extensions = f"subjectAltName=DNS:{host}\nbasicConstraints=critical,CA:FALSE\nextendedKeyUsage=serverAuth\n"
+    (directory / "leaf.ext").write_text(extensions)
+    openssl(directory, "req", *KEY, "-subj", f"/CN={host}", "-keyout", f"{name}-key.pem", "-out", "leaf.csr")
+    openssl(directory, "x509", "-req", "-in", "leaf.csr", "-CA", f"{ca}.pem", "-CAkey", f"{ca}-key.pem",
+            "-CAcreateserial", "-days", "2", "-extfile", "leaf.ext", "-out", f"{name}.pem")
 
 
 def openssl(directory, *arguments):
@@ -121,7 +134,7 @@ def render(template, values):
     text = (HERE / "configs" / template).read_text()
     for name, value in values.items():
         text = text.replace(f"@{name}@", str(value))
-    left = [word for word in text.split("@")[1::2] if word.isupper() and word.replace("_", "").isalpha()]
+    left = re.findall("@[A-Z_]+@", text)
     if left:
         raise Fault(f"configs/{template}: nothing replaces {left}")
     return text
@@ -132,12 +145,6 @@ def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
-
-
-def split(network):
-    """The address and the prefix length of a network, for configurations that want them apart."""
-    parsed = ipaddress.ip_network(network)
-    return str(parsed.network_address), parsed.prefixlen
 
 
 def wait_until(condition, seconds, what):

@@ -12,15 +12,16 @@ from process import Process, get
 
 
 class Upstream:
-    """TLS 1.3 on one port of 127.0.0.1, three paths, one certificate for `scene.UPSTREAM_NAME`."""
+    """TLS 1.3 on one port of 127.0.0.1, three paths. `direct_port` has the same without TLS, for the load alone."""
 
     def __init__(self, stage):
         bodies(stage)
         directory = stage.fresh("upstream")
         self.port = scene.free_port()
+        self.direct_port = scene.free_port()
         configuration = directory / "nginx.conf"
         configuration.write_text(scene.render("upstream.conf", {
-            "DIRECTORY": directory, "SCENE": stage.directory, "UPSTREAM_PORT": self.port,
+            "DIRECTORY": directory, "SCENE": stage.directory, "UPSTREAM_PORT": self.port, "DIRECT_PORT": self.direct_port,
             "WORKERS": len(os.sched_getaffinity(0)),
             "SMALL": scene.SMALL, "MEDIUM": scene.MEDIUM, "LARGE": scene.LARGE,
         }))
