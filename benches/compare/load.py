@@ -4,9 +4,13 @@ import dataclasses
 import json
 import subprocess
 
+import install
 import scene
+import stats
 
 CONNECTIONS = 64
+# Seconds at a fixed rate before anything counts.
+WARM_UP = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +36,29 @@ def saturate(port, path, seconds, cores):
     if counts["failed"] or counts["not_2xx"] or not counts["requests"]:
         raise scene.Fault(f"the load went wrong: {counts}")
     return Load(counts["requests"], counts["microseconds"] / 1e6, counts["bytes"])
+
+
+@dataclasses.dataclass(frozen=True)
+class Latency:
+    """Microseconds from the time a request was due to the end of its answer; `late`: how late its sending was."""
+
+    requests: int
+    p50: float
+    p99: float
+    late_p50: float
+    late_p99: float
+
+
+def at_rate(port, path, rate, seconds, cores):
+    """Requests on a schedule, over 64 connections that are kept. Any failed request is a fault."""
+    headers = [f"{name}: {value}" for name, value in scene.CALLERS_HEADERS.items()]
+    seen = run("openloop", [
+        str(install.openloop_binary()), f"127.0.0.1:{port}", path, str(rate), str(CONNECTIONS), str(WARM_UP), str(seconds),
+        *headers,
+    ], cores)
+    latency, late = ([nanoseconds / 1e3 for nanoseconds in seen[name]] for name in ("latency", "lateness"))
+    return Latency(len(latency), stats.percentile(latency, 50), stats.percentile(latency, 99),
+                   stats.percentile(late, 50), stats.percentile(late, 99))
 
 
 def run(name, command, cores):

@@ -15,18 +15,26 @@ import scene
 import stats
 from peers import Setting
 
+# Requests a second, far below what any proxy can do.
+RATES = (1_000, 5_000)
 IDLE_CONNECTIONS = 2_000
 # How long they have been idle when memory is read: longer than any proxy waits before it gives buffers back.
 IDLE_SECONDS = 4
 STARTS = 3
+# The name of the load on the upstream itself, among the proxies.
+DIRECT = "direct"
 
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """`turn(bench, peer)` measures one proxy and returns its figures by name."""
+    """`turn(bench, peer)` measures one proxy and returns its figures by name.
+
+    `beside_direct`: the load is also put on the upstream itself, as the turn of `None`, and each p50 is compared with it.
+    """
 
     name: str
     turn: object
+    beside_direct: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +75,29 @@ def saturation(name, workers, path):
     return Stage(name, turn)
 
 
+def latency(rate):
+    """Time to answer at a fixed rate, from the time each request was due; and CPU a request at that rate."""
+
+    def turn(bench, peer):
+        cores = scene.cores(2)
+        if peer is None:
+            bench.upstream.pin(cores.rest)
+            return latency_figures(load.at_rate(bench.upstream.direct_port, scene.SMALL, rate, bench.seconds, cores.rest))
+        with bench.start(peer, 2, cores) as proxy:
+            proxy.until_it_forwards()
+            before = procfs.cpu(proxy.pid)
+            seen = load.at_rate(proxy.port, scene.SMALL, rate, bench.seconds, cores.rest)
+            used = procfs.cpu(proxy.pid).since(before)
+        sent = rate * (bench.seconds + load.WARM_UP)
+        return {**latency_figures(seen), "cpu_us": used.total / sent * 1e6}
+
+    return Stage(f"{rate:,}/s", turn, beside_direct=True)
+
+
+def latency_figures(seen):
+    return {"p50_us": seen.p50, "p99_us": seen.p99, "late_p50_us": seen.late_p50, "late_p99_us": seen.late_p99}
+
+
 def memory():
     """RSS and PSS after the first answer, and with 2,000 connections that have each had one and are idle since."""
 
@@ -79,11 +110,11 @@ def memory():
             connections = [asked_once(proxy.port) for _ in range(IDLE_CONNECTIONS)]
             time.sleep(IDLE_SECONDS)
             held = procfs.memory(proxy.pid)
+            closed = sum(not still_open(connection) for connection in connections)
             for connection in connections:
-                connection.setblocking(False)
-                if not still_open(connection):
-                    raise scene.Fault(f"{peer.name} closed idle connections: their memory was not measured")
                 connection.close()
+            if closed:
+                raise scene.Fault(f"{peer.name} closed {closed} idle connections: their memory was not measured")
         return {"idle_rss": idle.rss, "idle_pss": idle.pss, "held_rss": held.rss, "held_pss": held.pss}
 
     return Stage("memory", turn)
@@ -119,6 +150,7 @@ def asked_once(port):
 
 
 def still_open(connection):
+    connection.setblocking(False)
     try:
         return connection.recv(1) != b""
     except BlockingIOError:
@@ -132,10 +164,20 @@ FULL = [
     saturation("two cores", 2, scene.SMALL),
     saturation("64 KB", 1, scene.MEDIUM),
     saturation("1 MB", 1, scene.LARGE),
+    *(latency(rate) for rate in RATES),
     memory(),
     cold_start(),
 ]
-QUICK = FULL[:2]
+QUICK = ["one core", "two cores"]
+SMOKE = ["one core", "1,000/s", "cold start"]
+
+
+def named(names):
+    """The stages of these names, in the usual order."""
+    unknown = set(names) - {stage.name for stage in FULL}
+    if unknown:
+        raise scene.Fault(f"no stage is called {sorted(unknown)}; there are {[stage.name for stage in FULL]}")
+    return [stage for stage in FULL if stage.name in names]
 
 
 def rounds(bench, peers, stages, count, say):
@@ -143,11 +185,23 @@ def rounds(bench, peers, stages, count, say):
     results = []
     for number in range(count):
         for stage in stages:
-            for peer in rotated(peers, number):
-                figures = stage.turn(bench, peer)
-                results.append({"round": number, "stage": stage.name, "proxy": peer.name, "figures": figures})
-                say(number, stage.name, peer.name, figures)
+            turns = {}
+            for peer in rotated([None] * stage.beside_direct + peers, number):
+                name = peer.name if peer else DIRECT
+                turns[name] = stage.turn(bench, peer)
+                say(number, stage.name, name, turns[name])
+            if stage.beside_direct:
+                add_what_each_adds(turns)
+            results += [{"round": number, "stage": stage.name, "proxy": name, "figures": figures}
+                        for name, figures in turns.items()]
     return results
+
+
+def add_what_each_adds(turns):
+    """`added_p50_us`: a proxy's p50 less that of the upstream itself in the same round."""
+    for name, figures in turns.items():
+        if name != DIRECT:
+            figures["added_p50_us"] = figures["p50_us"] - turns[DIRECT]["p50_us"]
 
 
 def rotated(items, by):
