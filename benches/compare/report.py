@@ -38,6 +38,7 @@ LINES = [
     Line("CPU a request, 2 cores (µs)", "two cores", "cpu_us"),
     Line("… of it user mode", "two cores", "user_us"),
     Line("CPU a request at 5,000/s (µs)", "5,000/s", "cpu_us"),
+    Line("Cores busy, 1 core", "one core", "busy_cores", 2, more_is_better=True),
     Line("Requests/s, 1 core", "one core", "rate", 0, more_is_better=True),
     Line("Requests/s, 2 cores", "two cores", "rate", 0, more_is_better=True),
     Line("CPU per GB, 64 KB answers (s)", "64 KB", "s_per_gb", 2),

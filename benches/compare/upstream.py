@@ -23,7 +23,7 @@ class Upstream:
         configuration.write_text(scene.render("upstream.conf", {
             "DIRECTORY": directory, "SCENE": stage.directory, "UPSTREAM_PORT": self.port, "DIRECT_PORT": self.direct_port,
             "WORKERS": len(os.sched_getaffinity(0)),
-            "SMALL": scene.SMALL, "MEDIUM": scene.MEDIUM, "LARGE": scene.LARGE,
+            "SMALL_BODY": body(scene.BODY_BYTES[scene.SMALL]).decode(), "SMALL": scene.SMALL, "MEDIUM": scene.MEDIUM, "LARGE": scene.LARGE,
         }))
         self._ca = stage.file("ca.pem")
         self._process = Process(["nginx", "-c", str(configuration)], directory)
@@ -48,15 +48,15 @@ def bodies(stage):
 
 
 def body(size):
-    accounts = []
-    while len(text := json.dumps({"accounts": accounts, "padding": ""})) <= size:
-        n = len(accounts)
-        accounts.append({
+    """A list of accounts, filled up with spaces at its end."""
+    head, tail, entries, length = '{"accounts":[', "]}", [], 0
+    while True:
+        n = len(entries)
+        entry = json.dumps({
             "guid": f"ACT-{n * 7919 % 2**32:08x}-aaaa-bbbb-cccc-{n:012x}", "name": f"Account {n}", "type": "SAVINGS",
             "balance": n * 137.25, "currency_code": "USD", "is_closed": False, "updated_at": "2026-09-21T14:13:20Z",
         })
-    accounts.pop()
-    short = size - len(json.dumps({"accounts": accounts, "padding": ""}))
-    text = json.dumps({"accounts": accounts, "padding": "x" * short})
-    assert len(text) == size
-    return text.encode()
+        length += len(entry) + 1
+        if len(head) + length + len(tail) > size:
+            return (head + ",".join(entries) + tail).ljust(size).encode()
+        entries.append(entry)
