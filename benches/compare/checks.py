@@ -19,7 +19,7 @@ class Failed(Exception):
 
 
 class Witness:
-    """A TLS upstream that answers everything with `{}` and keeps each request: its header lines, and the TLS version."""
+    """A TLS upstream that answers everything with `{}` and remembers each request: line, fields, version of TLS."""
 
     def __init__(self, stage, certificate="upstream"):
         self.requests = []
@@ -61,8 +61,10 @@ class Witness:
                 name, _, value = field.decode("latin-1").partition(":")
                 fields.append((name.strip().lower(), value.strip()))
             self.requests.append((line.decode("latin-1").strip(), fields, tls.version()))
-            tls.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n"
-                        b"Set-Cookie: upstreams=1\r\n\r\n{}")
+            tls.sendall(
+                b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n"
+                b"Set-Cookie: upstreams=1\r\n\r\n{}"
+            )
 
 
 def check(stage, peer, cores=None):
@@ -145,8 +147,11 @@ def keeps_connections(proxy, witness):
 
 def writes_records(proxy, witness):
     answer, _ = ask(proxy, witness)
-    scene.wait_until(lambda: any(is_record(line) for line in lines(proxy.access_log)), 5,
-                     f"no record of a {answer.status} in the access log")
+    scene.wait_until(
+        lambda: any(is_record(line) for line in lines(proxy.access_log)),
+        5,
+        f"no record of a {answer.status} in the access log",
+    )
 
 
 def has_the_rest_on(proxy, witness):

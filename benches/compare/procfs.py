@@ -13,7 +13,7 @@ TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 @dataclasses.dataclass(frozen=True)
 class Stat:
-    """The fields of one process's `stat` that count here. Times in ticks; `children_*` of children that were waited for."""
+    """The fields of one process's `stat` that count here. Times in ticks; `children_*`: of children it waited for."""
 
     parent: int
     user: int

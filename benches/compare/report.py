@@ -23,7 +23,7 @@ class Line:
 
 @dataclasses.dataclass(frozen=True)
 class Bar:
-    """What mxgate has to keep. `against`: the figure is a ratio to that proxy, and its worst quartile has to keep it too."""
+    """What mxgate has to keep. `against`: it is a ratio to that proxy, whose worst quartile has to keep it too."""
 
     label: str
     stage: str
@@ -58,9 +58,11 @@ LINES = [
 ]
 
 BARS = [
-    *(Bar(f"CPU a request, {cores}", stage, "cpu_us", most, peer)
-      for stage, cores in (("one core", "1 core"), ("two cores", "2 cores"))
-      for peer, most in (("nginx", 1.0), ("envoy", 0.5))),
+    *(
+        Bar(f"CPU a request, {cores}", stage, "cpu_us", most, peer)
+        for stage, cores in (("one core", "1 core"), ("two cores", "2 cores"))
+        for peer, most in (("nginx", 1.0), ("envoy", 0.5))
+    ),
     Bar("CPU per GB, 1 MB answers", "1 MB", "s_per_gb", 1.1, "nginx"),
     Bar("Added p50 at 1,000/s", "1,000/s", "added_p50_us", 1.0, "nginx"),
     Bar("Added p50 at 5,000/s", "5,000/s", "added_p50_us", 1.0, "nginx"),
@@ -73,8 +75,11 @@ BARS = [
 
 def by_round(results, stage, proxy, figure):
     """One figure of one proxy: a mapping of round to value."""
-    return {one["round"]: one["figures"][figure] for one in results
-            if (one["stage"], one["proxy"]) == (stage, proxy) and figure in one["figures"]}
+    return {
+        one["round"]: one["figures"][figure]
+        for one in results
+        if (one["stage"], one["proxy"]) == (stage, proxy) and figure in one["figures"]
+    }
 
 
 def proxies_in(results):
@@ -91,8 +96,13 @@ def table(results):
     for line in LINES:
         values = {proxy: by_round(results, line.stage, proxy, line.figure) for proxy in proxies}
         if any(values.values()):
-            rows.append([line.label, *(middle(values[proxy], line.decimals) for proxy in proxies),
-                         *(ratio(values[OWN], values[proxy], line.more_is_better) for proxy in against)])
+            rows.append(
+                [
+                    line.label,
+                    *(middle(values[proxy], line.decimals) for proxy in proxies),
+                    *(ratio(values[OWN], values[proxy], line.more_is_better) for proxy in against),
+                ]
+            )
     return markdown(rows)
 
 
@@ -108,8 +118,14 @@ def bars(results):
             each = list(own.values())
             label, most = bar.label, f"{bar.most:g}"
         if each:
-            rows.append([label, most, f"{stats.median(each):.2f} ({stats.worst_quartile(each):.2f})",
-                         "kept" if kept(bar, each) else "**missed**"])
+            rows.append(
+                [
+                    label,
+                    most,
+                    f"{stats.median(each):.2f} ({stats.worst_quartile(each):.2f})",
+                    "kept" if kept(bar, each) else "**missed**",
+                ]
+            )
     return markdown(rows) if len(rows) > 1 else ""
 
 

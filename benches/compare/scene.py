@@ -4,6 +4,7 @@ Everything lives in one private directory that goes with the run. The credential
 """
 
 import base64
+import contextlib
 import dataclasses
 import os
 import re
@@ -57,6 +58,10 @@ class Fault(Exception):
     """The comparison cannot be made, or a figure would not mean what it says."""
 
 
+class Missing(Fault):
+    """Something that the comparison needs is not on this machine."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Cores:
     """Who runs where. Load and upstream get cores of their own as far as there are any."""
@@ -69,17 +74,28 @@ def cores(workers):
     """One worker: the proxy alone on one core, the rest elsewhere. Several: all share where there are not enough."""
     usable = sorted(os.sched_getaffinity(0))
     if len(usable) < 2:
-        raise Fault("the comparison needs two cores: one for a proxy, one for load and upstream")
+        raise Missing("the comparison needs two cores: one for a proxy, one for load and upstream")
     if workers < len(usable) and (workers == 1 or len(usable) >= 2 * workers):
         return Cores(frozenset(usable[:workers]), frozenset(usable[workers:]))
     return Cores(frozenset(usable), frozenset(usable))
 
 
+@contextlib.contextmanager
+def on(usable):
+    """What is started in it runs on these cores; None: on all. It inherits that: no program comes in between."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, usable or before)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
 class Scene:
     """One run's directory, with the certificates in it.
 
-    `upstream.pem` is what a proxy may talk to: from `ca.pem`, for the upstream's name. `wrong-ca.pem` comes from another
-    CA, `wrong-name.pem` is for another name. The key of NAME.pem is NAME-key.pem.
+    `upstream.pem` is what a proxy may talk to: from `ca.pem`, for the upstream's name. `wrong-ca.pem` comes from
+    another CA, `wrong-name.pem` is for another name. The key of NAME.pem is NAME-key.pem.
     """
 
     def __init__(self):
@@ -107,8 +123,20 @@ class Scene:
 def certificates(directory):
     """A CA with a leaf, not one certificate for both: webpki refuses a CA's certificate as a server's."""
     for name in ("ca", "other-ca"):
-        openssl(directory, "req", "-x509", *KEY, "-days", "2", "-subj", f"/CN=compare {name}",
-                "-keyout", f"{name}-key.pem", "-out", f"{name}.pem")
+        openssl(
+            directory,
+            "req",
+            "-x509",
+            *KEY,
+            "-days",
+            "2",
+            "-subj",
+            f"/CN=compare {name}",
+            "-keyout",
+            f"{name}-key.pem",
+            "-out",
+            f"{name}.pem",
+        )
     leaf(directory, "upstream", "ca", UPSTREAM_NAME)
     leaf(directory, "wrong-ca", "other-ca", UPSTREAM_NAME)
     leaf(directory, "wrong-name", "ca", "other.example")
@@ -119,8 +147,24 @@ def leaf(directory, name, ca, host):
     extensions = f"subjectAltName=DNS:{host}\nbasicConstraints=critical,CA:FALSE\nextendedKeyUsage=serverAuth\n"
     (directory / "leaf.ext").write_text(extensions)
     openssl(directory, "req", *KEY, "-subj", f"/CN={host}", "-keyout", f"{name}-key.pem", "-out", "leaf.csr")
-    openssl(directory, "x509", "-req", "-in", "leaf.csr", "-CA", f"{ca}.pem", "-CAkey", f"{ca}-key.pem",
-            "-CAcreateserial", "-days", "2", "-extfile", "leaf.ext", "-out", f"{name}.pem")
+    openssl(
+        directory,
+        "x509",
+        "-req",
+        "-in",
+        "leaf.csr",
+        "-CA",
+        f"{ca}.pem",
+        "-CAkey",
+        f"{ca}-key.pem",
+        "-CAcreateserial",
+        "-days",
+        "2",
+        "-extfile",
+        "leaf.ext",
+        "-out",
+        f"{name}.pem",
+    )
 
 
 def openssl(directory, *arguments):

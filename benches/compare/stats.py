@@ -8,7 +8,7 @@ import math
 
 
 def percentile(values, percent):
-    """The value below which `percent` % of them lie, linear between neighbours (numpy's default). None without values."""
+    """The value below which `percent` % of them lie, linear between neighbours, as numpy's. None without values."""
     if not 0 <= percent <= 100:
         raise ValueError(f"{percent} is not a percentage")
     ordered = sorted(values)

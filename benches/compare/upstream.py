@@ -20,16 +20,27 @@ class Upstream:
         self.port = scene.free_port()
         self.direct_port = scene.free_port()
         configuration = directory / "nginx.conf"
-        configuration.write_text(scene.render("upstream.conf", {
-            "DIRECTORY": directory, "SCENE": stage.directory, "UPSTREAM_PORT": self.port, "DIRECT_PORT": self.direct_port,
+        values = {
+            "DIRECTORY": directory,
+            "SCENE": stage.directory,
             "WORKERS": len(os.sched_getaffinity(0)),
-            "SMALL_BODY": body(scene.BODY_BYTES[scene.SMALL]).decode(), "SMALL": scene.SMALL, "MEDIUM": scene.MEDIUM, "LARGE": scene.LARGE,
-        }))
+            "UPSTREAM_PORT": self.port,
+            "DIRECT_PORT": self.direct_port,
+            "SMALL": scene.SMALL,
+            "MEDIUM": scene.MEDIUM,
+            "LARGE": scene.LARGE,
+            "SMALL_BODY": body(scene.BODY_BYTES[scene.SMALL]).decode(),
+        }
+        configuration.write_text(scene.render("upstream.conf", values))
         self._ca = stage.file("ca.pem")
         self._process = Process(["nginx", "-c", str(configuration)], directory)
-        self._process.until(lambda: get(self.port, scene.SMALL, ca=self._ca).status == 200, "the upstream")
 
     def __enter__(self):
+        try:
+            self._process.until(lambda: get(self.port, scene.SMALL, ca=self._ca).status == 200, "the upstream")
+        except BaseException:
+            self._process.stop()
+            raise
         return self
 
     def __exit__(self, *_):
@@ -52,10 +63,17 @@ def body(size):
     head, tail, entries, length = '{"accounts":[', "]}", [], 0
     while True:
         n = len(entries)
-        entry = json.dumps({
-            "guid": f"ACT-{n * 7919 % 2**32:08x}-aaaa-bbbb-cccc-{n:012x}", "name": f"Account {n}", "type": "SAVINGS",
-            "balance": n * 137.25, "currency_code": "USD", "is_closed": False, "updated_at": "2026-09-21T14:13:20Z",
-        })
+        entry = json.dumps(
+            {
+                "guid": f"ACT-{n * 7919 % 2**32:08x}-aaaa-bbbb-cccc-{n:012x}",
+                "name": f"Account {n}",
+                "type": "SAVINGS",
+                "balance": n * 137.25,
+                "currency_code": "USD",
+                "is_closed": False,
+                "updated_at": "2026-09-21T14:13:20Z",
+            }
+        )
         length += len(entry) + 1
         if len(head) + length + len(tail) > size:
             return (head + ",".join(entries) + tail).ljust(size).encode()
