@@ -4,6 +4,7 @@ Each check starts the proxy with the configuration that is measured, in front of
 sees. A proxy that fails one is not measured, and the run fails.
 """
 
+import http.client
 import json
 import socketserver
 import ssl
@@ -86,8 +87,8 @@ def check(stage, peer, cores=None):
 def outcome(made, proxy, witness):
     try:
         made(proxy, witness)
-    except (Failed, scene.Fault) as fault:
-        return str(fault)
+    except (Failed, scene.Fault, OSError, http.client.HTTPException) as fault:
+        return str(fault) or type(fault).__name__
 
 
 def ask(proxy, witness, headers=None, source=None):

@@ -148,6 +148,8 @@ class Mxgate(Peer):
 
     def also_on(self, proxy):
         health = re.search(r'\[health\]\naddress = "127.0.0.1:(\d+)"', (proxy.directory / self.template).read_text())
+        if not health:
+            return "no metrics"
         metrics = get(int(health[1]), "/metrics").body.decode()
         if not re.search(r'mxgate_requests_total\{operation="listUserAccounts",status="2xx"\} [1-9]', metrics):
             return "metrics do not count the request under its operation"
