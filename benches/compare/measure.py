@@ -182,22 +182,31 @@ def named(names):
 
 
 def rounds(bench, peers, stages, count, say):
-    """Measures everything `count` times. Returns a list of `{"round", "stage", "proxy", "figures"}`."""
-    results = []
+    """Measures everything `count` times. A turn that goes wrong leaves a gap, and is said.
+
+    Returns a list of `{"round", "stage", "proxy", "figures"}`, and how many turns went wrong.
+    """
+    results, wrong = [], 0
     for number in range(count):
         for stage in stages:
             turns = {}
             for peer in rotated([None] * stage.beside_direct + peers, number):
                 name = peer.name if peer else DIRECT
-                turns[name] = stage.turn(bench, peer)
-                say(number, stage.name, name, turns[name])
-            if stage.beside_direct:
+                try:
+                    turns[name] = stage.turn(bench, peer)
+                    say(number, stage.name, name, figures_as_text(turns[name]))
+                except (scene.Fault, OSError) as fault:
+                    wrong += 1
+                    say(number, stage.name, name, f"FAILED: {fault}")
+            if DIRECT in turns:
                 add_what_each_adds(turns)
-            results += [
-                {"round": number, "stage": stage.name, "proxy": name, "figures": figures}
-                for name, figures in turns.items()
-            ]
-    return results
+            for name, figures in turns.items():
+                results.append({"round": number, "stage": stage.name, "proxy": name, "figures": figures})
+    return results, wrong
+
+
+def figures_as_text(figures):
+    return "  ".join(f"{name} {value:,.2f}" for name, value in figures.items())
 
 
 def add_what_each_adds(turns):

@@ -27,7 +27,7 @@ class Setting:
 
 
 class Peer:
-    """A proxy. A subclass says what is its own: `program`, `version`, `prepare`."""
+    """A proxy. A subclass says what is its own."""
 
     name = ""
     template = ""
@@ -52,7 +52,7 @@ class Peer:
         """Further files that it needs."""
 
     def also_on(self, proxy):
-        """Whether what it alone has is switched on; None, or what is not."""
+        """Looks, after some requests, whether what it alone has is switched on: None, or what is not."""
 
     def command(self, configuration, workers):
         raise NotImplementedError
@@ -73,7 +73,7 @@ class Peer:
 
 
 class Running:
-    """A proxy that has forwarded one answer. `cold_start`: seconds from its process's start to that answer."""
+    """A proxy that was started. `cold_start`: seconds from its process's start to the first forwarded answer."""
 
     def __init__(self, peer, directory, setting):
         self.peer = peer
@@ -115,7 +115,7 @@ class Running:
         return self.peer.access_log(self.directory)
 
     def until_it_forwards(self):
-
+        """With 200, so from the upstream."""
         self.process.until(lambda: get(self.port, scene.SMALL).status == 200)
         self.cold_start = time.perf_counter() - self.process.started
         return self

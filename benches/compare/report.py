@@ -158,7 +158,8 @@ def section(run):
     shown = ", ".join(f"{TITLES[proxy]} {versions[proxy]}" for proxy in proxies_in(run["results"]))
     return (
         f"Measured on {run['date']}: {machine['cores']} cores of an {machine['cpu']}, Linux {machine['kernel']}, "
-        f"{machine['system']}; {shown}. {run['rounds']} rounds, {run['seconds']} s each load.\n\n"
+        f"{machine['system']}; {shown}. {run['rounds']} rounds, {run['seconds']} s each load. "
+        f"Load average before: {machine['load']:.2f}.\n\n"
         f"{table(run['results'])}\n{bars(run['results'])}"
     )
 

@@ -1,5 +1,6 @@
 """The arithmetic of the comparison: `python3 -m unittest discover benches/compare`."""
 
+import collections
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import procfs
 import report
 import scene
 import stats
+
 import upstream
 
 
@@ -76,12 +78,30 @@ class ProcessStat(unittest.TestCase):
             procfs.parse_smaps_rollup("Rss: 2048 kB\n")
 
 
+Named = collections.namedtuple("Named", "name")
+
+
 class Rounds(unittest.TestCase):
     def test_the_order_shifts(self):
         self.assertEqual(
             [measure.rotated(["a", "b", "c"], n) for n in (0, 1, 2, 3)],
             [["a", "b", "c"], ["b", "c", "a"], ["c", "a", "b"], ["a", "b", "c"]],
         )
+
+    def test_a_turn_that_goes_wrong_leaves_a_gap_and_is_counted(self):
+        def turn(_, peer):
+            if peer.name == "envoy":
+                raise scene.Fault("it fell over")
+            return {"cpu_us": 1.0}
+
+        said = []
+        stages = [measure.Stage("one core", turn)]
+        results, wrong = measure.rounds(
+            None, [Named("nginx"), Named("envoy")], stages, 2, lambda *seen: said.append(seen)
+        )
+        self.assertEqual([(one["round"], one["proxy"]) for one in results], [(0, "nginx"), (1, "nginx")])
+        self.assertEqual(wrong, 2)
+        self.assertIn((0, "one core", "envoy", "FAILED: it fell over"), said)
 
     def test_what_a_proxy_adds_is_against_the_same_round(self):
         turns = {"direct": {"p50_us": 70}, "nginx": {"p50_us": 160}}
