@@ -11,7 +11,6 @@ import procfs
 import report
 import scene
 import stats
-
 import upstream
 
 
