@@ -12,18 +12,19 @@ use crate::{
 
 mod answers;
 mod bodies;
+mod documented;
 mod heads;
 mod smuggling;
 
 const BEFORE: &[u8] = b"GET /users?before HTTP/1.1\r\nHost: localhost\r\n\r\n";
 const AFTER: &[u8] = b"GET /users?after HTTP/1.1\r\nHost: localhost\r\n\r\n";
-const MALFORMED: Verdict = (400, "malformed_request");
-const TARGET: Verdict = (400, "malformed_target");
-const METHOD: Verdict = (501, "method_not_supported");
-const EXPECTATION: Verdict = (417, "expectation_failed");
-const TOO_LARGE: Verdict = (413, "body_too_large");
+const MALFORMED: Verdict<'static> = (400, "malformed_request");
+const TARGET: Verdict<'static> = (400, "malformed_target");
+const METHOD: Verdict<'static> = (501, "method_not_supported");
+const EXPECTATION: Verdict<'static> = (417, "expectation_failed");
+const TOO_LARGE: Verdict<'static> = (413, "body_too_large");
 
-type Verdict = (u16, &'static str);
+type Verdict<'c> = (u16, &'c str);
 
 /// A gateway with one worker before an upstream that keeps what it is sent.
 struct Bench {
@@ -40,7 +41,7 @@ impl Bench {
     }
 
     /// Sends `bytes` in all ways; nothing but `verdict` may come of them.
-    fn refuses(&self, bytes: &[u8], verdict: Verdict) {
+    fn refuses(&self, bytes: &[u8], verdict: Verdict<'_>) {
         let case = shown(bytes);
         let mut client = self.gateway.connect();
         client.raw(&[bytes, AFTER].concat());
@@ -53,7 +54,7 @@ impl Bench {
     }
 
     /// The same, in two writes that are cut at every position.
-    fn refuses_however_it_is_cut(&self, bytes: &[u8], verdict: Verdict) {
+    fn refuses_however_it_is_cut(&self, bytes: &[u8], verdict: Verdict<'_>) {
         self.refuses(bytes, verdict);
         let sent = [bytes, AFTER].concat();
         for at in 1..bytes.len() {
@@ -87,7 +88,7 @@ impl Bench {
 }
 
 /// The refusal is whole and well formed, and the connection ends with it.
-fn is_last(client: &mut Client, verdict: Verdict, case: &str) {
+fn is_last(client: &mut Client, verdict: Verdict<'_>, case: &str) {
     let answer = client.answer();
     assert_eq!((answer.status, answer.code().as_str()), verdict, "{case}");
     assert_eq!(answer.header("content-type"), Some("application/problem+json"), "{case}");

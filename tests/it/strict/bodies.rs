@@ -8,7 +8,7 @@ use crate::{
     raw_upstream::{RawUpstream, ok, recording},
 };
 
-const HEADERS: super::Verdict = (431, "header_too_large");
+const HEADERS: super::Verdict<'static> = (431, "header_too_large");
 
 #[test]
 fn chunk_framing() {
