@@ -14,6 +14,7 @@ mod answers;
 mod bodies;
 mod documented;
 mod heads;
+mod mutated;
 mod smuggling;
 
 const BEFORE: &[u8] = b"GET /users?before HTTP/1.1\r\nHost: localhost\r\n\r\n";
