@@ -244,8 +244,8 @@ fn content_length_against_transfer_encoding() {
             for fields in [
                 format!("{whole}Transfer-Encoding: chunked\r\n"),
                 format!("Transfer-Encoding: chunked\r\n{first}"),
-                format!("Transfer-Encoding: chunked\r\nContent-Length: 0\r\n"),
-                format!("Transfer-Encoding: chunked\r\nX: y\r\ncontent-LENGTH:\t4\r\n"),
+                "Transfer-Encoding: chunked\r\nContent-Length: 0\r\n".into(),
+                "Transfer-Encoding: chunked\r\nX: y\r\ncontent-LENGTH:\t4\r\n".into(),
             ] {
                 tally.check(&bench, &request(method, &fields, body), Outcome::Refused);
             }
