@@ -16,6 +16,7 @@ mod documented;
 mod heads;
 mod mutated;
 mod smuggling;
+mod targets;
 
 const BEFORE: &[u8] = b"GET /users?before HTTP/1.1\r\nHost: localhost\r\n\r\n";
 const AFTER: &[u8] = b"GET /users?after HTTP/1.1\r\nHost: localhost\r\n\r\n";
