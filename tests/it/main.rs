@@ -29,5 +29,6 @@ mod reload;
 mod replay;
 mod secrets;
 mod semantics;
+mod strict;
 mod upstream;
 mod upstream_tls;
