@@ -21,8 +21,8 @@ use crate::{record::writer::Queue, vault::secret::Fingerprint};
 /// The value of `v` in every line.
 pub const SCHEMA_VERSION: u8 = 1;
 
-/// A buffer is handed over when it holds more than this.
-const BATCH_BYTES: usize = 16 * 1024;
+/// A buffer is handed over when it holds more than this: large, since each hand-over wakes a thread.
+const BATCH_BYTES: usize = 64 * 1024;
 
 /// What became of one request. No string in it is the caller's own: `method` is from a fixed set,
 /// everything else is the gateway's or the operator's.
@@ -147,8 +147,7 @@ impl Recorder {
     pub fn flush(&mut self) {
         let Some(queue) = &self.queue else { return };
         if self.batch.lines > 0 {
-            // A margin for the line that passes the mark, so that a full batch does not grow twice.
-            let next = Batch { text: Vec::with_capacity(BATCH_BYTES + 1024), lines: 0 };
+            let next = Batch { text: queue.spare(), lines: 0 };
             queue.push(std::mem::replace(&mut self.batch, next));
         }
     }
