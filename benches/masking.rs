@@ -38,7 +38,7 @@ fn masking(c: &mut Criterion) {
     let mut group = c.benchmark_group("masking");
     group.throughput(Throughput::Bytes(clean.len() as u64));
     group.bench_function("clean, 1 MB, 1 secret", |b| b.iter(|| one.is_hit(black_box(&clean))));
-    for keys in [3, 20] {
+    for keys in [3, 20, 1_000] {
         let many = masker(keys);
         group.bench_function(format!("clean, 1 MB, {keys} secrets"), |b| {
             b.iter(|| many.is_hit(black_box(&clean)))
@@ -62,6 +62,18 @@ fn masking(c: &mut Criterion) {
     group.throughput(Throughput::Bytes(small.len() as u64));
     group.bench_function("clean, 600 bytes, streamed", |b| {
         b.iter(|| StreamMasker::new(Arc::clone(&one)).push(black_box(small.clone())));
+    });
+    // What a line of the access record costs.
+    let line = Bytes::copy_from_slice(&clean[..550]);
+    for keys in [1, 1_000] {
+        let masker = masker(keys);
+        group.bench_function(format!("clean, 550 bytes, {keys} secrets"), |b| {
+            b.iter(|| masker.is_hit(black_box(&line)))
+        });
+    }
+    group.bench_function("compile 1,000 secrets", |b| {
+        let keys = (0..1_000).filter_map(key).collect::<Vec<_>>();
+        b.iter(|| Masker::new(&keys));
     });
     group.bench_function("compile 1 secret", |b| {
         let key = Secret::new(KEY.into());

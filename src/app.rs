@@ -15,7 +15,7 @@ use std::{
     io,
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::{Arc, atomic::AtomicUsize},
+    sync::Arc,
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -33,7 +33,7 @@ use crate::{
     control::{self, socket::SocketFile, systemd},
     listener::{
         ListenerState,
-        accept::{self, Bound, Census, WorkerHandle},
+        accept::{self, Bound, Census, Load, WorkerHandle},
     },
     log::Log,
     metrics::{Metrics, WorkerMetrics},
@@ -235,7 +235,7 @@ fn start_workers(
     let mut threads = Vec::new();
     for (index, metrics) in metrics.into_iter().enumerate() {
         let (sender, arrivals) = mpsc::unbounded_channel();
-        let load = Arc::new(AtomicUsize::new(0));
+        let load = Arc::<Load>::default();
         handles.push(WorkerHandle { arrivals: sender, load: load.clone() });
         let parts = worker::Parts {
             index,

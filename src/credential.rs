@@ -1,7 +1,7 @@
 //! How secrets are attached to a request.
 //!
-//! In: a reference's secret, once, when the snapshot is built; then a `Grant` and the clean outbound
-//! headers of one request. Out: the same headers with exactly one credential. Header values are made
+//! In: a reference's secret, once, when the snapshot is built. Out: the fields, or the part of a query,
+//! that carry it in every request with a `Grant`. Header values are made
 //! ready beforehand, are marked sensitive and own bytes that are wiped on drop.
 //!
 //! What must never happen: a credential is attached without a `Grant`, or sent to a host that its secret
@@ -11,7 +11,7 @@ use std::{rc::Rc, sync::Arc};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, header::AUTHORIZATION};
+use http::{HeaderName, HeaderValue, header::AUTHORIZATION};
 use zeroize::Zeroizing;
 
 use crate::{config, record::UsedCredential, redaction::Masker, vault::secret::Secret};
@@ -112,11 +112,9 @@ impl Credential {
         self.masker.clone()
     }
 
-    /// Attaches the header form; whatever was there under these names is replaced.
-    pub(crate) fn inject(&self, headers: &mut HeaderMap) {
-        for (name, value) in &self.headers {
-            headers.insert(name.clone(), value.clone());
-        }
+    /// The header form; whatever the caller sent under these names does not leave the gateway.
+    pub(crate) fn headers(&self) -> &[(HeaderName, HeaderValue)] {
+        &self.headers
     }
 
     /// The query form, to be appended to the query: `api_key=...&client_id=...`.
@@ -183,6 +181,8 @@ fn query_pairs(id_name: &str, id: &str, key_name: &str, secret: &Secret) -> Zero
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderMap;
+
     use super::*;
     use crate::vault::reference::Reference;
 
@@ -191,11 +191,7 @@ mod tests {
     }
 
     fn sent(kind: &config::Credential) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        headers.insert(AUTHORIZATION, HeaderValue::from_static("Bearer the-callers-own"));
-        headers.remove(AUTHORIZATION);
-        prepared(kind).for_worker().inject(&mut headers);
-        headers
+        prepared(kind).for_worker().headers().iter().cloned().collect()
     }
 
     fn api_key() -> Reference {

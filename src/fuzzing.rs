@@ -8,10 +8,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a claim fails")]
 #![cfg_attr(not(test), allow(dead_code, reason = "the tests use all of it"))]
 
+mod answer;
 mod chunked;
 mod configuration;
 mod forwarded;
-mod gate_answer;
 mod gate_request;
 mod headers;
 mod proxy_protocol;
@@ -19,21 +19,23 @@ mod reading;
 mod target;
 #[cfg(test)]
 mod tests;
+mod upload;
 mod wire;
 
 /// Checks the claims about one input.
 pub type Check = fn(&[u8]);
 
 /// Every target by its name in `fuzz/`.
-pub const TARGETS: [(&str, Check); 8] = [
+pub const TARGETS: [(&str, Check); 9] = [
+    ("answer", answer::check),
     ("chunked", chunked::check),
     ("configuration", configuration::check),
     ("forwarded", forwarded::check),
-    ("gate_answer", gate_answer::check),
     ("gate_request", gate_request::check),
     ("headers", headers::check),
     ("proxy_protocol", proxy_protocol::check),
     ("target", target::check),
+    ("upload", upload::check),
 ];
 
 /// Checks one input of the target `name`.

@@ -2,12 +2,12 @@
 //!
 //! [`Gate`] stands between a socket and hyper. It reads, lets a [`Follow`]er judge, and passes the judged
 //! prefix on unchanged: it may only *refuse*, never repair. So two independent readers, this one and
-//! hyper, must agree before a message exists. [`inbound`] judges callers, [`answer`] judges upstreams.
+//! hyper, must agree before a message exists. [`inbound`] judges what callers send; answers have a strict
+//! reader of their own (`upstream::answer`).
 //!
 //! Copies: a head is scanned where it was read (one scratch buffer a worker) and copied once into hyper's
 //! buffer; a body in whose middle nothing can end is read straight into hyper's buffer.
 
-pub(crate) mod answer;
 pub(crate) mod inbound;
 
 use std::{
@@ -33,9 +33,6 @@ thread_local! {
 
 /// Judges a byte stream.
 pub(crate) trait Follow<S>: Unpin {
-    /// Whether the end of the conversation leaves the stream open, for whoever takes it back.
-    const KEEPS_STREAM: bool;
-
     /// Judges `bytes`, the ones after all that was accepted so far.
     fn follow(&mut self, bytes: &[u8]) -> Verdict;
 
@@ -45,8 +42,8 @@ pub(crate) trait Follow<S>: Unpin {
     /// Takes note that `count` of the certain bytes have passed unseen.
     fn passed(&mut self, count: u64);
 
-    /// The stream has ended; an error when it may not end here.
-    fn ended(&mut self) -> io::Result<()>;
+    /// The stream has ended.
+    fn ended(&mut self);
 
     /// Everything that hyper had to write is in the kernel. True when what was held back may pass now.
     fn flushed(&mut self, _stream: &S) -> bool {
@@ -76,8 +73,6 @@ pub(crate) enum Verdict {
     Hold,
     /// Nothing will pass ever again; the reader sees the end of the stream.
     Refuse,
-    /// Nothing will pass ever again; the reader sees an error with [`answer::Malformed`] in it.
-    Fail,
 }
 
 /// The stream with its follower.
@@ -125,7 +120,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, F: Follow<S>> Gate<S, F> {
             let bytes = buffer.filled();
             if bytes.is_empty() {
                 self.closed = true;
-                self.follower.ended()?;
+                self.follower.ended();
                 return Poll::Ready(Ok(Step::Done));
             }
             if !self.held.is_empty() {
@@ -142,32 +137,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin, F: Follow<S>> Gate<S, F> {
                 }
                 verdict => {
                     self.held.extend_from_slice(bytes);
-                    Poll::Ready(self.settle(verdict))
+                    Poll::Ready(Ok(self.settle(verdict)))
                 }
             }
         })
     }
 
     /// What a verdict about `held` means for the read in progress.
-    fn settle(&mut self, verdict: Verdict) -> io::Result<Step> {
+    fn settle(&mut self, verdict: Verdict) -> Step {
         match verdict {
             Verdict::Accept(count) => {
                 self.accepted = count.min(self.held.len());
-                Ok(Step::Judge)
+                Step::Judge
             }
             Verdict::More => {
                 self.follower.waiting();
-                Ok(Step::Read)
+                Step::Read
             }
-            Verdict::Hold if self.held.len() >= AHEAD_BYTES_MAX => Ok(Step::Wait),
-            Verdict::Hold => Ok(Step::Read),
+            Verdict::Hold if self.held.len() >= AHEAD_BYTES_MAX => Step::Wait,
+            Verdict::Hold => Step::Read,
             Verdict::Refuse => {
                 self.closed = true;
-                Ok(Step::Done)
-            }
-            Verdict::Fail => {
-                self.closed = true;
-                Err(io::Error::new(io::ErrorKind::InvalidData, answer::Malformed))
+                Step::Done
             }
         }
     }
@@ -204,7 +195,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, F: Follow<S>> Read for Gate<S, F> {
                 }
             } else {
                 let verdict = this.follower.follow(&this.held);
-                match this.settle(verdict)? {
+                match this.settle(verdict) {
                     Step::Judge => continue,
                     Step::Done => return Poll::Ready(Ok(())),
                     Step::Wait => return Poll::Pending,
@@ -229,7 +220,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, F: Follow<S>> Gate<S, F> {
         let count = self.stream.read - before;
         if count == 0 {
             self.closed = true;
-            self.follower.ended()?;
+            self.follower.ended();
         }
         self.follower.passed(count);
         Poll::Ready(Ok(()))
@@ -275,11 +266,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin, F: Follow<S>> Write for Gate<S, F> {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if F::KEEPS_STREAM {
-            return Poll::Ready(Ok(()));
-        }
-        Pin::new(&mut self.stream.stream).poll_shutdown(cx)
+    /// The connection's task takes the stream back and closes it.
+    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -324,8 +313,6 @@ mod tests {
     }
 
     impl Follow<DuplexStream> for Lines {
-        const KEEPS_STREAM: bool = true;
-
         fn follow(&mut self, bytes: &[u8]) -> Verdict {
             if self.in_flight {
                 return Verdict::Hold;
@@ -349,9 +336,7 @@ mod tests {
 
         fn passed(&mut self, _count: u64) {}
 
-        fn ended(&mut self) -> io::Result<()> {
-            Ok(())
-        }
+        fn ended(&mut self) {}
 
         fn flushed(&mut self, _stream: &DuplexStream) -> bool {
             std::mem::take(&mut self.in_flight)
@@ -461,8 +446,6 @@ mod tests {
     struct Heard(Option<bool>);
 
     impl<S> Follow<S> for Heard {
-        const KEEPS_STREAM: bool = true;
-
         fn follow(&mut self, bytes: &[u8]) -> Verdict {
             Verdict::Accept(bytes.len())
         }
@@ -473,9 +456,7 @@ mod tests {
 
         fn passed(&mut self, _count: u64) {}
 
-        fn ended(&mut self) -> io::Result<()> {
-            Ok(())
-        }
+        fn ended(&mut self) {}
 
         fn takes(&mut self, takes: bool, _stream: &S) {
             self.0 = Some(takes);

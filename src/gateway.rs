@@ -9,12 +9,15 @@ pub(crate) mod entry;
 pub mod refusal;
 pub(crate) mod respond;
 
-use std::{panic::AssertUnwindSafe, pin::pin, rc::Rc};
+use std::{
+    panic::AssertUnwindSafe,
+    pin::{Pin, pin},
+    rc::Rc,
+    sync::Arc,
+};
 
-use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response, Uri, header::AUTHORIZATION, uri::PathAndQuery};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header::AUTHORIZATION, uri::PathAndQuery};
 use hyper::body::Incoming;
-use zeroize::Zeroizing;
 
 use self::{
     answer::{AnswerBody, Passage},
@@ -26,6 +29,7 @@ use crate::{
     credential::Credential,
     listener::{connection::Connection, watch::Expiry},
     policy::{self, Denial, Grant, target::Target},
+    redaction::Masker,
     snapshot::Bearer,
     upstream::{self, headers, outgoing::Outgoing},
     worker::view::{EnvironmentView, View},
@@ -38,23 +42,52 @@ pub(crate) async fn serve(at: Rc<Connection>, request: Request<Incoming>) -> Res
     let Some(view) = at.worker.view() else {
         return respond::end(&at, End::Failed(Failure::NotReady), entry);
     };
-    let walked = match caught(walk(&at, &view, request, &mut entry)).await {
-        Some(walked) => walked,
-        None => Err(End::Failed(Failure::Internal)),
-    };
-    match walked.and_then(|passage| answer::pass_on(&at, passage, &mut entry)) {
+    let walked = caught(pin!(walk(&at, &view, request, &mut entry))).await;
+    match walked
+        .unwrap_or(Err(End::Failed(Failure::Internal)))
+        .and_then(|passage| answer::pass_on(&at, passage, &mut entry))
+    {
         Ok((head, body)) => answer::response(&at, version, head, body, entry),
         Err(end) => respond::end(&at, end, entry),
     }
 }
 
-/// Who, what, with which secret, and forward.
+/// Who, what, with which secret; then forward.
 async fn walk(
     at: &Connection,
     view: &View,
     request: Request<Incoming>,
     entry: &mut Entry,
 ) -> Result<Passage, End> {
+    let Approved { outgoing, environment, masker } = approve(at, view, request, entry)?;
+    let timeouts = &environment.settings.timeouts;
+    let asked = entry.asked_upstream();
+    at.session.watch.total(asked, timeouts.total);
+    let forwarded = pin!(upstream::forward(&environment.pool, outgoing, timeouts, &at.session, asked));
+    let answer = match at.session.watch.until_expired(forwarded).await {
+        Ok(Ok(answer)) => answer,
+        // The caller's own body was refused or broke off: that is why the upstream got no request.
+        Ok(Err(failure)) => return Err(at.session.body_refusal().map_or(failure.into(), End::from)),
+        Err(expiry) => return Err(expiry.into()),
+    };
+    entry.upstream_answered();
+    Ok(Passage { answer, environment: environment.clone(), masker })
+}
+
+/// A request that may go out, and how.
+struct Approved<'v> {
+    outgoing: Outgoing,
+    environment: &'v Rc<EnvironmentView>,
+    masker: Option<Arc<Masker>>,
+}
+
+/// All that is decided before anything is sent. Nothing in it waits, so that a request in flight carries none of it.
+fn approve<'v>(
+    at: &Connection,
+    view: &'v View,
+    request: Request<Incoming>,
+    entry: &mut Entry,
+) -> Result<Approved<'v>, End> {
     let (head, body) = request.into_parts();
     let listener = view.listener(at.listener.index).ok_or(Failure::NotReady)?;
     let environment = view.environment(listener.environment).ok_or(Failure::NotReady)?;
@@ -67,7 +100,7 @@ async fn walk(
     })?;
     entry.origin(caller.origin());
     browser::check_head(&head, &listener.browser())?;
-    at.worker.check_suspended(&environment.settings.name, caller.origin())?;
+    at.worker.check_suspended(&environment.settings.name, caller.origin(), entry.began())?;
 
     let path_and_query = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
     let target = Target::parse(path_and_query).map_err(|_| Refusal::MalformedTarget)?;
@@ -76,37 +109,26 @@ async fn walk(
     entry.granted(&grant);
 
     let choice = choose(environment, &grant, &head.headers)?;
-    let mut fields = head.headers;
-    headers::to_upstream(&mut fields, &environment.settings, &grant);
-    choice.attach(&grant, &mut fields);
     entry.credential(choice.credential());
-    let uri = outbound_uri(&target, &head.uri, environment, choice.credential())?;
+    let kept = target.without(&environment.settings.query_names);
+    let sent = headers::to_upstream(
+        &head.method,
+        sent_target(&kept, choice.credential()),
+        &head.headers,
+        &environment.settings,
+        &grant,
+        choice.fields(&grant),
+    );
     let repeatable = grant.repeatable(&head.method);
-    let outgoing = Outgoing::new(head.method, uri, fields, body, repeatable);
-
-    let timeouts = &environment.settings.timeouts;
-    at.session.watch.total(timeouts.total);
-    entry.asked_upstream();
-    let forwarded = upstream::forward(&environment.pool, outgoing, timeouts, &at.session);
-    let answer = match at.session.watch.until_expired(forwarded).await {
-        Ok(Ok(answer)) => answer,
-        // The caller's own body was refused or broke off: that is why the upstream got no request.
-        Ok(Err(failure)) => return Err(at.session.body_refusal().map_or(failure.into(), End::from)),
-        Err(expiry) => return Err(expiry.into()),
-    };
-    entry.upstream_answered();
-    Ok(Passage {
-        answer,
-        environment: environment.clone(),
-        masker: choice.credential().map(Credential::masker),
-    })
+    let outgoing = Outgoing::new(&head.method, sent, body, repeatable, head.headers);
+    Ok(Approved { outgoing, environment, masker: choice.credential().map(Credential::masker) })
 }
 
 /// Which credential a granted request gets.
 enum Choice<'v> {
     Ours(&'v Credential),
     /// The caller's own Bearer token, on an operation that takes one, where that is configured.
-    PassThrough(HeaderValue),
+    PassThrough([(HeaderName, HeaderValue); 1]),
 }
 
 /// Never a broader credential than the operation takes: without the right one, the answer is no.
@@ -122,7 +144,8 @@ fn choose<'v>(
         (Bearer::Token(_), Some(token)) => Ok(Choice::Ours(token)),
         (Bearer::Environment, _) => Ok(Choice::Ours(&environment.credential)),
         (Bearer::PassThrough, _) => {
-            only_bearer(headers).map(Choice::PassThrough).ok_or(Refusal::NoCredential)
+            let token = only_bearer(headers).ok_or(Refusal::NoCredential)?;
+            Ok(Choice::PassThrough([(AUTHORIZATION, token)]))
         }
         (Bearer::Refused | Bearer::Token(_), _) => Err(Refusal::NoCredential),
     }
@@ -147,12 +170,10 @@ fn is_b64token(token: &str) -> bool {
 
 impl<'v> Choice<'v> {
     /// A credential leaves only with the proof that policy allowed the request.
-    fn attach(&self, _grant: &Grant, headers: &mut HeaderMap) {
+    fn fields(&self, _grant: &Grant) -> &[(HeaderName, HeaderValue)] {
         match self {
-            Self::Ours(credential) => credential.inject(headers),
-            Self::PassThrough(value) => {
-                headers.insert(AUTHORIZATION, value.clone());
-            }
+            Self::Ours(credential) => credential.headers(),
+            Self::PassThrough(field) => field,
         }
     }
 
@@ -164,29 +185,16 @@ impl<'v> Choice<'v> {
     }
 }
 
-/// The target as received, less the caller's credentials in the query, plus ours where the kind is `query`.
-fn outbound_uri(
-    target: &Target<'_>,
-    received: &Uri,
-    environment: &EnvironmentView,
-    credential: Option<&Credential>,
-) -> Result<Uri, Failure> {
-    let kept = target.without(&environment.settings.query_names);
-    let Some(ours) = credential.and_then(Credential::query) else {
-        if kept.len() == target.path_and_query().len() {
-            return Ok(received.path_and_query().cloned().map_or_else(Uri::default, Uri::from));
-        }
-        return PathAndQuery::try_from(&*kept).map(Uri::from).map_err(|_| Failure::Internal);
-    };
+/// The target without the caller's credentials, plus ours where its kind is `query`, in parts.
+fn sent_target<'t>(kept: &'t str, credential: Option<&'t Credential>) -> [&'t str; 3] {
+    let Some(ours) = credential.and_then(Credential::query) else { return [kept, "", ""] };
     // Only the first question mark begins the query.
     let joint = match kept.split_once('?') {
         None => "?",
         Some((_, "")) => "",
         Some(_) => "&",
     };
-    // All at once: growing would leave an unwiped copy of the key behind.
-    let text = Zeroizing::new([kept.as_bytes(), joint.as_bytes(), ours.as_bytes()].concat());
-    PathAndQuery::from_maybe_shared(Bytes::from_owner(text)).map(Uri::from).map_err(|_| Failure::Internal)
+    [kept, joint, ours]
 }
 
 /// Why a walk ended before there was an answer to pass on.
@@ -227,8 +235,7 @@ impl From<Expiry> for End {
 
 /// `None` when `walk` panicked: the request gets an answer and the connection goes on. The panic hook has
 /// logged where.
-async fn caught<F: Future>(walk: F) -> Option<F::Output> {
-    let mut walk = pin!(walk);
+async fn caught<F: Future>(mut walk: Pin<&mut F>) -> Option<F::Output> {
     std::future::poll_fn(|cx| match std::panic::catch_unwind(AssertUnwindSafe(|| walk.as_mut().poll(cx))) {
         Ok(poll) => poll.map(Some),
         Err(_) => std::task::Poll::Ready(None),
@@ -269,11 +276,14 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let path = String::from("/users/USR-4a7c2e90-ü/members");
         runtime.block_on(async {
-            assert_eq!(caught(async { panic!("a text without values") }).await, None::<()>);
-            assert_eq!(caught(async { panic!("with {}", "9f3Kq7Zt20xLmW8b".to_owned()) }).await, None::<()>);
+            assert_eq!(caught(pin!(async { panic!("a text without values") })).await, None::<()>);
+            assert_eq!(
+                caught(pin!(async { panic!("with {}", "9f3Kq7Zt20xLmW8b".to_owned()) })).await,
+                None::<()>
+            );
             // What slicing a text in the middle of a character says holds the text.
-            assert_eq!(caught(async { path.get(..).unwrap()[21..].len() }).await, None);
-            assert_eq!(caught(async { path.len() }).await, Some(path.len()));
+            assert_eq!(caught(pin!(async { path.get(..).unwrap()[21..].len() })).await, None);
+            assert_eq!(caught(pin!(async { path.len() })).await, Some(path.len()));
         });
     }
 }

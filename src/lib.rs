@@ -28,6 +28,9 @@ pub mod process;
 pub mod record;
 pub mod redaction;
 mod snapshot;
+#[cfg(feature = "stages")]
+#[doc(hidden)]
+pub mod stages;
 pub mod stand_in;
 mod tls;
 mod upstream;

@@ -64,7 +64,8 @@ enum Unusable {
 pub(crate) async fn serve(worker: Rc<Worker>, arrival: Arrival) {
     let Arrival { socket, listener, permit } = arrival;
     let limits = worker.limits();
-    let opened = timeout(limits.header_read_timeout, open(&worker, &listener, socket)).await;
+    // In a box: what it needs is not kept for as long as the connection is open.
+    let opened = Box::pin(timeout(limits.header_read_timeout, open(&worker, &listener, socket))).await;
     match opened.unwrap_or(Err(Unusable::TooSlow)) {
         Ok((stream, peer)) => {
             let session = Session::new(limits);
@@ -123,5 +124,23 @@ async fn proxied(worker: &Worker, stream: &mut TcpStream, proxy: SocketAddr) -> 
             Ok(None) => bytes.push(stream.read_u8().await?),
             Err(malformed) => return Err(malformed.into()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A caller's connection that has nothing to do keeps its task, which is as large as the largest of its states.
+    const PARKED_BYTES_MAX: usize = 1024;
+
+    fn size_of_future<F>(_: fn(Rc<Worker>, Arrival) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn a_parked_connection_is_small() {
+        let bytes = size_of_future(serve);
+        assert!(bytes <= PARKED_BYTES_MAX, "{bytes}");
     }
 }

@@ -11,31 +11,30 @@
 
 pub mod writer;
 
+mod line;
+
 use std::{net::IpAddr, time::SystemTime};
 
-use serde::Serialize;
-
+use self::line::LineWriter;
 use crate::{record::writer::Queue, vault::secret::Fingerprint};
 
 /// The value of `v` in every line.
 pub const SCHEMA_VERSION: u8 = 1;
 
-/// A buffer is handed over when it holds more than this.
-const BATCH_BYTES: usize = 16 * 1024;
+/// A buffer is handed over when it holds more than this: large, since each hand-over wakes a thread.
+const BATCH_BYTES: usize = 64 * 1024;
 
 /// What became of one request. No string in it is the caller's own: `method` is from a fixed set,
 /// everything else is the gateway's or the operator's.
-#[derive(Debug, Serialize)]
+#[derive(Debug)]
 pub struct Record<'a> {
     /// When the request's head was complete; becomes `time`.
-    #[serde(skip)]
     pub start: SystemTime,
     /// As in `x-mxgate-request-id`.
     pub request_id: &'a str,
     /// The address that counted for the decision; `None` for a peer on a Unix socket.
     pub caller_address: Option<IpAddr>,
     /// The connection's own address, when a trusted proxy named another one as the caller's.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub peer_address: Option<IpAddr>,
     /// The listener's address as configured.
     pub listener: &'a str,
@@ -66,13 +65,11 @@ pub struct Record<'a> {
     /// How many secrets were masked in the answer.
     pub masked: u32,
     /// The user at the other end of a Unix socket.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub peer_uid: Option<u32>,
 }
 
 /// How a request ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
     /// It was forwarded and its answer passed on.
     Allowed,
@@ -86,7 +83,7 @@ pub enum Decision {
 
 /// Which credential was attached: enough to tell two keys apart. Made once a snapshot, since formatting
 /// a fingerprint would take a quarter of a line's time.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UsedCredential {
     name: Box<str>,
     fingerprint: Box<str>,
@@ -118,7 +115,7 @@ pub struct Recorder {
     /// `None`: records go nowhere, and cost nothing.
     queue: Option<Queue>,
     batch: Batch,
-    clock: Clock,
+    writer: LineWriter,
 }
 
 /// Whole lines, and how many.
@@ -130,18 +127,15 @@ pub(crate) struct Batch {
 
 impl Recorder {
     pub(crate) fn new(queue: Option<Queue>) -> Self {
-        Self { queue, batch: Batch::default(), clock: Clock::default() }
+        Self { queue, batch: Batch::default(), writer: LineWriter::default() }
     }
 
     /// Adds one line. Never waits: what the writer cannot take is lost and counted.
     pub fn record(&mut self, record: &Record<'_>) {
-        let Some(queue) = &self.queue else { return };
-        let whole = self.batch.text.len();
-        if write_line(&mut self.batch.text, &mut self.clock, record).is_err() {
-            self.batch.text.truncate(whole);
-            queue.lost(1);
+        if self.queue.is_none() {
             return;
         }
+        self.writer.write(&mut self.batch.text, record);
         self.batch.lines += 1;
         if self.batch.text.len() > BATCH_BYTES {
             self.flush();
@@ -153,8 +147,7 @@ impl Recorder {
     pub fn flush(&mut self) {
         let Some(queue) = &self.queue else { return };
         if self.batch.lines > 0 {
-            // A margin for the line that passes the mark, so that a full batch does not grow twice.
-            let next = Batch { text: Vec::with_capacity(BATCH_BYTES + 1024), lines: 0 };
+            let next = Batch { text: queue.spare(), lines: 0 };
             queue.push(std::mem::replace(&mut self.batch, next));
         }
     }
@@ -166,63 +159,6 @@ impl Drop for Recorder {
         self.flush();
     }
 }
-
-/// The fields that every schema version has, then the record's own.
-fn write_line(text: &mut Vec<u8>, clock: &mut Clock, record: &Record<'_>) -> serde_json::Result<()> {
-    text.extend_from_slice(PREFIX);
-    text.extend_from_slice(clock.text(record.start).as_bytes());
-    text.push(b'"');
-    // The record's opening brace becomes the comma between the two parts, which costs less than
-    // serde's `flatten`.
-    let joint = text.len();
-    serde_json::to_writer(&mut *text, record)?;
-    if let Some(brace) = text.get_mut(joint) {
-        *brace = b',';
-    }
-    text.push(b'\n');
-    Ok(())
-}
-
-/// [`SCHEMA_VERSION`] and the start of `time`.
-const PREFIX: &[u8] = br#"{"v":1,"time":""#;
-
-/// RFC 3339 in UTC with milliseconds. Only the milliseconds are formatted anew within one second.
-#[derive(Debug, Default)]
-struct Clock {
-    second: Option<u64>,
-    text: String,
-}
-
-impl Clock {
-    fn text(&mut self, time: SystemTime) -> &str {
-        // A clock before 1970 shows as 1970: a wrong clock is no reason to lose a line.
-        let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        if self.second != Some(since.as_secs()) {
-            self.text.clear();
-            // humantime panics past the year 9999.
-            let shown = if since.as_secs() <= LAST_SECOND { time } else { SystemTime::UNIX_EPOCH };
-            let shown = shown.max(SystemTime::UNIX_EPOCH);
-            let seconds = humantime::format_rfc3339_seconds(shown).to_string();
-            self.text.push_str(seconds.trim_end_matches('Z'));
-            self.text.push_str(".000Z");
-            self.second = Some(since.as_secs());
-        }
-        let millis = since.subsec_millis();
-        self.text.truncate(SECONDS_LENGTH);
-        for divisor in [100, 10, 1] {
-            // A single decimal digit.
-            self.text.push(char::from(b'0' + (millis / divisor % 10) as u8));
-        }
-        self.text.push('Z');
-        &self.text
-    }
-}
-
-/// 9999-12-31T23:59:59Z.
-const LAST_SECOND: u64 = 253_402_300_799;
-
-/// Bytes of `2026-01-31T23:59:59.`.
-const SECONDS_LENGTH: usize = 20;
 
 #[cfg(test)]
 pub(crate) mod tests {
@@ -257,7 +193,7 @@ pub(crate) mod tests {
 
     fn line(record: &Record<'_>) -> String {
         let mut text = Vec::new();
-        write_line(&mut text, &mut Clock::default(), record).unwrap();
+        LineWriter::default().write(&mut text, record);
         let line = String::from_utf8(text).unwrap();
         let value: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert_eq!(value["v"], SCHEMA_VERSION);
@@ -328,31 +264,5 @@ pub(crate) mod tests {
             assert_eq!(value.get(field), Some(&serde_json::Value::Null), "{field}");
         }
         assert_eq!(value["decision"], "aborted");
-    }
-
-    #[test]
-    fn the_cached_second_is_not_kept_too_long() {
-        let mut clock = Clock::default();
-        let start = SystemTime::UNIX_EPOCH + Duration::from_millis(951_782_399_998);
-        for (millis, expected) in [
-            (0, "2000-02-28T23:59:59.998Z"),
-            (1, "2000-02-28T23:59:59.999Z"),
-            (2, "2000-02-29T00:00:00.000Z"),
-            (59, "2000-02-29T00:00:00.057Z"),
-            (1, "2000-02-28T23:59:59.999Z"),
-        ] {
-            assert_eq!(clock.text(start + Duration::from_millis(millis)), expected);
-        }
-    }
-
-    #[test]
-    fn a_wrong_clock_loses_no_line() {
-        let mut clock = Clock::default();
-        let before = SystemTime::UNIX_EPOCH - Duration::from_secs(5);
-        assert_eq!(clock.text(before), "1970-01-01T00:00:00.000Z");
-        let after = SystemTime::UNIX_EPOCH + Duration::from_secs(LAST_SECOND + 1);
-        assert_eq!(clock.text(after), "1970-01-01T00:00:00.000Z");
-        let last = SystemTime::UNIX_EPOCH + Duration::from_secs(LAST_SECOND);
-        assert_eq!(clock.text(last), "9999-12-31T23:59:59.000Z");
     }
 }

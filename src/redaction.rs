@@ -5,21 +5,23 @@
 //! stays true. What must never happen: part of a form of a secret is left beside a mask (but for the few
 //! bits that `encodings` names), or a text without secrets costs more than one vectorised pass.
 //!
-//! Two steps. The first six bytes of every form go to aho-corasick, which passes over clean text with
-//! Teddy; where one is found, whole forms are compared. So only beginnings are copied into an
-//! automaton, which cannot be wiped, and the rest is wiped on drop. All beginnings are of one length:
+//! Two steps. The first six bytes of every form go to a `finder`, which passes over clean text; where one is
+//! found, whole forms are compared. So only beginnings are copied into aho-corasick's automaton, which cannot be
+//! wiped, and the rest is wiped on drop. All beginnings are of one length:
 //! every place where a form could start is visited, and forms that overlap are all found.
 
 use std::{fmt, ops::Range};
 
-use aho_corasick::{AhoCorasick, Input, MatchKind};
 use http::{HeaderMap, HeaderName, HeaderValue};
+use zeroize::Zeroizing;
 
 use crate::vault::secret::Secret;
 use encodings::{FORM_BYTES_MIN, Form};
+use finder::{Beginning, Finder};
 
 pub mod body;
 mod encodings;
+mod finder;
 mod held;
 
 pub use held::{Held, held};
@@ -31,8 +33,8 @@ const MASK: u8 = b'*';
 #[derive(Clone)]
 pub struct Masker {
     /// Finds the first bytes of forms; `None` without secrets.
-    finder: Option<AhoCorasick>,
-    /// For each pattern of `finder`: the forms that begin with it.
+    finder: Option<Finder>,
+    /// For each beginning that `finder` knows: the forms that begin with it.
     forms: Vec<Vec<Form>>,
 }
 
@@ -48,7 +50,6 @@ struct Scan {
 impl Masker {
     /// Finds each of `secrets`; without any it masks nothing.
     #[must_use]
-    #[expect(clippy::expect_used, reason = "fails at 2^31 states, which is ten million secrets")]
     pub fn new<'a>(secrets: impl IntoIterator<Item = &'a Secret>) -> Self {
         let mut all: Vec<Form> = secrets.into_iter().flat_map(encodings::forms).collect();
         all.sort_unstable_by(|a, b| a.as_slice().cmp(b));
@@ -56,16 +57,13 @@ impl Masker {
         let mut forms: Vec<Vec<Form>> = Vec::new();
         for form in all {
             match forms.last_mut() {
-                Some(group) if beginning(group) == &form[..FORM_BYTES_MIN] => group.push(form),
+                Some(group) if form.starts_with(beginning(group)) => group.push(form),
                 _ => forms.push(vec![form]),
             }
         }
-        let finder = (!forms.is_empty()).then(|| {
-            // Teddy is only used with leftmost semantics.
-            let builder = AhoCorasick::builder().match_kind(MatchKind::LeftmostFirst).clone();
-            builder.build(forms.iter().map(|group| beginning(group))).expect("far fewer states than 2^31")
-        });
-        Self { finder, forms }
+        let beginnings: Zeroizing<Vec<Beginning>> =
+            Zeroizing::new(forms.iter().map(|group| *beginning(group)).collect());
+        Self { finder: Finder::new(&beginnings), forms }
     }
 
     /// Masks nothing: for a test that shows that its search for a secret finds one where masking is left out.
@@ -99,10 +97,9 @@ impl Masker {
         }
         let Some(finder) = &self.finder else { return scan };
         let mut from = 0;
-        while let Some(found) = finder.find(Input::new(bytes).range(from..)) {
-            let start = found.start();
+        while let Some((start, group)) = finder.find(bytes, from) {
             let rest = &bytes[start..];
-            for form in &self.forms[found.pattern().as_usize()] {
+            for form in &self.forms[group] {
                 if rest.starts_with(form) {
                     scan.add(start..start + form.len());
                 } else if form.starts_with(rest) {
@@ -116,18 +113,20 @@ impl Masker {
 
     /// Where the longest end of `bytes` begins that could be the beginning of a form, for ends too short for `scan`.
     fn open_end(&self, bytes: &[u8]) -> Option<usize> {
+        let finder = self.finder.as_ref()?;
         let from = bytes.len().saturating_sub(FORM_BYTES_MIN - 1);
         (from..bytes.len()).find(|start| {
             let end = &bytes[*start..];
-            // The first byte decides nearly always, and is cheaper to compare than a slice.
-            self.forms.iter().any(|group| group[0][0] == end[0] && beginning(group).starts_with(end))
+            // The first byte decides nearly always.
+            finder.starts_with(end[0]) && self.forms.iter().any(|group| beginning(group).starts_with(end))
         })
     }
 }
 
-/// The first bytes that all forms of a group have; a group is never empty.
-fn beginning(group: &[Form]) -> &[u8] {
-    &group[0][..FORM_BYTES_MIN]
+/// The first bytes that all forms of a group have; a group is never empty, and no form is shorter.
+#[expect(clippy::expect_used, reason = "forms are at least that long")]
+fn beginning(group: &[Form]) -> &Beginning {
+    group[0].first_chunk().expect("a form")
 }
 
 impl Scan {

@@ -16,7 +16,7 @@ use crate::{
     policy::{Api, Patterns},
     redaction,
     upstream::dial::{DialTarget, TlsFault},
-    vault::{self, Vault, reference::Reference},
+    vault::{self, Resolved, Vault, reference::Reference, secret::Secret},
 };
 
 /// All that a request is decided by.
@@ -62,7 +62,7 @@ pub(crate) enum Bearer {
     Refused,
     /// The environment's own credential, which is a Bearer token.
     Environment,
-    Token(Prepared),
+    Token(Box<Prepared>),
     PassThrough,
 }
 
@@ -153,8 +153,12 @@ impl Snapshot {
     pub(crate) fn build(config: &Config, vault: &Vault, previous: Option<&Self>) -> Result<Self, Vec<Error>> {
         let mut errors = Vec::new();
         let mut environments = Vec::new();
-        for settings in config.environments.values() {
-            match environment(settings, vault, previous) {
+        let secrets: Vec<Secrets> =
+            config.environments.values().map(|settings| Secrets::resolve(settings, vault)).collect();
+        // All at once, since each call compiles a masker over every secret, and before anything is told of them.
+        redaction::held().remember(secrets.iter().flat_map(Secrets::known));
+        for (settings, secrets) in config.environments.values().zip(secrets) {
+            match environment(settings, secrets, previous) {
                 Ok(environment) => environments.push(Arc::new(environment)),
                 Err(error) => errors.push(error),
             }
@@ -236,9 +240,30 @@ fn query_names(credential: &config::Credential) -> Vec<String> {
     names
 }
 
+/// What one environment's references came to.
+struct Secrets {
+    credential: Result<Resolved, vault::Error>,
+    bearer: Option<Result<Resolved, vault::Error>>,
+}
+
+impl Secrets {
+    fn resolve(settings: &config::Environment, vault: &Vault) -> Self {
+        let bearer = match &settings.bearer_operations {
+            BearerOperations::Token(token) => Some(vault.resolve(token)),
+            BearerOperations::Refused | BearerOperations::PassThrough => None,
+        };
+        Self { credential: vault.resolve(settings.credential.reference()), bearer }
+    }
+
+    fn known(&self) -> impl Iterator<Item = &Arc<Secret>> {
+        let all = [Some(&self.credential), self.bearer.as_ref()];
+        all.into_iter().flatten().flatten().map(|resolved| &resolved.secret)
+    }
+}
+
 fn environment(
     settings: &config::Environment,
-    vault: &Vault,
+    secrets: Secrets,
     previous: Option<&Snapshot>,
 ) -> Result<Environment, Error> {
     let name = &settings.name;
@@ -248,18 +273,15 @@ fn environment(
             Patterns::new(paths).map_err(|reason| Error::Pattern { environment: name.clone(), reason })?,
         ),
     };
-    let credential = credential(settings, &settings.credential, vault)?;
-    let bearer = match &settings.bearer_operations {
-        BearerOperations::Refused if matches!(settings.credential, config::Credential::Bearer { .. }) => {
-            Bearer::Environment
+    let credential = credential(settings, &settings.credential, secrets.credential)?;
+    let bearer = match (&settings.bearer_operations, secrets.bearer) {
+        (BearerOperations::Token(token), Some(secret)) => {
+            let kind = config::Credential::Bearer { token: token.clone() };
+            Bearer::Token(Box::new(self::credential(settings, &kind, secret)?))
         }
-        BearerOperations::Refused => Bearer::Refused,
-        BearerOperations::PassThrough => Bearer::PassThrough,
-        BearerOperations::Token(token) => Bearer::Token(self::credential(
-            settings,
-            &config::Credential::Bearer { token: token.clone() },
-            vault,
-        )?),
+        (BearerOperations::PassThrough, _) => Bearer::PassThrough,
+        _ if matches!(settings.credential, config::Credential::Bearer { .. }) => Bearer::Environment,
+        _ => Bearer::Refused,
     };
     let before = previous.and_then(|previous| previous.environment(name)).map(|before| &before.dial);
     let dial = DialTarget::new(settings, before)
@@ -280,13 +302,12 @@ fn environment(
 fn credential(
     settings: &config::Environment,
     kind: &config::Credential,
-    vault: &Vault,
+    resolved: Result<Resolved, vault::Error>,
 ) -> Result<Prepared, Error> {
     let environment = || settings.name.clone();
     let reference = kind.reference();
-    let resolved = vault
-        .resolve(reference)
-        .map_err(|source| Error::Secret { environment: environment(), source: Box::new(source) })?;
+    let resolved =
+        resolved.map_err(|source| Error::Secret { environment: environment(), source: Box::new(source) })?;
     if !resolved.allows(&settings.host) {
         return Err(Error::WrongHost {
             environment: environment(),
@@ -295,7 +316,6 @@ fn credential(
             hosts: resolved.hosts.unwrap_or_default().join(", "),
         });
     }
-    redaction::held().remember([&resolved.secret]);
     Prepared::prepare(kind, &resolved.secret).map_err(|source| Error::Unusable {
         environment: environment(),
         reference: reference.clone(),

@@ -7,13 +7,7 @@
 pub(crate) mod state;
 pub(crate) mod view;
 
-use std::{
-    rc::Rc,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
-};
+use std::{rc::Rc, sync::Arc};
 
 use arc_swap::ArcSwapOption;
 use tokio::{
@@ -25,7 +19,10 @@ use tokio::{
 use self::state::Worker;
 use crate::{
     control::suspension::Suspensions,
-    listener::{self, Arrival, accept::Census},
+    listener::{
+        self, Arrival,
+        accept::{Census, Load},
+    },
     metrics::{self, WorkerMetrics},
     record::Recorder,
     snapshot::Snapshot,
@@ -55,8 +52,8 @@ pub(crate) struct Parts {
     pub(crate) metrics: WorkerMetrics,
     pub(crate) recorder: Recorder,
     pub(crate) arrivals: mpsc::UnboundedReceiver<Arrival>,
-    /// Connections here, for the acceptor's choice.
-    pub(crate) load: Arc<AtomicUsize>,
+    /// For the acceptor's choice.
+    pub(crate) load: Arc<Load>,
 }
 
 /// Runs a worker until its last connection is over.
@@ -109,10 +106,10 @@ async fn serve(parts: Parts) {
 }
 
 /// Counts one connection, however its task ends.
-struct Open(Arc<AtomicUsize>, Rc<WorkerMetrics>);
+struct Open(Arc<Load>, Rc<WorkerMetrics>);
 
 impl Open {
-    fn new(load: &Arc<AtomicUsize>, metrics: &Rc<WorkerMetrics>) -> Self {
+    fn new(load: &Arc<Load>, metrics: &Rc<WorkerMetrics>) -> Self {
         metrics.caller_opened();
         Self(load.clone(), metrics.clone())
     }
@@ -120,7 +117,7 @@ impl Open {
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
+        self.0.closed();
         self.1.caller_closed();
     }
 }

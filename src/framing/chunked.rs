@@ -73,6 +73,12 @@ impl ChunkedScanner {
         }
     }
 
+    /// Whether the next byte belongs to the trailer section, whose end is the body's.
+    #[must_use]
+    pub const fn in_trailers(&self) -> bool {
+        matches!(self.state, State::LineStart | State::Name | State::Value | State::ValueLf | State::EndLf)
+    }
+
     /// Takes note that `count` of the certain bytes, not all of them, have passed unseen.
     pub const fn pass(&mut self, count: u64) {
         if let State::Data { left } = &mut self.state {

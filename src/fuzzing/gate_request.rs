@@ -8,7 +8,6 @@
 use std::{
     cell::RefCell,
     convert::Infallible,
-    io,
     pin::{Pin, pin},
     rc::Rc,
     task::{Context, Poll},
@@ -280,14 +279,18 @@ fn serve(
         }
         let by_then = reading::requests(&passed.bytes()).map_or(0, |messages| messages.len());
         seen.borrow_mut()[index].passed_by_then = by_then;
-        let text = Some(Bytes::from_static(b"seen"));
-        let mut response = Response::new(Answer { text, session: session.clone() });
-        // As `gateway::answer` does.
-        if session.body_pending() {
-            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-        }
-        Ok(response)
+        Ok(answer(&session))
     }
+}
+
+/// As `gateway::answer` makes one.
+pub(super) fn answer(session: &Rc<Session>) -> Response<Answer> {
+    let text = Some(Bytes::from_static(b"seen"));
+    let mut response = Response::new(Answer { text, session: session.clone() });
+    if session.body_pending() {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 async fn read(mut body: Incoming, service: Service) -> Content {
@@ -308,7 +311,7 @@ async fn read(mut body: Incoming, service: Service) -> Content {
 }
 
 /// An answer's body, which tells the session that it is gone, as the gateway's does.
-struct Answer {
+pub(super) struct Answer {
     text: Option<Bytes>,
     session: Rc<Session>,
 }
@@ -339,7 +342,7 @@ impl Drop for Answer {
     }
 }
 
-fn limits(body_bytes_max: u64) -> Limits {
+pub(super) fn limits(body_bytes_max: u64) -> Limits {
     let wait = Duration::from_secs(3_600);
     Limits {
         connections_max: 1,
@@ -376,8 +379,6 @@ thread_local! {
 }
 
 impl Follow<Memory> for Judged {
-    const KEEPS_STREAM: bool = <Inbound as Follow<Stream>>::KEEPS_STREAM;
-
     fn follow(&mut self, bytes: &[u8]) -> Verdict {
         self.inbound.follow(bytes)
     }
@@ -390,8 +391,8 @@ impl Follow<Memory> for Judged {
         self.inbound.passed(count);
     }
 
-    fn ended(&mut self) -> io::Result<()> {
-        self.inbound.ended()
+    fn ended(&mut self) {
+        self.inbound.ended();
     }
 
     fn flushed(&mut self, _stream: &Memory) -> bool {

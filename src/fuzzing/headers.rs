@@ -117,13 +117,51 @@ pub(super) fn environment(choice: u8) -> &'static Environment {
     case(choice).0
 }
 
-/// What leaves for the upstream.
-pub(super) fn sent(received: &HeaderMap, choice: u8) -> HeaderMap {
+/// What leaves for the upstream, as httparse reads it.
+#[derive(Debug, Clone)]
+pub(super) struct Sent {
+    pub(super) start: String,
+    pub(super) headers: HeaderMap,
+    /// Bytes behind the head's end.
+    pub(super) behind: usize,
+    /// How the body is going to be sent.
+    pub(super) is_chunked: bool,
+    pub(super) trailers: Vec<HeaderName>,
+}
+
+/// The parts of a target, of which the last is a credential's.
+const TARGET: [&str; 3] = ["/users?a=1", "&", "api_key=k"];
+
+/// Writes the head as the gateway does. That its text is not copied in growing, which would leave a
+/// credential behind, it asserts itself (`HeadText::push`).
+pub(super) fn sent(received: &HeaderMap, choice: u8) -> Sent {
     let (environment, grant) = case(choice);
-    let mut headers = received.clone();
-    to_upstream(&mut headers, environment, grant);
-    environment.credential.for_worker().inject(&mut headers);
-    headers
+    let credential = environment.credential.for_worker();
+    let method = method(received);
+    let head = to_upstream(&method, TARGET, received, environment, grant, credential.headers());
+    let mut slots = [httparse::EMPTY_HEADER; 256];
+    let mut request = httparse::Request::new(&mut slots);
+    let Ok(httparse::Status::Complete(len)) = request.parse(&head.text) else {
+        panic!("no head: {}", head.text.escape_ascii());
+    };
+    let mut headers = HeaderMap::new();
+    for field in request.headers.iter() {
+        let name = HeaderName::from_bytes(field.name.as_bytes()).unwrap();
+        headers.append(name, HeaderValue::from_bytes(field.value).unwrap());
+    }
+    let line = head.text.split(|byte| *byte == b'\r').next().unwrap_or_default();
+    Sent {
+        start: String::from_utf8(line.to_vec()).unwrap(),
+        headers,
+        behind: head.text.len() - len,
+        is_chunked: head.is_chunked,
+        trailers: head.trailers,
+    }
+}
+
+/// Some method, the same for the same fields.
+fn method(received: &HeaderMap) -> Method {
+    [Method::GET, Method::HEAD, Method::POST, Method::DELETE][received.len() % 4].clone()
 }
 
 /// What goes back to the caller.
@@ -209,9 +247,29 @@ const OURS: [&str; 5] = ["host", "via", "accept-encoding", "accept", "accept-ver
 
 pub(super) fn claims_upstream(
     received: &HeaderMap,
-    sent: &HeaderMap,
+    sent: &Sent,
     environment: &Environment,
 ) -> Result<(), String> {
+    claims_fields(received, &sent.headers, environment)?;
+    let start = format!("{} {} HTTP/1.1", method(received), TARGET.concat());
+    if sent.start != start || sent.behind != 0 {
+        return Err(format!("it is not a head that begins with {start:?}"));
+    }
+    let codings: Vec<_> = sent.headers.get_all("transfer-encoding").iter().collect();
+    let is_framed = if sent.is_chunked { codings == ["chunked"] } else { codings.is_empty() };
+    if !is_framed || sent.is_chunked != received.contains_key("transfer-encoding") {
+        return Err("the body is framed in another way than the head says".into());
+    }
+    if sent.trailers.iter().map(HeaderName::as_str).ne(listed(&sent.headers, "trailer")) {
+        return Err("other trailers pass than are announced".into());
+    }
+    match listed(&sent.headers, "trailer").iter().find(|name| !listed(received, "trailer").contains(name)) {
+        Some(name) => Err(format!("the trailer {name} came from nowhere")),
+        None => Ok(()),
+    }
+}
+
+fn claims_fields(received: &HeaderMap, sent: &HeaderMap, environment: &Environment) -> Result<(), String> {
     let own = injected(environment);
     for (name, value) in &own {
         let same: Vec<_> = sent.iter().filter(|(other, _)| plain(other.as_str()) == plain(name)).collect();

@@ -46,18 +46,20 @@ pub(super) fn requests(mut bytes: &[u8]) -> Result<Vec<Message>, String> {
         let fields = fields(field_lines, false)?;
         check_host(&fields, &start.1)?;
         let end = framing(&fields, line.ends_with(b"HTTP/1.0"))?.unwrap_or(End::Length(0));
-        bytes = push(&mut all, start, fields, end, rest, false)?;
+        let (message, after) = message(start, fields, end, rest, false)?;
+        all.push(message);
+        bytes = after;
     }
     Ok(all)
 }
 
-/// Reads the final answers to requests of which `is_head` tells the method; `closed` when the stream ended.
-/// Interim answers in between are read, counted and left out.
-pub(super) fn answers(mut bytes: &[u8], is_head: &[bool], closed: bool) -> Result<Vec<Message>, String> {
-    let mut all = Vec::new();
-    let mut interim = 0;
-    while !bytes.is_empty() {
-        let is_head = *is_head.get(all.len()).ok_or("bytes that answer no request")?;
+/// Reads the final answer at the start of `bytes`; `closed` when the stream has ended behind them. `None`
+/// while there is no whole head. Interim answers before it are read, counted and left out.
+pub(super) fn answer(mut bytes: &[u8], is_head: bool, closed: bool) -> Result<Option<Answered<'_>>, String> {
+    for interim in 0.. {
+        if find(bytes, b"\r\n\r\n").is_none() {
+            return Ok(None);
+        }
         let (lines, rest) = head(bytes)?;
         let (line, field_lines) = lines.split_first().ok_or("no status line")?;
         let start = status_line(line)?;
@@ -73,28 +75,46 @@ pub(super) fn answers(mut bytes: &[u8], is_head: &[bool], closed: bool) -> Resul
             _ if is_head => empty,
             _ => declared.unwrap_or(End::Close),
         };
-        if start.1.starts_with('1') {
-            interim += 1;
-            if interim > 16 {
-                return Err("too many interim answers".into());
-            }
-            bytes = rest;
-            continue;
+        if !start.1.starts_with('1') {
+            let keeps_alive = end != End::Close && persists(&fields, &start.0);
+            let (message, after) = message(start, fields, end, rest, closed)?;
+            return Ok(Some(Answered { message, keeps_alive, after }));
         }
-        interim = 0;
-        bytes = push(&mut all, start, fields, end, rest, closed)?;
+        if interim == 16 {
+            return Err("too many interim answers".into());
+        }
+        bytes = rest;
     }
-    Ok(all)
+    Ok(None)
 }
 
-fn push<'a>(
-    all: &mut Vec<Message>,
+/// An answer, and what is left behind it.
+#[derive(Debug)]
+pub(super) struct Answered<'a> {
+    pub(super) message: Message,
+    /// The connection is there for another request.
+    pub(super) keeps_alive: bool,
+    pub(super) after: &'a [u8],
+}
+
+/// RFC 9112, 9.3.
+fn persists(fields: &[(String, Vec<u8>)], version: &str) -> bool {
+    let lines = values(fields, "connection").into_iter().map(String::from_utf8_lossy);
+    let options: Vec<String> = lines
+        .flat_map(|line| line.split(',').map(|one| one.trim().to_ascii_lowercase()).collect::<Vec<_>>())
+        .collect();
+    let says = |option: &str| options.iter().any(|one| one == option);
+    !says("close") && (version == "HTTP/1.1" || says("keep-alive"))
+}
+
+/// The message that this head begins, and what follows it.
+fn message(
     start: (String, String),
     fields: Fields,
     end: End,
-    rest: &'a [u8],
+    rest: &[u8],
     closed: bool,
-) -> Result<&'a [u8], String> {
+) -> Result<(Message, &[u8]), String> {
     let (body, trailers, after) = match end {
         End::Length(length) if length <= rest.len() => {
             (rest[..length].to_vec(), vec![], Some(&rest[length..]))
@@ -103,8 +123,8 @@ fn push<'a>(
         End::Close => (rest.to_vec(), vec![], closed.then_some(&[][..])),
         End::Chunked => dechunked(rest)?,
     };
-    all.push(Message { start, fields, body, trailers, complete: after.is_some() });
-    Ok(after.unwrap_or_default())
+    let message = Message { start, fields, body, trailers, complete: after.is_some() };
+    Ok((message, after.unwrap_or_default()))
 }
 
 /// The lines of the head at the start, and what follows.
@@ -175,6 +195,9 @@ fn status_line(line: &[u8]) -> Result<(String, String), String> {
 /// An answer's names may be any token and its values may hold bytes over ASCII; a request's not.
 fn fields(lines: &[&[u8]], is_answer: bool) -> Result<Fields, String> {
     let extra = if is_answer { "!#$%&'*+-.^_`|~" } else { "-_" };
+    if lines.len() > 100 {
+        return Err("more than 100 fields".into());
+    }
     lines.iter().map(|line| field(line, extra, is_answer)).collect()
 }
 
@@ -213,7 +236,7 @@ fn framing(fields: &[(String, Vec<u8>)], is_http_10: bool) -> Result<Option<End>
         ([length], []) => {
             let text = std::str::from_utf8(length).unwrap_or_default();
             let number: usize = text.parse().map_err(|_| format!("Content-Length {text:?}"))?;
-            if number.to_string() == text {
+            if number.to_string() == text && text.len() <= 18 {
                 Ok(Some(End::Length(number)))
             } else {
                 Err("Content-Length".into())
@@ -255,6 +278,10 @@ pub(super) fn dechunked(mut bytes: &[u8]) -> Result<Dechunked<'_>, String> {
     }
 }
 
+/// Bounds of trailers; one of 4 KiB for all of them stands beside these.
+const TRAILERS_MAX: usize = 32;
+const TRAILER_NAME_MAX: usize = 48;
+
 /// Trailer fields, and what follows them when they ended.
 type Trailers<'a> = (Fields, Option<&'a [u8]>);
 
@@ -283,6 +310,8 @@ fn trailers(bytes: &[u8]) -> Result<Trailers<'_>, String> {
         if BELONG_IN_HEADS.contains(&plain.as_str())
             || plain.starts_with("content-")
             || plain.starts_with("mx-")
+            || name.len() > TRAILER_NAME_MAX
+            || all.len() == TRAILERS_MAX
         {
             return Err(format!("trailer {name}"));
         }

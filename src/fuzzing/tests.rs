@@ -4,7 +4,7 @@ use std::{fs, panic, path::Path};
 
 use super::TARGETS;
 
-mod gates;
+mod messages;
 mod others;
 
 /// The inputs of `target` that are kept in this directory of `fuzz/`, with their paths.

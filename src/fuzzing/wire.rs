@@ -2,7 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    io,
+    io::{self, IoSlice},
     pin::Pin,
     rc::Rc,
     sync::{
@@ -13,7 +13,7 @@ use std::{
 };
 
 use hyper::rt::{Read, ReadBufCursor, Write};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 
 /// Sizes of reads and writes, and waits between them: the same for the same seed.
 #[derive(Debug, Clone)]
@@ -51,6 +51,12 @@ impl Plan {
     pub(super) fn next_some(&mut self) -> usize {
         self.next().max(1)
     }
+
+    /// Some number below `bound`, which is not 0.
+    pub(super) fn below(&mut self, bound: usize) -> usize {
+        let _ = self.next();
+        (self.state >> 20) as usize % bound
+    }
 }
 
 /// What both ends of a [`Memory`] know.
@@ -64,6 +70,10 @@ pub(super) struct Line {
     reads: Plan,
     writes: Plan,
     reader: Option<Waker>,
+    flushed: usize,
+    /// How much is taken in all, and whether it breaks then or takes nothing.
+    takes_only: Option<(usize, bool)>,
+    refused: bool,
 }
 
 /// One end of a socket in memory, for the code under test.
@@ -80,6 +90,9 @@ impl Memory {
             // Another sequence for the other direction.
             writes: Plan::new(if seed < 2 { seed } else { seed.rotate_left(3) | 2 }),
             reader: None,
+            flushed: 0,
+            takes_only: None,
+            refused: false,
         })))
     }
 
@@ -101,10 +114,19 @@ impl Memory {
         self.0.borrow().written.clone()
     }
 
-    /// Whether the end of the stream can be, or was, read.
-    pub(super) fn is_at_end(&self) -> bool {
-        let line = self.0.borrow();
-        line.ended && line.incoming.is_empty()
+    /// How much of what was written had been flushed at last.
+    pub(super) fn flushed(&self) -> usize {
+        self.0.borrow().flushed
+    }
+
+    /// The other side takes this many bytes, and then breaks (`is_error`) or takes nothing.
+    pub(super) fn takes_only(&self, count: usize, is_error: bool) {
+        self.0.borrow_mut().takes_only = Some((count, is_error));
+    }
+
+    /// Whether the other side did not take what it was given.
+    pub(super) fn refused(&self) -> bool {
+        self.0.borrow().refused
     }
 }
 
@@ -115,13 +137,22 @@ impl Line {
         }
     }
 
-    fn poll_write(&mut self, cx: &Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let count = self.writes.next().min(bytes.len());
-        if count == 0 && !bytes.is_empty() {
+    fn poll_write(&mut self, cx: &Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let bytes = slices.iter().flat_map(|slice| slice.iter().copied());
+        let len: usize = slices.iter().map(|slice| slice.len()).sum();
+        let mut count = self.writes.next().min(len);
+        if count == 0 && len > 0 {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        self.written.extend_from_slice(&bytes[..count]);
+        if let Some((takes, is_error)) = self.takes_only {
+            count = count.min(takes - self.written.len());
+            self.refused |= count == 0 && len > 0;
+            if self.refused && is_error {
+                return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+            }
+        }
+        self.written.extend(bytes.take(count));
         Poll::Ready(Ok(count))
     }
 }
@@ -153,20 +184,136 @@ impl AsyncRead for Memory {
 
 impl AsyncWrite for Memory {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.0.borrow_mut().poll_write(cx, bytes)
+        self.0.borrow_mut().poll_write(cx, &[IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.0.borrow_mut().poll_write(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.0.borrow_mut().writes.next() == 0 {
+        let mut line = self.0.borrow_mut();
+        if line.writes.next() == 0 {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
+        line.flushed = line.written.len();
         Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
+}
+
+/// A stream that comes in pieces, for a reader that is shown bytes and takes what it wants of them.
+#[derive(Debug)]
+pub(super) struct Source {
+    bytes: Vec<u8>,
+    shown: usize,
+    taken: usize,
+    plan: Plan,
+    /// Whether the end has come as well; before, a reader that wants more has to wait.
+    pub(super) may_end: Rc<Cell<bool>>,
+    /// It does not end in order.
+    breaks: bool,
+    broken: Option<&'static str>,
+}
+
+impl Source {
+    pub(super) fn new(bytes: &[u8], seed: u8, breaks: bool) -> Self {
+        Self {
+            bytes: bytes.to_vec(),
+            shown: 0,
+            taken: 0,
+            plan: Plan::new(seed),
+            may_end: Rc::default(),
+            breaks,
+            broken: None,
+        }
+    }
+
+    /// How many bytes were taken.
+    pub(super) fn taken(&self) -> usize {
+        self.taken
+    }
+
+    /// What a reader did that none may do.
+    pub(super) fn broken(&self) -> Option<&'static str> {
+        self.broken
+    }
+
+    /// How many bytes come first.
+    #[cfg(test)]
+    pub(super) fn first_piece(&self) -> usize {
+        self.plan.clone().next_some().min(self.bytes.len())
+    }
+
+    /// All of it, taken or not.
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl AsyncBufRead for Source {
+    fn poll_fill_buf(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
+        let this = self.get_mut();
+        let left = this.bytes.len() - this.taken;
+        if this.shown == this.taken && left > 0 {
+            let count = this.plan.next().min(left);
+            if count == 0 {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            this.shown += count;
+        }
+        match &this.bytes[this.taken..this.shown] {
+            [] if !this.may_end.get() => Poll::Pending,
+            [] if this.breaks => Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
+            bytes => Poll::Ready(Ok(bytes)),
+        }
+    }
+
+    fn consume(mut self: Pin<&mut Self>, count: usize) {
+        if count > self.shown - self.taken {
+            self.broken = Some("bytes were taken that had not come");
+        }
+        self.taken = self.shown.min(self.taken + count);
+    }
+}
+
+/// Nothing reads so; [`AsyncBufRead`] asks for it.
+impl AsyncRead for Source {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+        _buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Poll::Ready(Err(io::ErrorKind::Unsupported.into()))
+    }
+}
+
+/// What stands between what comes now and what comes then.
+const NEXT: &[u8] = b"<NEXT>";
+
+/// The parts of `wire`, at least one.
+pub(super) fn split(mut wire: &[u8]) -> Vec<&[u8]> {
+    let mut parts = Vec::new();
+    while let Some(index) = wire.windows(NEXT.len()).position(|window| window == NEXT) {
+        parts.push(&wire[..index]);
+        wire = &wire[index + NEXT.len()..];
+    }
+    parts.push(wire);
+    parts
 }
 
 /// What hyper got to read, through buffers of a chosen size.
@@ -205,10 +352,6 @@ pub(super) struct Passed {
 impl Passed {
     pub(super) fn bytes(&self) -> Vec<u8> {
         self.bytes.borrow().clone()
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.bytes.borrow().len()
     }
 
     /// What a read did that none may do.

@@ -4,7 +4,7 @@
 //! hyper therefore never sees a bad head, nor two requests at once, and never makes an answer of its own.
 //! A refusal is left in the [`Session`] for the connection's task, which writes it when hyper is done.
 
-use std::{cell::Cell, io, rc::Rc};
+use std::{cell::Cell, rc::Rc};
 
 use tokio::time::Instant;
 
@@ -40,8 +40,8 @@ pub(crate) struct Session {
     /// Asks the gate to ask the kernel whether the caller is still there.
     probe: Cell<bool>,
     gone: Cell<bool>,
-    /// When the last exchange ended, or the connection began.
-    idle_since: Cell<Instant>,
+    /// When a look first found no request in flight since the last one.
+    idle_since: Cell<Option<Instant>>,
     /// Body bytes of the request in flight.
     body_bytes: Cell<u64>,
     /// Bytes of its body are still to come.
@@ -64,7 +64,7 @@ impl Session {
             phase: Cell::new(Phase::Idle),
             probe: Cell::new(false),
             gone: Cell::new(false),
-            idle_since: Cell::new(Instant::now()),
+            idle_since: Cell::new(None),
             body_bytes: Cell::new(0),
             body_pending: Cell::new(false),
             blocked_since: Cell::new(None),
@@ -101,8 +101,12 @@ impl Session {
         self.gone.get()
     }
 
-    pub(crate) fn idle_since(&self) -> Instant {
-        self.idle_since.get()
+    /// Since when nobody has asked for anything, seen from `now`: it begins with the first look at it, so
+    /// that no request has to read the clock for it.
+    pub(crate) fn idle_since(&self, now: Instant) -> Instant {
+        let since = self.idle_since.get().unwrap_or(now);
+        self.idle_since.set(Some(since));
+        since
     }
 
     /// Body bytes of the current request that have passed, framing included.
@@ -149,7 +153,7 @@ impl Session {
 
     fn end(&self) {
         self.phase.set(Phase::Idle);
-        self.idle_since.set(Instant::now());
+        self.idle_since.set(None);
         // What comes next may be refused before it is a request, and has no share in these.
         self.body_bytes.set(0);
         self.masked.set(0);
@@ -240,8 +244,6 @@ impl Inbound {
 }
 
 impl Follow<Stream> for Inbound {
-    const KEEPS_STREAM: bool = true;
-
     fn follow(&mut self, bytes: &[u8]) -> Verdict {
         match &mut self.state {
             State::Head(seen) => {
@@ -285,13 +287,12 @@ impl Follow<Stream> for Inbound {
         self.took_body(count, false);
     }
 
-    fn ended(&mut self) -> io::Result<()> {
+    fn ended(&mut self) {
         self.session.watch.inbound_done();
         if matches!(self.state, State::Length(_) | State::Chunked(_)) {
             // The upstream is not to blame for the body's missing end.
             self.refuse(Refusal::MalformedRequest);
         }
-        Ok(())
     }
 
     fn waiting(&mut self) {

@@ -10,15 +10,6 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
-use http::{
-    HeaderMap, HeaderName, HeaderValue, Response,
-    header::{CONNECTION, CONTENT_ENCODING},
-    response,
-};
-use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
-
 use super::{End, entry::Entry, refusal::Failure};
 use crate::{
     gate::inbound::Session,
@@ -27,9 +18,16 @@ use crate::{
         self, Masker,
         body::{MaskedBody, OnHits},
     },
-    upstream::{self, Answer, headers, pool::Lease},
+    upstream::{Answer, exchange::Exchange, headers},
     worker::view::EnvironmentView,
 };
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Response,
+    header::{CONNECTION, CONTENT_ENCODING},
+    response,
+};
+use http_body::{Body, Frame, SizeHint};
 
 /// On every answer, ours and the upstream's.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-mxgate-request-id");
@@ -48,27 +46,26 @@ pub(crate) fn pass_on(
     passage: Passage,
     entry: &mut Entry,
 ) -> Result<(response::Parts, UpstreamBody), End> {
-    let Passage { answer: Answer { response, lease }, environment, masker } = passage;
-    let (mut head, body) = response.into_parts();
-    // A reason phrase of the upstream's own travels as an extension, and could hold anything.
-    head.extensions.clear();
-    let bodyless = Body::is_end_stream(&body);
+    let Passage { answer: Answer { status, fields, exchange }, environment, masker } = passage;
+    let (mut head, ()) = Response::new(()).into_parts();
+    head.status = status;
+    head.headers = fields;
+    let bodyless = exchange.is_end_stream();
     if !bodyless && is_encoded(&head.headers) {
         return Err(Failure::UpstreamEncoding.into());
     }
     headers::to_caller(&mut head.headers, &environment.settings);
     let masker = masker.unwrap_or_else(|| at.worker.nothing_to_mask());
     at.session.add_masked(redaction::mask_headers(&masker, &mut head.headers));
-    let mut upstream = UpstreamBody {
-        body: MaskedBody::new(body, masker, CountMasked(at.session.clone())),
-        lease: Some(lease),
+    let upstream = UpstreamBody {
+        body: MaskedBody::new(exchange, masker, CountMasked(at.session.clone())),
         idle: environment.settings.timeouts.idle,
         waiting: false,
         broken: None,
     };
     entry.allowed(head.status);
     if bodyless {
-        upstream.finish(entry);
+        entry.complete();
     }
     Ok((head, upstream))
 }
@@ -91,7 +88,7 @@ pub(crate) fn response(
     if ends_by_close {
         at.session.begin_answer_that_ends_by_close();
     }
-    let content = Content::Upstream(Box::new(body));
+    let content = Content::Upstream(body);
     Response::from_parts(head, AnswerBody { content, ends_by_close, entry, session: at.session.clone() })
 }
 
@@ -119,14 +116,12 @@ pub(crate) struct AnswerBody {
 
 enum Content {
     Own(Option<Bytes>),
-    Upstream(Box<UpstreamBody>),
+    Upstream(UpstreamBody),
 }
 
 /// An upstream's body.
 pub(crate) struct UpstreamBody {
-    body: MaskedBody<Incoming, CountMasked>,
-    /// Until the exchange is over.
-    lease: Option<Lease>,
+    body: MaskedBody<Box<Exchange>, CountMasked>,
     idle: Duration,
     /// Whether the wait for the next piece has begun.
     waiting: bool,
@@ -144,13 +139,6 @@ impl AnswerBody {
 }
 
 impl UpstreamBody {
-    fn finish(&mut self, entry: &mut Entry) {
-        entry.complete();
-        if let Some(lease) = self.lease.take() {
-            lease.finish();
-        }
-    }
-
     fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
@@ -179,17 +167,17 @@ impl UpstreamBody {
                     Some(Ok(frame)) => {
                         entry.sent(frame.data_ref().map_or(0, Bytes::len));
                         if self.body.is_end_stream() {
-                            self.finish(entry);
+                            entry.complete();
                         }
                     }
                     Some(Err(error)) => {
                         // When a body fails, hyper drops what it has not written, the head as well. So it
                         // gets to write first, and asks again.
-                        self.broken = Some(upstream::failure(error));
+                        self.broken = Some(*error);
                         cx.waker().wake_by_ref();
                         return Poll::Pending;
                     }
-                    None => self.finish(entry),
+                    None => entry.complete(),
                 }
                 Poll::Ready(frame.map(|frame| frame.map_err(|_| Cut)))
             }
@@ -198,7 +186,7 @@ impl UpstreamBody {
 
     /// Ends the exchange before its end.
     fn cut_off(&mut self, end: &End, entry: &mut Entry) {
-        if let (Some(_), End::Failed(failure)) = (self.lease.take(), end) {
+        if let (true, End::Failed(failure)) = (self.body.inner_mut().abandon(), end) {
             entry.failed(*failure);
         }
     }

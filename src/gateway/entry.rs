@@ -89,8 +89,14 @@ impl Entry {
         self.credential = credential.map(|credential| credential.used.clone());
     }
 
-    pub(crate) fn asked_upstream(&mut self) {
-        self.upstream_began = Some(Instant::now());
+    /// When the request's head was complete.
+    pub(crate) fn began(&self) -> Instant {
+        self.began
+    }
+
+    /// Says when.
+    pub(crate) fn asked_upstream(&mut self) -> Instant {
+        *self.upstream_began.insert(Instant::now())
     }
 
     pub(crate) fn upstream_answered(&mut self) {

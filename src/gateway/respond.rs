@@ -37,8 +37,10 @@ pub(crate) fn end(at: &Rc<Connection>, end: End, mut entry: Box<Entry>) -> Respo
     if status == StatusCode::SERVICE_UNAVAILABLE {
         headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
     }
-    // Whoever may not call keeps no connection either.
-    if code == Refusal::AddressNotAllowed.code() || at.worker.closing() || at.session.body_pending() {
+    // Whoever may not call keeps no connection either. A malformed target is one wherever it was found: what
+    // follows it is not read.
+    let ends = [Refusal::AddressNotAllowed.code(), Refusal::MalformedTarget.code()].contains(&code);
+    if ends || at.worker.closing() || at.session.body_pending() {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response

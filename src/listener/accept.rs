@@ -39,7 +39,49 @@ impl Bound {
 #[derive(Debug, Clone)]
 pub(crate) struct WorkerHandle {
     pub(crate) arrivals: UnboundedSender<Arrival>,
-    pub(crate) load: Arc<AtomicUsize>,
+    pub(crate) load: Arc<Load>,
+}
+
+/// How much one worker has to do, as the acceptor compares it.
+#[derive(Debug, Default)]
+pub(crate) struct Load {
+    /// Connections that are not known to have nothing to do.
+    busy: AtomicUsize,
+    open: AtomicUsize,
+}
+
+impl Load {
+    fn opened(&self) {
+        self.busy.fetch_add(1, Relaxed);
+        self.open.fetch_add(1, Relaxed);
+    }
+
+    /// A connection is over.
+    pub(crate) fn closed(&self) {
+        self.busy.fetch_sub(1, Relaxed);
+        self.open.fetch_sub(1, Relaxed);
+    }
+
+    /// Counts one connection as having nothing to do, for as long as the value lives.
+    pub(crate) fn idle(&self) -> Idle<'_> {
+        self.busy.fetch_sub(1, Relaxed);
+        Idle(self)
+    }
+
+    /// Whoever has the fewest busy connections gets the next one: callers keep pools of which most are idle. Among
+    /// equals it is whoever has the fewest at all.
+    fn weight(&self) -> (usize, usize) {
+        (self.busy.load(Relaxed), self.open.load(Relaxed))
+    }
+}
+
+/// See [`Load::idle`].
+pub(crate) struct Idle<'l>(&'l Load);
+
+impl Drop for Idle<'_> {
+    fn drop(&mut self) {
+        self.0.busy.fetch_add(1, Relaxed);
+    }
 }
 
 /// How long accepting pauses when the process has no descriptors left: the listener stays readable, and
@@ -110,10 +152,11 @@ fn is_about_one_connection(error: &io::Error) -> bool {
     )
 }
 
-/// To the worker with the fewest connections.
+/// To the worker with the least to do.
 fn hand_over(workers: &[WorkerHandle], arrival: Arrival) {
-    if let Some(worker) = workers.iter().min_by_key(|worker| worker.load.load(Relaxed)) {
-        worker.load.fetch_add(1, Relaxed);
+    if let Some(worker) = workers.iter().min_by_key(|worker| worker.load.weight()) {
+        // Counted here and not by the worker, so that the next one goes elsewhere even when it has not come round yet.
+        worker.load.opened();
         // A worker that has ended takes no more connections; the process is on its way out.
         let _ = worker.arrivals.send(arrival);
     }
@@ -196,6 +239,23 @@ mod tests {
         idle_timeout: Duration::ZERO,
         upload_timeout: Duration::ZERO,
     };
+
+    #[test]
+    fn idle_connections_weigh_less_than_busy_ones_and_count_again_when_they_wake() {
+        let (one, two) = (Load::default(), Load::default());
+        one.opened();
+        one.opened();
+        two.opened();
+        assert!(two.weight() < one.weight());
+        let idle = (one.idle(), one.idle());
+        assert!(one.weight() < two.weight(), "two idle ones are less than a busy one");
+        drop(idle.1);
+        assert!(two.weight() < one.weight(), "one of them woke up, and there are more of them");
+        drop(idle.0);
+        one.closed();
+        one.closed();
+        assert_eq!(one.weight(), (0, 0));
+    }
 
     #[test]
     fn caps_hold_in_all_and_per_address_and_places_come_back() {

@@ -67,22 +67,28 @@ pub(crate) async fn serve(connection: Rc<Connection>, mut stream: Stream) {
             let at = at.clone();
             async move { Ok::<Response<AnswerBody>, Infallible>(gateway::serve(at, request).await) }
         });
-        let mut http = http1::Builder::new()
+        let http = http1::Builder::new()
             .half_close(false)
             .header_read_timeout(None)
             .max_buf_size(limits.header_bytes_max.max(8 * 1024) + 8 * 1024)
             .serve_connection(gate, service);
+        // In a box, as all that is not needed while the connection is parked.
+        let mut http = Box::new(http);
         let end = drive(&connection, &mut http).await;
         stream = http.into_parts().io.into_parts().0;
         match (end, connection.session.head_refusal()) {
             // Counted from the last answer: bytes that make no request win no time.
             (End::Idle, None) => {
-                patience = limits.idle_timeout.saturating_sub(connection.session.idle_since().elapsed());
+                let now = Instant::now();
+                patience = limits.idle_timeout.saturating_sub(now - connection.session.idle_since(now));
             }
             (End::Cut, _) => return stream.reset(),
-            (_, Some(refusal)) => return close(stream, &respond::raw(&connection, refusal), limits).await,
+            (_, Some(refusal)) => {
+                let last = respond::raw(&connection, refusal);
+                return Box::pin(close(stream, &last, limits)).await;
+            }
             (End::Over, None) if connection.session.must_reset() => return stream.reset(),
-            (End::Over, None) => return close(stream, &[], limits).await,
+            (End::Over, None) => return Box::pin(close(stream, &[], limits)).await,
         }
     }
     // TLS says goodbye; whoever does not take it has gone.
@@ -91,6 +97,7 @@ pub(crate) async fn serve(connection: Rc<Connection>, mut stream: Stream) {
 
 /// Waits for the next byte. False when the caller has gone, was silent for too long, or must go.
 async fn parked(connection: &Connection, stream: &Stream, patience: Duration) -> bool {
+    let _idle = connection.worker.idle();
     tokio::select! {
         biased;
         readable = stream.readable() => readable.is_ok(),
@@ -155,7 +162,7 @@ fn look(connection: &Connection) -> Look {
     if connection.worker.draining() {
         return if session.is_idle() { Look::Leave(End::Over) } else { Look::Close };
     }
-    if session.is_idle() && now - session.idle_since() >= PARK_AFTER {
+    if session.is_idle() && now - session.idle_since(now) >= PARK_AFTER {
         return Look::Leave(End::Idle);
     }
     Look::Stay

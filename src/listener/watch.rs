@@ -8,7 +8,7 @@
 use std::{
     cell::Cell,
     future::Future,
-    pin::{Pin, pin},
+    pin::Pin,
     task::{Context, Poll},
     time::Duration,
 };
@@ -57,7 +57,12 @@ impl Watch {
 
     /// Starts, or starts anew, waiting for the upstream.
     pub(crate) fn upstream(&self, wait: Duration, expiry: Expiry) {
-        self.upstream.set(Some((Instant::now() + wait, expiry)));
+        self.upstream_from(Instant::now(), wait, expiry);
+    }
+
+    /// Waits for the upstream since `start`.
+    pub(crate) fn upstream_from(&self, start: Instant, wait: Duration, expiry: Expiry) {
+        self.upstream.set(Some((start + wait, expiry)));
     }
 
     /// Nothing is waited for upstream, for now.
@@ -65,9 +70,9 @@ impl Watch {
         self.upstream.set(None);
     }
 
-    /// Starts the bound on the whole exchange.
-    pub(crate) fn total(&self, wait: Duration) {
-        self.total.set(Some(Instant::now() + wait));
+    /// Starts the bound on the whole exchange, which began at `start`.
+    pub(crate) fn total(&self, start: Instant, wait: Duration) {
+        self.total.set(Some(start + wait));
     }
 
     /// The exchange is over: nothing is waited for upstream.
@@ -97,8 +102,10 @@ impl Watch {
     }
 
     /// Runs `future` until it is done or a wait expires.
-    pub(crate) async fn until_expired<F: Future>(&self, future: F) -> Result<F::Output, Expiry> {
-        let mut future = pin!(future);
+    pub(crate) async fn until_expired<F: Future>(
+        &self,
+        mut future: Pin<&mut F>,
+    ) -> Result<F::Output, Expiry> {
         std::future::poll_fn(|cx| self.poll(cx, future.as_mut())).await
     }
 
@@ -113,6 +120,8 @@ impl Watch {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
     use super::*;
 
     #[tokio::test(start_paused = true)]
@@ -120,18 +129,18 @@ mod tests {
         let watch = Watch::default();
         watch.upstream(Duration::from_secs(1), Expiry::FirstByte);
         assert!(!watch.look(Instant::now() + Duration::from_millis(999)));
-        assert_eq!(watch.until_expired(async { 7 }).await, Ok(7));
+        assert_eq!(watch.until_expired(pin!(async { 7 })).await, Ok(7));
         assert!(watch.look(Instant::now() + Duration::from_secs(1)));
-        assert_eq!(watch.until_expired(std::future::pending::<()>()).await, Err(Expiry::FirstByte));
+        assert_eq!(watch.until_expired(pin!(std::future::pending::<()>())).await, Err(Expiry::FirstByte));
         watch.exchange_done();
-        assert_eq!(watch.until_expired(async { 8 }).await, Ok(8));
+        assert_eq!(watch.until_expired(pin!(async { 8 })).await, Ok(8));
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_has_arrived_in_time_is_no_longer_waited_for() {
         let watch = Watch::default();
         watch.inbound(Duration::from_secs(1), Expiry::Upload);
-        watch.total(Duration::from_secs(3));
+        watch.total(Instant::now(), Duration::from_secs(3));
         watch.inbound_done();
         assert!(!watch.look(Instant::now() + Duration::from_secs(2)));
         assert!(watch.look(Instant::now() + Duration::from_secs(3)));

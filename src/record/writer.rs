@@ -13,7 +13,7 @@ use std::{
     os::{fd::AsFd, unix::fs::OpenOptionsExt},
     path::Path,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
         mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TrySendError},
     },
@@ -27,7 +27,11 @@ use crate::{
 };
 
 /// Batches that may wait: about 8 MiB.
-const QUEUE_BATCHES_MAX: usize = 512;
+const QUEUE_BATCHES_MAX: usize = 128;
+
+/// Empty buffers that are kept for the next batches: the allocator would give their pages back and get
+/// them again each time.
+const SPARES_MAX: usize = 4;
 
 /// Starts the writer. `mask` sees every batch before it is written and hides secrets in it; it may
 /// change the batch's length but not its line ends.
@@ -74,6 +78,7 @@ pub struct Counters {
 struct Running {
     sender: SyncSender<Message>,
     reopen: Arc<AtomicBool>,
+    spares: Arc<Mutex<Vec<Vec<u8>>>>,
     /// Disconnects when the thread is over.
     over: Receiver<()>,
 }
@@ -82,12 +87,11 @@ impl WriterHandle {
     /// A recorder for one worker.
     #[must_use]
     pub fn recorder(&self) -> Recorder {
-        Recorder::new(
-            self.running.as_ref().map(|running| Queue {
-                sender: running.sender.clone(),
-                counters: Arc::clone(&self.counters),
-            }),
-        )
+        Recorder::new(self.running.as_ref().map(|running| Queue {
+            sender: running.sender.clone(),
+            counters: Arc::clone(&self.counters),
+            spares: Arc::clone(&running.spares),
+        }))
     }
 
     /// The counters that metrics show.
@@ -158,6 +162,7 @@ impl Drop for WriterHandle {
 pub(crate) struct Queue {
     sender: SyncSender<Message>,
     counters: Arc<Counters>,
+    spares: Arc<Mutex<Vec<Vec<u8>>>>,
 }
 
 #[derive(Debug)]
@@ -174,6 +179,11 @@ impl Queue {
         if self.sender.try_send(Message::Batch(batch)).is_err() {
             self.lost(lines);
         }
+    }
+
+    /// An empty buffer, one that was written out if there is one. Never waits.
+    pub(crate) fn spare(&self) -> Vec<u8> {
+        self.spares.try_lock().ok().and_then(|mut spares| spares.pop()).unwrap_or_default()
     }
 
     pub(crate) fn lost(&self, lines: u64) {
@@ -204,14 +214,20 @@ fn start(
     let (alive, over) = mpsc::sync_channel(0);
     let counters = Arc::<Counters>::default();
     let reopen = Arc::<AtomicBool>::default();
-    let mut writer =
-        Writer { sink, torn: false, reopen: Arc::clone(&reopen), counters: Arc::clone(&counters) };
+    let spares = Arc::<Mutex<Vec<Vec<u8>>>>::default();
+    let mut writer = Writer {
+        sink,
+        torn: false,
+        reopen: Arc::clone(&reopen),
+        counters: Arc::clone(&counters),
+        spares: Arc::clone(&spares),
+    };
     thread::Builder::new().name("mxgate-records".into()).spawn(move || {
         // Dropped last, also by a panic: who sees that it is gone finds the queue closed.
         let _alive: SyncSender<()> = alive;
         writer.run(receiver, &mask);
     })?;
-    Ok(WriterHandle { counters, running: Some(Running { sender, reopen, over }) })
+    Ok(WriterHandle { counters, running: Some(Running { sender, reopen, spares, over }) })
 }
 
 struct Writer {
@@ -220,6 +236,7 @@ struct Writer {
     torn: bool,
     reopen: Arc<AtomicBool>,
     counters: Arc<Counters>,
+    spares: Arc<Mutex<Vec<Vec<u8>>>>,
 }
 
 impl Writer {
@@ -227,15 +244,18 @@ impl Writer {
         while let Ok(message) = receiver.recv() {
             self.reopen_when_asked();
             match message {
-                Message::Batch(batch) => self.write(batch, mask),
+                Message::Batch(mut batch) => {
+                    self.write(&mut batch, mask);
+                    self.keep(batch.text);
+                }
                 Message::Wake => {}
                 Message::Close => break,
             }
         }
         // Whoever handed over a batch before the queue is gone has it written, not silently dropped.
         while let Ok(message) = receiver.try_recv() {
-            if let Message::Batch(batch) = message {
-                self.write(batch, mask);
+            if let Message::Batch(mut batch) = message {
+                self.write(&mut batch, mask);
             }
         }
     }
@@ -254,7 +274,16 @@ impl Writer {
         }
     }
 
-    fn write(&mut self, mut batch: Batch, mask: &dyn Fn(&mut Vec<u8>)) {
+    fn keep(&self, mut text: Vec<u8>) {
+        text.clear();
+        if let Ok(mut spares) = self.spares.lock()
+            && spares.len() < SPARES_MAX
+        {
+            spares.push(text);
+        }
+    }
+
+    fn write(&mut self, batch: &mut Batch, mask: &dyn Fn(&mut Vec<u8>)) {
         mask(&mut batch.text);
         if self.torn {
             if let Err(error) = self.sink.file.write_all(b"\n") {

@@ -108,7 +108,7 @@ pub struct MaskedBody<B, F> {
     masker: StreamMasker,
     on_hits: F,
     /// Trailers that wait until what was held before them is out.
-    trailers: Option<HeaderMap>,
+    trailers: Option<Box<HeaderMap>>,
     /// The inner body is not to be asked again.
     is_over: bool,
 }
@@ -131,6 +131,11 @@ impl<B, F: OnHits> MaskedBody<B, F> {
         Self { inner, masker: StreamMasker::new(masker), on_hits, trailers: None, is_over: false }
     }
 
+    /// The body under the mask.
+    pub fn inner_mut(&mut self) -> &mut B {
+        &mut self.inner
+    }
+
     fn report(&mut self, hits_before: usize) {
         let hits = self.masker.hits() - hits_before;
         if hits > 0 {
@@ -151,7 +156,7 @@ impl<B, F: OnHits> MaskedBody<B, F> {
             if hits > 0 {
                 self.on_hits.on_hits(hits);
             }
-            Frame::trailers(trailers)
+            Frame::trailers(*trailers)
         }))
     }
 }
@@ -190,7 +195,7 @@ where
                     }
                 }
                 Err(frame) => {
-                    this.trailers = frame.into_trailers().ok();
+                    this.trailers = frame.into_trailers().ok().map(Box::new);
                     this.is_over = true;
                 }
             }

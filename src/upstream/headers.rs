@@ -10,14 +10,16 @@
 //! Back to the caller goes what the upstream sent, less: hop-by-hop fields, cookies, CORS (a browser must
 //! not be told that it may), and advice to go elsewhere.
 
+use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Uri,
+    HeaderMap, HeaderName, HeaderValue, Method, Uri,
     header::{
         ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_LOCATION, HOST, LOCATION,
         TE, TRAILER, TRANSFER_ENCODING, VIA,
     },
     uri::Scheme,
 };
+use zeroize::Zeroizing;
 
 use crate::{
     mx::media::{self, Accept},
@@ -27,48 +29,190 @@ use crate::{
 
 const ACCEPT_VERSION: HeaderName = HeaderName::from_static("accept-version");
 
-/// Makes the caller's header section fit for the upstream. The credential is not in it yet.
-pub(crate) fn to_upstream(headers: &mut HeaderMap, environment: &Environment, grant: &Grant) {
-    let trailers = accepts_trailers(headers);
-    let is_chunked = headers.contains_key(TRANSFER_ENCODING);
-    remove_connection(headers);
-    remove_where(headers, |name| stays_here(name) || environment.credential.travels_under(name));
-    announce(headers, |name| is_look_alike(name) || environment.credential.travels_under(name));
-    headers.insert(HOST, environment.dial.authority.clone());
-    headers.insert(VIA, HeaderValue::from_static("1.1 mxgate"));
-    // So that the secret that was sent can be found in an answer that echoes it.
-    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-    if is_chunked {
-        // hyper would leave out the body of a GET of which nothing is announced.
-        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-    }
-    if trailers {
-        headers.insert(TE, HeaderValue::from_static("trailers"));
-        headers.insert(CONNECTION, HeaderValue::from_static("te"));
-    }
-    if let Some(operation) = grant.operation() {
-        if headers.get(ACCEPT_VERSION).is_none_or(HeaderValue::is_empty) {
-            headers.insert(ACCEPT_VERSION, environment.accept_version.clone());
+/// A request's head as it goes to the upstream.
+#[derive(Debug)]
+pub(crate) struct RequestHead {
+    /// The wire form. Its bytes are wiped when nobody needs them any more.
+    pub(crate) text: Bytes,
+    /// Whether the body goes out in chunks.
+    pub(crate) is_chunked: bool,
+    /// Trailers that the upstream has been told of.
+    pub(crate) trailers: Vec<HeaderName>,
+}
+
+/// Writes the head: what the caller sent and may leave the gateway, what the gateway adds, and
+/// `credential`. `target` comes in parts, of which one may hold a credential as well.
+pub(crate) fn to_upstream(
+    method: &Method,
+    target: [&str; 3],
+    received: &HeaderMap,
+    environment: &Environment,
+    grant: &Grant,
+    credential: &[(HeaderName, HeaderValue)],
+) -> RequestHead {
+    let special = Special::of(received);
+    let travels = |name: &str| environment.credential.travels_under(name);
+    let named = if special.connection { named_by_connection(received) } else { Vec::new() };
+    let is_private = |name: &str| is_look_alike(name) || travels(name);
+    let trailers = if special.trailer { announced(received, is_private) } else { Vec::new() };
+    let trailer = join(&trailers);
+    let negotiated = Negotiated::new(received, environment, grant);
+
+    let te = special.te && accepts_trailers(received);
+    let own: [(&str, Option<&[u8]>); 8] = [
+        ("host", Some(environment.dial.authority.as_bytes())),
+        ("via", Some(b"1.1 mxgate")),
+        // So that the secret that was sent can be found in an answer that echoes it.
+        ("accept-encoding", Some(b"identity")),
+        ("transfer-encoding", special.chunked.then_some(b"chunked")),
+        ("trailer", (!trailers.is_empty()).then_some(trailer.as_bytes())),
+        ("connection", te.then_some(b"te")),
+        ("te", te.then_some(b"trailers")),
+        ("accept-version", negotiated.version.map(HeaderValue::as_bytes)),
+    ];
+    let own = own.into_iter().filter_map(|(name, value)| Some((name, value?)));
+    let own = own.chain(negotiated.accept.map(|accept| ("accept", accept.as_bytes())));
+    let own = own.chain(credential.iter().map(|(name, value)| (name.as_str(), value.as_bytes())));
+
+    let mut head = HeadText::with_room(method, target, received.iter(), own.clone());
+    for (name, value) in received {
+        let stays = is_replaced(name) || negotiated.replaces(name) || named.contains(name);
+        if !stays && !stays_here(name.as_str()) && !travels(name.as_str()) {
+            head.field(name.as_str(), value.as_bytes());
         }
-        let version =
-            headers.get(ACCEPT_VERSION).and_then(|version| version.to_str().ok()).unwrap_or_default();
-        if let Accept::Replace(value) = media::accept(operation, version, headers.get_all(ACCEPT)) {
-            headers.insert(ACCEPT, value.clone());
+    }
+    own.for_each(|(name, value)| head.field(name, value));
+    RequestHead { text: head.finish(), is_chunked: special.chunked, trailers }
+}
+
+/// A head in the making. A text that grew would leave an unwiped copy of the credential behind, so there
+/// is room for all of it beforehand.
+struct HeadText(Zeroizing<Vec<u8>>);
+
+impl HeadText {
+    fn with_room<'f>(
+        method: &Method,
+        target: [&str; 3],
+        received: http::header::Iter<'_, HeaderValue>,
+        own: impl Iterator<Item = (&'f str, &'f [u8])>,
+    ) -> Self {
+        let start_line = [method.as_str(), " ", target[0], target[1], target[2], " HTTP/1.1\r\n"];
+        let received = received.map(|(name, value)| field_len(name.as_str(), value.as_bytes()));
+        let fields = received.chain(own.map(|(name, value)| field_len(name, value)));
+        let room = start_line.iter().map(|part| part.len()).sum::<usize>() + fields.sum::<usize>() + 2;
+        let mut head = Self(Zeroizing::new(Vec::with_capacity(room)));
+        start_line.iter().for_each(|part| head.push(part.as_bytes()));
+        head
+    }
+
+    fn field(&mut self, name: &str, value: &[u8]) {
+        for part in [name.as_bytes(), b": ", value, b"\r\n"] {
+            self.push(part);
+        }
+    }
+
+    fn push(&mut self, part: &[u8]) {
+        debug_assert!(part.len() <= self.0.capacity() - self.0.len(), "it would grow");
+        self.0.extend_from_slice(part);
+    }
+
+    fn finish(mut self) -> Bytes {
+        self.push(b"\r\n");
+        Bytes::from_owner(self.0)
+    }
+}
+
+fn field_len(name: &str, value: &[u8]) -> usize {
+    name.len() + value.len() + ": \r\n".len()
+}
+
+/// What the gateway always says itself.
+fn is_replaced(name: &HeaderName) -> bool {
+    matches!(*name, HOST | VIA | ACCEPT_ENCODING | TRAILER)
+}
+
+/// Which fields occur that most messages do not have: one look at every name instead of one look-up each.
+#[derive(Debug, Default)]
+struct Special {
+    connection: bool,
+    chunked: bool,
+    te: bool,
+    trailer: bool,
+    location: bool,
+    cache_control: bool,
+}
+
+impl Special {
+    fn of(headers: &HeaderMap) -> Self {
+        let mut special = Self::default();
+        for name in headers.keys() {
+            match *name {
+                CONNECTION => special.connection = true,
+                TRANSFER_ENCODING => special.chunked = true,
+                TE => special.te = true,
+                TRAILER => special.trailer = true,
+                LOCATION | CONTENT_LOCATION => special.location = true,
+                CACHE_CONTROL => special.cache_control = true,
+                _ => {}
+            }
+        }
+        special
+    }
+}
+
+/// What is sent instead of the caller's `Accept-Version` and `Accept`.
+struct Negotiated<'e> {
+    version: Option<&'e HeaderValue>,
+    accept: Option<&'e HeaderValue>,
+}
+
+impl<'e> Negotiated<'e> {
+    fn new(received: &HeaderMap, environment: &'e Environment, grant: &Grant) -> Self {
+        let Some(operation) = grant.operation() else { return Self { version: None, accept: None } };
+        let asked = received.get(ACCEPT_VERSION).filter(|version| !version.is_empty());
+        let version = asked.unwrap_or(&environment.accept_version).to_str().unwrap_or_default();
+        Self {
+            version: asked.is_none().then_some(&environment.accept_version),
+            accept: match media::accept(operation, version, received.get_all(ACCEPT)) {
+                Accept::Replace(value) => Some(value),
+                Accept::Keep => None,
+            },
+        }
+    }
+
+    fn replaces(&self, name: &HeaderName) -> bool {
+        match *name {
+            ACCEPT => self.accept.is_some(),
+            _ => self.version.is_some() && *name == ACCEPT_VERSION,
         }
     }
 }
 
 /// Makes the upstream's header section fit for the caller.
 pub(crate) fn to_caller(headers: &mut HeaderMap, environment: &Environment) {
-    remove_connection(headers);
-    remove_where(headers, stays_there);
-    announce(headers, stays_there);
-    for name in [LOCATION, CONTENT_LOCATION] {
-        if let Some(local) = headers.get(&name).and_then(|value| on_listener(value, environment)) {
-            headers.insert(name, local);
+    let special = Special::of(headers);
+    if special.connection {
+        named_by_connection(headers).iter().for_each(|name| drop(headers.remove(name)));
+        headers.remove(CONNECTION);
+    }
+    if special.trailer {
+        let trailers = announced(headers, stays_there);
+        headers.remove(TRAILER);
+        if let Ok(value) = HeaderValue::try_from(join(&trailers))
+            && !trailers.is_empty()
+        {
+            headers.insert(TRAILER, value);
         }
     }
-    if !headers.contains_key(CACHE_CONTROL) {
+    remove_where(headers, stays_there);
+    if special.location {
+        for name in [LOCATION, CONTENT_LOCATION] {
+            if let Some(local) = headers.get(&name).and_then(|value| on_listener(value, environment)) {
+                headers.insert(name, local);
+            }
+        }
+    }
+    if !(special.cache_control && headers.contains_key(CACHE_CONTROL)) {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }
 }
@@ -148,24 +292,14 @@ fn hop_by_hop(name: &str) -> bool {
     )
 }
 
-/// Removes `Connection` and what it names.
-fn remove_connection(headers: &mut HeaderMap) {
-    if !headers.contains_key(CONNECTION) {
-        return;
-    }
-    let named: Vec<HeaderName> = headers
-        .get_all(CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| name.trim().parse().ok())
-        // Framing is hyper's; without it a body would be sent that nobody announced.
+/// What `Connection` names besides itself, which goes in any case.
+fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
+    list(headers, &CONNECTION)
+        .filter(|name| !name.eq_ignore_ascii_case("keep-alive") && !name.eq_ignore_ascii_case("close"))
+        .filter_map(|name| name.parse().ok())
+        // Framing is not up for it; without it a body would be sent that nobody announced.
         .filter(|name| *name != CONTENT_LENGTH && *name != TRANSFER_ENCODING)
-        .collect();
-    headers.remove(CONNECTION);
-    for name in named {
-        headers.remove(name);
-    }
+        .collect()
 }
 
 /// One look at every name; without one that goes, nothing is allocated.
@@ -176,29 +310,26 @@ fn remove_where(headers: &mut HeaderMap, is_removed: impl Fn(&str) -> bool) {
     }
 }
 
-/// Takes names out of `Trailer`: hyper sends no trailer that is not announced there.
-fn announce(headers: &mut HeaderMap, is_removed: impl Fn(&str) -> bool) {
-    if !headers.contains_key(TRAILER) {
-        return;
-    }
-    let lines = headers.get_all(TRAILER).iter().filter_map(|value| value.to_str().ok());
-    let names = lines.flat_map(|line| line.split(',')).map(|name| name.trim().to_ascii_lowercase());
-    let kept = names.filter(|name| !is_removed(name)).collect::<Vec<_>>().join(", ");
-    headers.remove(TRAILER);
-    if !kept.is_empty()
-        && let Ok(kept) = HeaderValue::try_from(kept)
-    {
-        headers.insert(TRAILER, kept);
-    }
+/// What `Trailer` announces, less what does not pass.
+fn announced(headers: &HeaderMap, is_removed: impl Fn(&str) -> bool) -> Vec<HeaderName> {
+    list(headers, &TRAILER)
+        .filter_map(|name| name.parse().ok())
+        .filter(|name: &HeaderName| !is_removed(name.as_str()))
+        .collect()
+}
+
+fn join(names: &[HeaderName]) -> String {
+    names.iter().map(HeaderName::as_str).collect::<Vec<_>>().join(", ")
+}
+
+/// The members of a field that is a list.
+fn list<'h>(headers: &'h HeaderMap, name: &'h HeaderName) -> impl Iterator<Item = &'h str> {
+    let lines = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+    lines.flat_map(|line| line.split(',')).map(str::trim)
 }
 
 fn accepts_trailers(headers: &HeaderMap) -> bool {
-    headers
-        .get_all(TE)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .any(|coding| coding.trim().eq_ignore_ascii_case("trailers"))
+    list(headers, &TE).any(|coding| coding.eq_ignore_ascii_case("trailers"))
 }
 
 /// A place on the upstream's host, as the caller can reach it: the same path on the listener.
@@ -222,6 +353,15 @@ fn on_listener(value: &HeaderValue, environment: &Environment) -> Option<HeaderV
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    #[cfg(debug_assertions)]
+    #[should_panic = "it would grow"]
+    fn a_head_that_would_grow_is_noticed() {
+        let target = ["/", "", ""];
+        let mut head = HeadText::with_room(&Method::GET, target, HeaderMap::new().iter(), std::iter::empty());
+        head.field("authorization", b"c4n4ry");
+    }
 
     #[test]
     fn every_kind_of_credential_and_override_stays_here() {
@@ -267,17 +407,11 @@ mod tests {
     }
 
     #[test]
-    fn what_connection_names_is_removed_but_never_the_framing() {
+    fn what_connection_names_goes_but_never_the_framing() {
         let mut headers = HeaderMap::new();
-        headers.append(CONNECTION, HeaderValue::from_static("x-one, Content-Length"));
-        headers.append(CONNECTION, HeaderValue::from_static("x-two"));
-        for name in ["x-one", "x-two", "x-three", "content-length"] {
-            headers.insert(HeaderName::from_static(name), HeaderValue::from_static("1"));
-        }
-        remove_connection(&mut headers);
-        let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
-        left.sort_unstable();
-        assert_eq!(left, ["content-length", "x-three"]);
+        headers.append(CONNECTION, HeaderValue::from_static("x-one, Content-Length, keep-alive, Close"));
+        headers.append(CONNECTION, HeaderValue::from_static("X-Two"));
+        assert_eq!(named_by_connection(&headers), ["x-one", "x-two"]);
     }
 
     #[test]

@@ -8,27 +8,22 @@
 use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
+    pin::Pin,
     rc::Rc,
     sync::Arc,
+    task::{Context, Waker},
     time::Duration,
 };
 
-use hyper::client::conn::http1::{self, SendRequest};
 use tokio::{
+    io::{AsyncBufRead as _, AsyncWrite as _},
     sync::{OwnedSemaphorePermit, Semaphore},
-    task::{AbortHandle, spawn_local, yield_now},
+    task::yield_now,
     time::{Instant, timeout},
 };
 
-use super::{dial::DialTarget, outgoing::OutgoingBody};
-use crate::{
-    gate::{
-        Gate,
-        answer::{Answers, Turn},
-    },
-    gateway::refusal::Failure,
-    metrics::WorkerMetrics,
-};
+use super::dial::{DialTarget, UpstreamStream};
+use crate::{gateway::refusal::Failure, metrics::WorkerMetrics};
 
 /// What a pool keeps to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,33 +45,36 @@ pub(crate) struct Pool {
     /// One permit for each connection that may be in use. It serves in order of arrival.
     room: Arc<Semaphore>,
     retired: Cell<bool>,
+    /// When the last sweep was.
+    swept: Cell<Instant>,
     metrics: Rc<WorkerMetrics>,
 }
 
 struct Idle {
-    connection: Connection,
+    connection: Box<Connection>,
+    /// The last sweep before: near enough, and nobody has to look at a clock.
     since: Instant,
 }
 
+/// One connection. Dropped, it closes.
 struct Connection {
-    sender: SendRequest<OutgoingBody>,
-    turn: Rc<Turn>,
+    stream: UpstreamStream,
     opened: Instant,
-    task: Task,
+    _open: Open,
 }
 
-/// The task that drives a connection. hyper ends it in good order when nobody can send any more, but would wait
-/// for an upstream that neither reads nor answers; so in the middle of an exchange it is ended at once.
-struct Task {
-    handle: AbortHandle,
-    in_exchange: bool,
-}
+impl Connection {
+    /// Whether the upstream has neither closed it nor sent anything that nobody asked for, as far as the
+    /// event loop has heard.
+    fn is_quiet(&mut self) -> bool {
+        let mut nobody = Context::from_waker(Waker::noop());
+        Pin::new(&mut self.stream).poll_fill_buf(&mut nobody).is_pending()
+    }
 
-impl Drop for Task {
-    fn drop(&mut self) {
-        if self.in_exchange {
-            self.handle.abort();
-        }
+    /// Says goodbye (TLS's close_notify), if it can be said at once.
+    fn close(mut self: Box<Self>) {
+        let mut nobody = Context::from_waker(Waker::noop());
+        let _ = Pin::new(&mut self.stream).poll_shutdown(&mut nobody);
     }
 }
 
@@ -103,6 +101,7 @@ impl Pool {
             settings,
             idle: RefCell::default(),
             retired: Cell::new(false),
+            swept: Cell::new(Instant::now()),
             metrics,
         })
     }
@@ -115,41 +114,59 @@ impl Pool {
     /// No connection is used again.
     pub(crate) fn retire(&self) {
         self.retired.set(true);
-        self.idle.borrow_mut().clear();
+        self.idle.take().into_iter().for_each(|idle| idle.connection.close());
     }
 
-    /// Closes what was idle for too long.
+    /// Closes what was idle for too long, and what the upstream has closed.
     pub(crate) fn sweep(&self, now: Instant) {
+        self.swept.set(now);
         let mut idle = self.idle.borrow_mut();
-        while idle.front().is_some_and(|oldest| now - oldest.since >= self.settings.idle) {
-            idle.pop_front();
+        while idle
+            .front()
+            .is_some_and(|oldest| now.saturating_duration_since(oldest.since) >= self.settings.idle)
+        {
+            idle.pop_front().into_iter().for_each(|idle| idle.connection.close());
         }
+        idle.retain_mut(|idle| idle.connection.is_quiet());
     }
 
     /// A connection for one exchange.
     ///
     /// # Errors
     /// When none becomes free, or none can be opened, in time.
-    pub(crate) async fn lease(self: &Rc<Self>, freshness: Freshness) -> Result<Lease, Failure> {
-        let room = self.room().await?;
+    pub(crate) async fn lease(
+        self: &Rc<Self>,
+        freshness: Freshness,
+        mut now: Instant,
+    ) -> Result<Lease, Failure> {
+        let room = match self.room.clone().try_acquire_owned() {
+            Ok(room) => room,
+            Err(_) => {
+                let room = Box::pin(self.wait_for_room()).await?;
+                now = Instant::now();
+                room
+            }
+        };
         if freshness == Freshness::Checked && !self.idle.borrow().is_empty() {
             // The event loop hears of closed sockets before this task goes on.
             yield_now().await;
         }
-        let reused = if freshness == Freshness::New { None } else { self.reuse() };
+        let reused = if freshness == Freshness::New { None } else { self.reuse(now) };
         let used = reused.is_some();
         let connection = match reused {
             Some(connection) => connection,
-            None => self.open().await?,
+            None => {
+                // In a box of its own: else every request would carry room for a TLS handshake.
+                let connection = Box::pin(self.open()).await?;
+                now = connection.opened;
+                connection
+            }
         };
-        Ok(Lease { connection, used, pool: self.clone(), _room: room })
+        Ok(Lease { connection, used, since: now, pool: self.clone(), _room: room })
     }
 
     /// Waits in line until one more connection may be in use.
-    async fn room(&self) -> Result<OwnedSemaphorePermit, Failure> {
-        if let Ok(room) = self.room.clone().try_acquire_owned() {
-            return Ok(room);
-        }
+    async fn wait_for_room(&self) -> Result<OwnedSemaphorePermit, Failure> {
         match timeout(self.settings.connect, self.room.clone().acquire_owned()).await {
             Ok(Ok(room)) => Ok(room),
             _ => Err(Failure::UpstreamBusy),
@@ -157,60 +174,53 @@ impl Pool {
     }
 
     /// The newest pooled connection that still lives; the others get old and are swept.
-    fn reuse(&self) -> Option<Connection> {
+    fn reuse(&self, now: Instant) -> Option<Box<Connection>> {
         loop {
             let mut connection = self.idle.borrow_mut().pop_back()?.connection;
-            if connection.opened.elapsed() < self.settings.age && connection.sender.is_ready() {
-                connection.task.in_exchange = true;
-                self.metrics.upstream_reused();
-                return Some(connection);
+            if !connection.is_quiet() {
+                continue;
             }
+            if now.saturating_duration_since(connection.opened) >= self.settings.age {
+                connection.close();
+                continue;
+            }
+            self.metrics.upstream_reused();
+            return Some(connection);
         }
     }
 
-    async fn open(self: &Rc<Self>) -> Result<Connection, Failure> {
+    async fn open(self: &Rc<Self>) -> Result<Box<Connection>, Failure> {
         let in_use = self.settings.connections_max - self.room.available_permits();
-        if self.idle.borrow().len() + in_use > self.settings.connections_max {
-            self.idle.borrow_mut().pop_front();
+        if self.idle.borrow().len() + in_use > self.settings.connections_max
+            && let Some(oldest) = self.idle.borrow_mut().pop_front()
+        {
+            oldest.connection.close();
         }
-        // What was just discarded closes, in its own task, before another one is opened.
-        yield_now().await;
-        let opening = Opening::new(self);
+        let open = Open::new(self);
         let stream = self.target.dial(self.settings.connect, self.settings.tls).await?;
-        let turn = Rc::new(Turn::default());
-        let gate = Gate::new(stream, Answers::new(turn.clone()));
-        let (sender, connection) = http1::handshake(gate).await.map_err(|_| Failure::UpstreamClosed)?;
-        let task = spawn_local(async move {
-            let _opening = opening;
-            // Its error reaches the exchange that was in flight, if there was one.
-            let _ = connection.await;
-        });
-        let task = Task { handle: task.abort_handle(), in_exchange: true };
-        Ok(Connection { sender, turn, opened: Instant::now(), task })
+        Ok(Box::new(Connection { stream, opened: Instant::now(), _open: open }))
     }
 
-    fn give_back(&self, mut connection: Connection) {
-        let whole = connection.turn.request_sent.get() && connection.turn.answer_read.get();
-        // hyper is ready when it has nothing left to write or to read.
-        connection.task.in_exchange = !(whole && connection.sender.is_ready());
-        let young = connection.opened.elapsed() < self.settings.age;
-        if !connection.task.in_exchange && young && !self.retired.get() {
-            self.idle.borrow_mut().push_back(Idle { connection, since: Instant::now() });
+    fn give_back(&self, connection: Box<Connection>) {
+        // What came behind the answer is nobody's: rustls would want to read more if there were nothing.
+        let nothing_more = connection.stream.get_ref().1.wants_read();
+        if nothing_more && !self.retired.get() {
+            self.idle.borrow_mut().push_back(Idle { connection, since: self.swept.get() });
         }
     }
 }
 
-/// Counts one open connection, from its dial to the end of its task.
-struct Opening(Rc<WorkerMetrics>);
+/// Counts one open connection, from its dial to its end.
+struct Open(Rc<WorkerMetrics>);
 
-impl Opening {
+impl Open {
     fn new(pool: &Pool) -> Self {
         pool.metrics.upstream_opened();
         Self(pool.metrics.clone())
     }
 }
 
-impl Drop for Opening {
+impl Drop for Open {
     fn drop(&mut self) {
         self.0.upstream_closed();
     }
@@ -219,8 +229,9 @@ impl Drop for Opening {
 /// The use of one connection for one exchange. Dropped before [`Lease::finish`], the connection closes.
 pub(crate) struct Lease {
     // The first field is dropped first: the connection is on its way out before there is room for another.
-    connection: Connection,
+    connection: Box<Connection>,
     used: bool,
+    since: Instant,
     pool: Rc<Pool>,
     _room: OwnedSemaphorePermit,
 }
@@ -231,15 +242,16 @@ impl Lease {
         self.used
     }
 
-    pub(crate) fn turn(&self) -> &Rc<Turn> {
-        &self.connection.turn
+    /// Since when there is nothing left to wait for but the upstream.
+    pub(crate) fn since(&self) -> Instant {
+        self.since
     }
 
-    pub(crate) fn sender(&mut self) -> &mut SendRequest<OutgoingBody> {
-        &mut self.connection.sender
+    pub(crate) fn stream(&mut self) -> &mut UpstreamStream {
+        &mut self.connection.stream
     }
 
-    /// The answer was passed on whole: the connection may serve again, if all went well on it.
+    /// The exchange went well: the connection may serve again.
     pub(crate) fn finish(self) {
         self.pool.give_back(self.connection);
     }

@@ -1,63 +1,97 @@
 //! Large reads under TLS.
 //!
 //! rustls takes 4 KiB at a time from whatever is below it, one system call each. Here up to 64 KiB are
-//! taken at once; what rustls did not ask for yet waits in a buffer that is given back when it is empty.
+//! taken at once. What rustls did not ask for yet waits in a buffer that the connection has only as
+//! long: connections of one thread lend the same few to each other.
 
 use std::{
     cell::RefCell,
     io::{self, IoSlice},
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-const SCRATCH_BYTES: usize = 64 * 1024;
+const BUFFER_BYTES: usize = 64 * 1024;
+
+/// Buffers that a thread keeps for the next read.
+const SPARES_MAX: usize = 4;
 
 thread_local! {
-    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH_BYTES].into());
+    static SPARES: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
 }
 
 /// The stream with what was read ahead.
 #[derive(Debug)]
 pub(crate) struct ReadAhead<S> {
     stream: S,
-    ahead: Vec<u8>,
-    /// How much of `ahead` was handed on.
+    ahead: Option<Ahead>,
+}
+
+/// Bytes that wait: `buffer[taken..filled]`, at least one.
+#[derive(Debug)]
+struct Ahead {
+    buffer: Box<[u8]>,
     taken: usize,
+    filled: usize,
 }
 
 impl<S> ReadAhead<S> {
     pub(crate) fn new(stream: S) -> Self {
-        Self { stream, ahead: Vec::new(), taken: 0 }
+        Self { stream, ahead: None }
     }
+}
+
+impl Ahead {
+    /// Hands on what fits; gives itself back when nothing is left.
+    fn hand_on(mut self, to: &mut ReadBuf<'_>) -> Option<Self> {
+        let rest = &self.buffer[self.taken..self.filled];
+        let count = rest.len().min(to.remaining());
+        to.put_slice(&rest[..count]);
+        self.taken += count;
+        if self.taken < self.filled {
+            return Some(self);
+        }
+        give_back(self.buffer);
+        None
+    }
+}
+
+fn borrow() -> Box<[u8]> {
+    SPARES.with_borrow_mut(Vec::pop).unwrap_or_else(|| vec![0; BUFFER_BYTES].into())
+}
+
+fn give_back(buffer: Box<[u8]>) {
+    SPARES.with_borrow_mut(|spares| {
+        if spares.len() < SPARES_MAX {
+            spares.push(buffer);
+        }
+    });
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for ReadAhead<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
+        to: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        if this.ahead.is_empty() {
-            return SCRATCH.with_borrow_mut(|scratch| {
-                let mut large = ReadBuf::new(scratch);
-                ready!(Pin::new(&mut this.stream).poll_read(cx, &mut large))?;
-                let (now, later) = large.filled().split_at(large.filled().len().min(buffer.remaining()));
-                buffer.put_slice(now);
-                this.ahead.extend_from_slice(later);
-                Poll::Ready(Ok(()))
-            });
-        }
-        let rest = &this.ahead[this.taken..];
-        let count = rest.len().min(buffer.remaining());
-        buffer.put_slice(&rest[..count]);
-        this.taken += count;
-        if this.taken == this.ahead.len() {
-            this.ahead = Vec::new();
-            this.taken = 0;
-        }
+        let ahead = match this.ahead.take() {
+            Some(ahead) => ahead,
+            None => {
+                let mut buffer = borrow();
+                let mut large = ReadBuf::new(&mut buffer);
+                let poll = Pin::new(&mut this.stream).poll_read(cx, &mut large);
+                let filled = large.filled().len();
+                if filled == 0 {
+                    give_back(buffer);
+                    return poll;
+                }
+                Ahead { buffer, taken: 0, filled }
+            }
+        };
+        this.ahead = ahead.hand_on(to);
         Poll::Ready(Ok(()))
     }
 }
@@ -107,6 +141,7 @@ mod tests {
             }
         }
         assert!(got == text);
-        assert_eq!(stream.ahead.capacity(), 0);
+        assert!(stream.ahead.is_none());
+        assert!(SPARES.with_borrow(|spares| spares.len() == 1), "one buffer did for all of it");
     }
 }

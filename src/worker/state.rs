@@ -8,7 +8,10 @@ use std::{
 };
 
 use arc_swap::{ArcSwapOption, Cache};
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
 
 use super::{
     Parts, Stage,
@@ -19,7 +22,10 @@ use crate::{
     config::Limits,
     control::suspension::Suspensions,
     gateway::{entry::RequestId, refusal::Refusal},
-    listener::{Arrival, accept::Census},
+    listener::{
+        Arrival,
+        accept::{Census, Idle, Load},
+    },
     log::flood::{Flood, Verdict},
     metrics::WorkerMetrics,
     record::{Record, Recorder},
@@ -43,6 +49,7 @@ pub(crate) struct Worker {
     suspensions: Arc<Suspensions>,
     stage: watch::Receiver<Stage>,
     census: Arc<Census>,
+    load: Arc<Load>,
     /// The last of `stage`, without a look across cores.
     stage_now: Cell<Stage>,
     recorder: RefCell<Recorder>,
@@ -61,6 +68,7 @@ impl Worker {
             suspensions: parts.suspensions,
             stage: parts.stage,
             census: parts.census,
+            load: parts.load,
             stage_now: Cell::new(Stage::Serving),
             recorder: RefCell::new(parts.recorder),
             refused_addresses: RefCell::new(Flood::new(REFUSED_INTERVAL, REFUSED_ADDRESSES_MAX)),
@@ -81,6 +89,11 @@ impl Worker {
     /// The bounds that connections opened from now on keep to.
     pub(crate) fn limits(&self) -> Limits {
         self.census.limits()
+    }
+
+    /// Counts one connection as having nothing to do, for as long as the value lives.
+    pub(crate) fn idle(&self) -> Idle<'_> {
+        self.load.idle()
     }
 
     /// The current snapshot; `None` before the first one.
@@ -124,12 +137,17 @@ impl Worker {
         }
     }
 
-    pub(crate) fn check_suspended(&self, environment: &str, origin: Origin) -> Result<(), Refusal> {
+    pub(crate) fn check_suspended(
+        &self,
+        environment: &str,
+        origin: Origin,
+        now: Instant,
+    ) -> Result<(), Refusal> {
         let address = match origin {
             Origin::Address(address) => Some(address),
             Origin::Unix { .. } => None,
         };
-        if self.suspensions.applies(environment, address, std::time::Instant::now()) {
+        if self.suspensions.applies(environment, address, now.into_std()) {
             Err(Refusal::Suspended)
         } else {
             Ok(())

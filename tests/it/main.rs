@@ -5,6 +5,7 @@
 #![allow(clippy::print_stderr, reason = "a failed test says why")]
 
 mod admission;
+mod balance;
 mod browser;
 mod canary;
 mod check;
@@ -28,5 +29,6 @@ mod reload;
 mod replay;
 mod secrets;
 mod semantics;
+mod strict;
 mod upstream;
 mod upstream_tls;

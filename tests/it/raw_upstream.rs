@@ -219,3 +219,47 @@ pub fn server_config(
 pub fn ok(body: &str) -> String {
     format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len())
 }
+
+/// A request that came whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// Its request line.
+    pub line: String,
+    /// Its header lines.
+    pub fields: Vec<String>,
+    pub body: Vec<u8>,
+}
+
+/// What an upstream of [`recording`] was sent.
+#[derive(Clone, Default)]
+pub struct Log(Arc<Mutex<Vec<Seen>>>);
+
+impl Log {
+    /// What came since it was asked last.
+    pub fn take(&self) -> Vec<Seen> {
+        std::mem::take(&mut self.0.lock().unwrap())
+    }
+}
+
+/// An upstream that answers 200 to each request that comes whole, and keeps it.
+pub fn recording() -> (RawUpstream, Log) {
+    let log = Log::default();
+    let kept = log.clone();
+    let upstream = RawUpstream::start(move |_, wire| {
+        loop {
+            let head = wire.head()?;
+            let mut lines = head.trim_end().split("\r\n").map(str::to_owned);
+            let line = lines.next().unwrap_or_default();
+            let fields: Vec<String> = lines.collect();
+            let length = fields.iter().find_map(|field| field.strip_prefix("content-length: "));
+            let body = match length {
+                Some(length) => wire.body(length.parse().map_err(io::Error::other)?)?,
+                None if fields.iter().any(|field| field == "transfer-encoding: chunked") => wire.chunks()?,
+                None => Vec::new(),
+            };
+            kept.0.lock().unwrap().push(Seen { line, fields, body });
+            wire.say(ok("{}"))?;
+        }
+    });
+    (upstream, log)
+}

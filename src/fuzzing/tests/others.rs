@@ -100,7 +100,7 @@ fn a_field_that_is_left_or_lost_is_noticed() {
         ("trailer", "authorization"),
     ] {
         let mut more = sent.clone();
-        more.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+        more.headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
         assert!(headers::claims_upstream(&received, &more, environment).is_err(), "{name}");
     }
     for (name, value) in [
@@ -115,7 +115,7 @@ fn a_field_that_is_left_or_lost_is_noticed() {
     }
     for name in ["authorization", "host", "x-trace"] {
         let mut less = sent.clone();
-        less.remove(name);
+        less.headers.remove(name);
         assert!(headers::claims_upstream(&received, &less, environment).is_err(), "{name}");
     }
     for (before, after) in
@@ -126,6 +126,37 @@ fn a_field_that_is_left_or_lost_is_noticed() {
         assert_eq!(headers::claims_caller(&received, &passed, environment), Ok(()));
         passed.insert("location", HeaderValue::from_static(after));
         assert!(headers::claims_caller(&received, &passed, environment).is_err(), "{before}");
+    }
+}
+
+#[test]
+fn a_head_that_is_not_what_was_meant_is_noticed() {
+    let production = 3;
+    let environment = headers::environment(production);
+    let chunked = b"Host: a\nTransfer-Encoding: chunked\nTrailer: X-Sum, Cookie";
+    for (received, is_chunked) in [(&chunked[..], true), (b"Host: a\nContent-Length: 5", false)] {
+        let received = headers::fields(received);
+        let sent = headers::sent(&received, production);
+        assert_eq!(headers::claims_upstream(&received, &sent, environment), Ok(()));
+        assert_eq!((sent.is_chunked, sent.trailers.len()), (is_chunked, usize::from(is_chunked)));
+        type Change = fn(&mut headers::Sent);
+        let changes: [Change; 7] = [
+            |sent| sent.start = sent.start.replace(" /", " /../"),
+            |sent| sent.start.push(' '),
+            |sent| sent.start = sent.start.replace("api_key", "api-key"),
+            |sent| sent.behind = 1,
+            |sent| sent.is_chunked ^= true,
+            |sent| sent.trailers.push(HeaderName::from_static("x-two")),
+            |sent| {
+                sent.trailers.push(HeaderName::from_static("x-two"));
+                sent.headers.append("trailer", HeaderValue::from_static("x-two"));
+            },
+        ];
+        for (number, change) in (1..).zip(changes) {
+            let mut other = sent.clone();
+            change(&mut other);
+            assert!(headers::claims_upstream(&received, &other, environment).is_err(), "change {number}");
+        }
     }
 }
 

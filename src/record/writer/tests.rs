@@ -1,4 +1,4 @@
-use std::{io::Read, os::unix::fs::PermissionsExt, sync::Mutex};
+use std::{io::Read, os::unix::fs::PermissionsExt};
 
 use super::*;
 use crate::record::{Record, tests::example};
@@ -263,9 +263,15 @@ fn a_partial_write_says_how_far_it_came() {
 fn a_torn_line_is_ended_before_the_next_one() {
     let (mut reader, sink) = pipe_sink();
     let counters = Arc::<Counters>::default();
-    let mut writer = Writer { sink, torn: true, reopen: Arc::default(), counters: Arc::clone(&counters) };
-    writer.write(Batch { text: b"{}\n".to_vec(), lines: 1 }, &no_mask);
-    writer.write(Batch { text: b"{}\n".to_vec(), lines: 1 }, &no_mask);
+    let mut writer = Writer {
+        sink,
+        torn: true,
+        reopen: Arc::default(),
+        counters: Arc::clone(&counters),
+        spares: Arc::default(),
+    };
+    writer.write(&mut Batch { text: b"{}\n".to_vec(), lines: 1 }, &no_mask);
+    writer.write(&mut Batch { text: b"{}\n".to_vec(), lines: 1 }, &no_mask);
     drop(writer);
     let mut text = String::new();
     reader.read_to_string(&mut text).unwrap();

@@ -1,0 +1,129 @@
+//! What the stages between the gate and the upstream cost: admission, match, injection.
+//!
+//! Each is asserted to do its work before it is measured.
+
+#![allow(missing_docs, reason = "criterion_group! makes a function without any")]
+#![allow(clippy::expect_used, reason = "a benchmark that cannot be set up fails by panicking")]
+
+use std::{fmt::Write as _, hint::black_box, io::Write as _};
+
+use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use mxgate::stages::Stages;
+
+const USER: &str = "USR-fa7537f3-48aa-a683-a02a-b18940482f54";
+const MEMBER: &str = "MBR-7c6f361b-e582-15b6-60c0-358f12466b4b";
+const ACCOUNT: &str = "ACT-06d7f44b-caae-0f6e-1384-01f52e75dcb1";
+
+/// A gateway with `networks` allowed networks, and its key in a file.
+fn stages(networks: usize) -> Stages {
+    let mut key = tempfile::NamedTempFile::new().expect("a file");
+    key.write_all(b"8f3ac0e4b7d15926a0c4e8f1d2b36597a8c0f4e1").expect("a key");
+    let mut allow = String::from("\"127.0.0.0/8\"");
+    for n in 1..networks {
+        // None adjoins another, so that none are merged.
+        write!(allow, ", \"10.{}.{}.0/25\"", n >> 8, n & 255).expect("a text");
+    }
+    let configuration = format!(
+        r#"
+        allow = [{allow}]
+        [[listener]]
+        address = "127.0.0.1:0"
+        environment = "production"
+        [environment.production]
+        credential = {{ kind = "basic", client_id = "benchmark", api_key = "file:{}" }}
+        "#,
+        key.path().display()
+    );
+    let peer = "127.0.0.1:40000".parse().expect("an address");
+    Stages::new(&configuration, peer).expect("a configuration")
+}
+
+fn admission(criterion: &mut Criterion) {
+    let headers = HeaderMap::new();
+    let mut group = criterion.benchmark_group("admission");
+    for networks in [10, 10_000] {
+        let stages = stages(networks);
+        assert!(stages.admit(&headers));
+        group.bench_function(format!("{networks} networks"), |bencher| {
+            bencher.iter(|| stages.admit(black_box(&headers)));
+        });
+    }
+    group.finish();
+}
+
+fn matching(criterion: &mut Criterion) {
+    let stages = stages(10);
+    let mut group = criterion.benchmark_group("match");
+    for (name, method, target, is_granted) in [
+        ("both versions, shortest", Method::GET, "/users".to_owned(), true),
+        (
+            "both versions, usual",
+            Method::GET,
+            format!("/users/{USER}/members/{MEMBER}/accounts?page=1&records_per_page=100"),
+            true,
+        ),
+        ("v20111101 only", Method::POST, "/payment_processor_authorization_code".to_owned(), true),
+        (
+            "v20250224 only, longest",
+            Method::GET,
+            format!("/users/{USER}/members/{MEMBER}/accounts/{ACCOUNT}/transactions/TRN-265abee9"),
+            true,
+        ),
+        ("unknown", Method::GET, format!("/users/{USER}/no/such/thing"), false),
+    ] {
+        assert_eq!(stages.decide(&method, &target).is_some(), is_granted, "{target}");
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| stages.decide(black_box(&method), black_box(&target)));
+        });
+    }
+    group.finish();
+}
+
+fn injection(criterion: &mut Criterion) {
+    let stages = stages(10);
+    let granted = stages.decide(&Method::GET, "/users").expect("a grant");
+    let usual = [
+        ("host", "mxgate.internal:8080"),
+        ("accept-encoding", "identity"),
+        ("accept", "application/vnd.mx.api.v1+json"),
+        ("accept-version", "v20250224"),
+        ("user-agent", "OpenAPI-Generator/1.12.0/python"),
+        ("x-request-id", "0b2d7d6a-3a51-4c0f-9f3e-7f2a1f4f9d11"),
+    ];
+    let credentials = [
+        ("authorization", "Basic Y2FsbGVyOnNlY3JldA=="),
+        ("mx-api-key", "caller"),
+        ("mx-client-id", "caller"),
+        ("cookie", "session=caller"),
+        ("x-api-key", "caller"),
+        ("connection", "keep-alive, x-hop"),
+        ("x-hop", "caller"),
+    ];
+    let map = |fields: &[(&'static str, &'static str)]| -> HeaderMap {
+        let pair = |&(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value));
+        fields.iter().map(pair).collect()
+    };
+    let mut group = criterion.benchmark_group("injection");
+    for (name, fields) in [
+        ("no credential from the caller", map(&usual)),
+        ("the caller's credentials dropped", map(&[&usual[..], &credentials[..]].concat())),
+    ] {
+        let mut injected = fields.clone();
+        assert!(stages.inject(&granted, &mut injected));
+        assert!(injected.values().all(|value| !value.as_bytes().windows(6).any(|bytes| bytes == b"caller")));
+        assert_eq!(injected.get_all("authorization").iter().count(), 1);
+        assert!(injected["authorization"].is_sensitive());
+        group.bench_function(name, |bencher| {
+            bencher.iter_batched_ref(
+                || fields.clone(),
+                |fields| stages.inject(&granted, fields),
+                BatchSize::SmallInput,
+            );
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(walk, admission, matching, injection);
+criterion_main!(walk);

@@ -1,0 +1,171 @@
+//! A request on its way out: its head, then its body as it comes from the caller.
+
+use std::{
+    io::{self, IoSlice},
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::{Buf as _, Bytes};
+use http::{HeaderMap, HeaderName};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use tokio::io::AsyncWrite;
+
+use crate::{gate::inbound::Session, listener::watch::Expiry};
+
+/// What is left of a request to be sent.
+pub(crate) struct Upload {
+    /// Wire bytes that wait for the stream: the head, and one piece of the body in its framing.
+    head: Bytes,
+    piece: Piece,
+    body: Body,
+    progress: Progress,
+    /// Everything was taken by the stream and flushed.
+    sent: bool,
+}
+
+/// Framing, data, framing.
+type Piece = [Bytes; 3];
+
+/// The caller's body, and how the upstream learns of its end.
+pub(crate) enum Body {
+    /// There is none, or all of it has been taken.
+    Over,
+    /// The head has said how long it is.
+    Length(Incoming),
+    /// Trailers of these names may follow the last chunk.
+    Chunked(Incoming, Vec<HeaderName>),
+}
+
+/// Whom to tell that the body moves: each piece starts the wait for the answer anew.
+pub(crate) struct Progress {
+    pub(crate) session: Rc<Session>,
+    pub(crate) first_byte: Duration,
+}
+
+/// Why a request could not be sent whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unsent {
+    /// The caller's body was refused or broke off.
+    Caller,
+    /// The upstream does not take it.
+    Upstream,
+}
+
+impl Upload {
+    pub(crate) fn new(head: Bytes, body: Body, progress: Progress) -> Self {
+        Self { head, piece: Piece::default(), body, progress, sent: false }
+    }
+
+    /// Whether the upstream has been sent all of it.
+    pub(crate) fn is_sent(&self) -> bool {
+        self.sent
+    }
+
+    /// Sends what the stream takes; ready when all of it is out.
+    pub(crate) fn poll<S: AsyncWrite + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: &mut S,
+    ) -> Poll<Result<(), Unsent>> {
+        while !self.sent {
+            // What the caller has sent already goes out with the head, in one write.
+            if self.piece.iter().all(Bytes::is_empty) {
+                match self.body.poll_piece(cx) {
+                    Poll::Ready(Some(piece)) => {
+                        self.piece = piece?;
+                        self.progress.session.watch.upstream(self.progress.first_byte, Expiry::FirstByte);
+                    }
+                    rest if self.head.is_empty() => {
+                        ready!(Pin::new(&mut *stream).poll_flush(cx)).map_err(|_| Unsent::Upstream)?;
+                        ready!(rest);
+                        self.sent = true;
+                        break;
+                    }
+                    _ => {}
+                }
+            }
+            ready!(self.poll_write(cx, stream)).map_err(|_| Unsent::Upstream)?;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_write<S: AsyncWrite + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: &mut S,
+    ) -> Poll<io::Result<()>> {
+        let [before, data, after] = &mut self.piece;
+        let waiting = [&mut self.head, before, data, after];
+        let slices = waiting.each_ref().map(|bytes| IoSlice::new(bytes));
+        let mut taken = ready!(match waiting.each_ref().map(|bytes| bytes.is_empty()) {
+            // rustls copies once less when it gets one slice.
+            [false, true, true, true] => Pin::new(stream).poll_write(cx, waiting[0]),
+            _ => Pin::new(stream).poll_write_vectored(cx, &slices),
+        })?;
+        if taken == 0 {
+            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+        }
+        for bytes in waiting {
+            let count = taken.min(bytes.len());
+            bytes.advance(count);
+            taken -= count;
+            if bytes.is_empty() {
+                // What is out is let go: the head's bytes are wiped then.
+                *bytes = Bytes::new();
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Body {
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Piece, Unsent>>> {
+        loop {
+            let (Self::Length(incoming) | Self::Chunked(incoming, _)) = self else {
+                return Poll::Ready(None);
+            };
+            let Some(frame) = ready!(Pin::new(&mut *incoming).poll_frame(cx)) else {
+                return Poll::Ready(self.end(&HeaderMap::new()).map(Ok));
+            };
+            match frame.map_err(|_| Unsent::Caller)?.into_data() {
+                // An empty chunk would be the last.
+                Ok(data) if data.is_empty() => {}
+                Ok(data) => return Poll::Ready(Some(Ok(self.frame(data)))),
+                Err(frame) => {
+                    let trailers = frame.into_trailers().unwrap_or_default();
+                    return Poll::Ready(self.end(&trailers).map(Ok));
+                }
+            }
+        }
+    }
+
+    fn frame(&mut self, data: Bytes) -> Piece {
+        match self {
+            Self::Chunked(..) => [format!("{:x}\r\n", data.len()).into(), data, Bytes::from_static(b"\r\n")],
+            Self::Length(incoming) => {
+                if incoming.is_end_stream() {
+                    *self = Self::Over;
+                }
+                [Bytes::new(), data, Bytes::new()]
+            }
+            Self::Over => Piece::default(),
+        }
+    }
+
+    /// What tells the upstream that the body is over; `None` if it knows.
+    fn end(&mut self, trailers: &HeaderMap) -> Option<Piece> {
+        let Self::Chunked(_, announced) = std::mem::replace(self, Self::Over) else { return None };
+        let mut text = b"0\r\n".to_vec();
+        for (name, value) in trailers.iter().filter(|(name, _)| announced.contains(name)) {
+            for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+                text.extend_from_slice(part);
+            }
+        }
+        text.extend_from_slice(b"\r\n");
+        Some([text.into(), Bytes::new(), Bytes::new()])
+    }
+}
