@@ -7,7 +7,7 @@
 
 use std::{fmt::Write as _, hint::black_box, io::Write as _};
 
-use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use criterion::{Criterion, criterion_group, criterion_main};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use mxgate::stages::Stages;
 
@@ -109,17 +109,12 @@ fn injection(criterion: &mut Criterion) {
         ("no credential from the caller", map(&usual)),
         ("the caller's credentials dropped", map(&[&usual[..], &credentials[..]].concat())),
     ] {
-        let mut injected = fields.clone();
-        assert!(stages.inject(&granted, &mut injected));
-        assert!(injected.values().all(|value| !value.as_bytes().windows(6).any(|bytes| bytes == b"caller")));
-        assert_eq!(injected.get_all("authorization").iter().count(), 1);
-        assert!(injected["authorization"].is_sensitive());
+        let injected = stages.inject(&granted, &fields).expect("a head");
+        let injected = String::from_utf8(injected.to_vec()).expect("ASCII");
+        assert!(!injected.contains("caller"));
+        assert_eq!(injected.matches("authorization: ").count(), 1);
         group.bench_function(name, |bencher| {
-            bencher.iter_batched_ref(
-                || fields.clone(),
-                |fields| stages.inject(&granted, fields),
-                BatchSize::SmallInput,
-            );
+            bencher.iter(|| stages.inject(&granted, black_box(&fields)));
         });
     }
     group.finish();

@@ -5,6 +5,7 @@
 
 use std::net::SocketAddr;
 
+use bytes::Bytes;
 use http::{HeaderMap, Method};
 
 use crate::{
@@ -54,12 +55,12 @@ impl Stages {
         policy::decide(caller, &self.environment()?.api, method, &target).ok().map(Granted)
     }
 
-    /// The caller's credentials out, ours in. Says whether it was done.
-    pub fn inject(&self, granted: &Granted, fields: &mut HeaderMap) -> bool {
-        let Some(environment) = self.environment() else { return false };
-        headers::to_upstream(fields, environment, &granted.0);
-        self.credential.inject(fields);
-        true
+    /// The caller's credentials out, ours in: the head as the upstream gets it.
+    pub fn inject(&self, granted: &Granted, fields: &HeaderMap) -> Option<Bytes> {
+        let (environment, target) = (self.environment()?, ["/", "", ""]);
+        let credential = self.credential.headers();
+        let head = headers::to_upstream(&Method::GET, target, fields, environment, &granted.0, credential);
+        Some(head.text)
     }
 
     fn caller(&self, headers: &HeaderMap) -> Option<Caller> {
