@@ -110,11 +110,12 @@ fn is_about_one_connection(error: &io::Error) -> bool {
     )
 }
 
-/// To the worker with the fewest connections.
+/// To the worker with the fewest connections. One that has ended takes none; the process is on its way out then.
 fn hand_over(workers: &[WorkerHandle], arrival: Arrival) {
-    if let Some(worker) = workers.iter().min_by_key(|worker| worker.load.load(Relaxed)) {
+    let alive = workers.iter().filter(|worker| !worker.arrivals.is_closed());
+    if let Some(worker) = alive.min_by_key(|worker| worker.load.load(Relaxed)) {
         worker.load.fetch_add(1, Relaxed);
-        // A worker that has ended takes no more connections; the process is on its way out.
+        // It may have ended just now: then the connection closes.
         let _ = worker.arrivals.send(arrival);
     }
 }
