@@ -29,6 +29,7 @@ use tokio::{
 
 use self::loader::{Cause, Loader};
 use crate::{
+    capacity,
     config::Config,
     control::{self, socket::SocketFile, systemd},
     listener::{
@@ -174,11 +175,11 @@ impl App {
     pub fn run(self) -> Result<(), Error> {
         let Self { config, config_path, log, listeners, socket_files, control, records, signals, runtime } =
             self;
-        let workers = config.process.workers.unwrap_or_else(cores);
+        let workers = config.process.workers.unwrap_or_else(capacity::cores);
         let names = catalogue().operations().iter().map(|operation| operation.id);
         let (metrics, worker_metrics) = Metrics::new(workers, names, records.counters());
         let (stage, stage_seen) = watch::channel(Stage::Serving);
-        let census = Census::new(config.limits.clone());
+        let census = Census::new(capacity::limits(&config));
         let loader = Loader::new(
             config.clone(),
             config_path,
@@ -229,11 +230,6 @@ impl App {
             Stop::Lost => Err(Error::Lost),
         }
     }
-}
-
-/// One worker for each core that the process may use, following a CPU quota.
-fn cores() -> usize {
-    thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 type Started = (Vec<WorkerHandle>, Vec<JoinHandle<io::Result<()>>>);

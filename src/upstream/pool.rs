@@ -22,6 +22,7 @@ use tokio::{
 
 use super::{dial::DialTarget, outgoing::OutgoingBody};
 use crate::{
+    capacity::ANSWER_READ_BYTES_MAX,
     gate::{
         Gate,
         answer::{Answers, Turn},
@@ -179,7 +180,11 @@ impl Pool {
         let stream = self.target.dial(self.settings.connect, self.settings.tls).await?;
         let turn = Rc::new(Turn::default());
         let gate = Gate::new(stream, Answers::new(turn.clone()));
-        let (sender, connection) = http1::handshake(gate).await.map_err(|_| Failure::UpstreamClosed)?;
+        let (sender, connection) = http1::Builder::new()
+            .max_buf_size(ANSWER_READ_BYTES_MAX)
+            .handshake(gate)
+            .await
+            .map_err(|_| Failure::UpstreamClosed)?;
         let task = spawn_local(async move {
             let _opening = opening;
             // Its error reaches the exchange that was in flight, if there was one.
