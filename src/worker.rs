@@ -171,12 +171,17 @@ pub(crate) mod tests {
     pub(crate) const STICK: u8 = 2;
 
     /// How long a worker is stuck that was told so.
-    pub(crate) const STUCK: Duration = Duration::from_secs(8);
+    pub(crate) const STUCK: Duration = Duration::from_secs(7);
 
     pub(super) fn obey() {
         match ORDER.swap(0, SeqCst) {
             PANIC => panic!("a worker was told to panic"),
-            STICK => std::thread::sleep(STUCK),
+            STICK => {
+                let end = std::time::Instant::now() + STUCK;
+                while let Some(left) = end.checked_duration_since(std::time::Instant::now()) {
+                    std::thread::park_timeout(left);
+                }
+            }
             _ => {}
         }
     }

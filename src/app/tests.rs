@@ -118,7 +118,8 @@ fn gateway(process: &str) -> (App, At) {
 /// A thread whose failure fails the process: nobody would end the gateway otherwise.
 fn beside<T: Send + 'static>(asking: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
     thread::spawn(|| {
-        std::panic::catch_unwind(std::panic::AssertUnwindSafe(asking)).unwrap_or_else(|_| std::process::exit(1))
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(asking))
+            .unwrap_or_else(|_| std::process::exit(1))
     })
 }
 

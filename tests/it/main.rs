@@ -13,6 +13,7 @@ mod control;
 mod credentials;
 mod demo;
 mod environments;
+mod faults;
 mod forwarding;
 mod framing;
 #[allow(dead_code, reason = "a toolbox: not every tool is in use at every time")]
@@ -23,6 +24,7 @@ mod lifecycle;
 mod limits;
 mod listeners;
 mod metrics;
+mod pressure;
 mod raw_upstream;
 mod reload;
 mod replay;
