@@ -6,6 +6,7 @@
 //! 503, is not ready, and tries again.
 
 mod differences;
+mod drain;
 mod files;
 mod loader;
 mod sockets;
@@ -23,11 +24,14 @@ use std::{
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::{Notify, mpsc, watch},
-    task::{JoinSet, spawn_blocking},
-    time::{Instant, sleep, timeout},
+    task::JoinSet,
+    time::sleep,
 };
 
-use self::loader::{Cause, Loader};
+use self::{
+    drain::LAST_WAIT,
+    loader::{Cause, Loader},
+};
 use crate::{
     capacity,
     config::Config,
@@ -43,9 +47,6 @@ use crate::{
     redaction,
     worker::{self, Stage},
 };
-
-/// How long a drained gateway waits for its control plane and its last records.
-const LAST_WAIT: Duration = Duration::from_secs(5);
 
 /// How long a second signal waits for its line in the log.
 const LAST_WORDS: Duration = Duration::from_millis(100);
@@ -214,12 +215,12 @@ impl App {
                 }
             };
             let stop = until_stopped(&loader, &records, signals, &log, lost).await;
-            drain(&config, &stage, accepting).await;
+            drain::drain(&config, &stage, accepting).await;
             drop(socket_files);
             // Without senders the workers take no more connections, finish, and end.
             drop(handles);
-            finish(threads, config.process.drain_total + LAST_WAIT).await;
-            close(control, records).await;
+            drain::finish(threads, config.process.drain_total + LAST_WAIT).await;
+            drain::close(control, records).await;
             stop
         });
         runtime.shutdown_background();
@@ -369,42 +370,6 @@ async fn second_signal(mut terminate: Signal, mut interrupt: Signal, log: Log) {
     tracing::warn!("a second signal: ending at once");
     log.flush(LAST_WORDS);
     std::process::exit(1);
-}
-
-/// `drain_delay` of service as usual, but for `Connection: close`, then nothing new.
-async fn drain(config: &Config, stage: &watch::Sender<Stage>, mut accepting: JoinSet<()>) {
-    stage.send_replace(Stage::Closing);
-    sleep(config.process.drain_delay).await;
-    accepting.shutdown().await;
-    stage.send_replace(Stage::Draining(Instant::now() + config.process.drain_total));
-}
-
-/// Waits for the workers, which keep to `drain_total` themselves: one that is stuck must not keep the process.
-async fn finish(threads: Vec<JoinHandle<io::Result<()>>>, bound: Duration) {
-    let joined = spawn_blocking(move || {
-        threads.into_iter().for_each(|thread| match thread.join() {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::error!(%error, "a worker could not run"),
-            Err(_) => tracing::error!("a worker panicked"),
-        });
-    });
-    if timeout(bound, joined).await.is_err() {
-        tracing::error!("a worker is stuck and is left behind");
-    }
-}
-
-/// The control plane answers until here, and the last records are written.
-async fn close(control: control::Handle, records: WriterHandle) {
-    let closed = spawn_blocking(move || {
-        if let Err(error) = control.stop(LAST_WAIT) {
-            tracing::warn!(%error, "the control plane did not end in order");
-        }
-        if let Err(error) = records.close(LAST_WAIT) {
-            tracing::warn!(%error, "the last access records may be missing");
-        }
-    });
-    // Its waits are bounded, and a panic in it is in the log.
-    let _ = closed.await;
 }
 
 #[cfg(test)]

@@ -194,6 +194,42 @@ fn readers_that_stall_on_16_mb() {
     pressed.descriptors_come_back();
 }
 
+/// As much as a caller can make the gateway hold without MX: a request that waits in line, and others behind it.
+#[test]
+fn callers_that_wait_in_line_and_send_on() {
+    const COUNT: usize = 200;
+    let mx = mx();
+    let setup = with_limits(&mx, "").in_environment("connections_max = 1\nconnect_timeout_ms = 60000");
+    let gateway = setup.table("[process]\nworkers = 1").start();
+    let mut first = gateway.connect();
+    let (descriptors, resident) = (gateway.descriptors(), gateway.resident());
+    first.raw(b"GET /users HTTP/1.1\r\nHost: localhost\r\nx-stand-in-slow-head: 60000\r\n\r\n");
+    until("the only place is taken", || mx.received() == 1);
+    let behind =
+        format!("GET /users HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n\r\n", "y".repeat(8_000)).repeat(64);
+    let waiting: Vec<_> = (0..COUNT)
+        .map(|_| {
+            let mut client = gateway.connect();
+            client.stream.set_nonblocking(true).unwrap();
+            // Until the kernel takes no more either.
+            let _ = client.stream.write_all(behind.as_bytes());
+            client
+        })
+        .collect();
+    until("all wait", || gateway.metric("mxgate_caller_connections_open ") > COUNT as f64);
+    let before = gateway.cpu();
+    wait(LOOK);
+    let used = gateway.cpu() - before;
+    let growth = gateway.resident().saturating_sub(resident);
+    println!("200 in line: {} KiB more memory, {used:?} in {LOOK:?}", growth >> 10);
+    // What `mxgate check` counts for each.
+    assert!(growth < (COUNT as u64 * 128) << 10, "{} KiB more memory", growth >> 10);
+    assert!(used <= LOOK_CPU_MAX, "{used:?}: something spins");
+    drop((waiting, first));
+    until("descriptors are back", || gateway.descriptors() <= descriptors);
+    assert_eq!(mx.received(), 1, "who left the line was not asked for");
+}
+
 #[test]
 fn a_thousand_connects_that_reset() {
     let mx = mx();
