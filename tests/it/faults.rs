@@ -338,7 +338,9 @@ fn a_caller_that_leaves_releases_its_exchange_within_a_second_whatever_it_was_do
         chain.display(),
         key.display()
     ));
-    let gateway = setup.start();
+    let gateway = setup.table(ONE_WORKER).start();
+    // Its worker has come round: it has all that it has when idle.
+    assert_eq!(gateway.get("/nothing", "").code(), "unknown_operation");
     let before = gateway.descriptors();
     let mut slowest = Duration::ZERO;
     for how in [Leave::Fin, Leave::Reset, Leave::TlsClose, Leave::TlsFin] {

@@ -202,9 +202,11 @@ fn callers_that_wait_in_line_and_send_on() {
     let setup = with_limits(&mx, "").in_environment("connections_max = 1\nconnect_timeout_ms = 60000");
     let gateway = setup.table("[process]\nworkers = 1").start();
     let mut first = gateway.connect();
+    first.raw(GET.as_bytes());
+    assert_eq!(first.answer().status, 200);
     let (descriptors, resident) = (gateway.descriptors(), gateway.resident());
     first.raw(b"GET /users HTTP/1.1\r\nHost: localhost\r\nx-stand-in-slow-head: 60000\r\n\r\n");
-    until("the only place is taken", || mx.received() == 1);
+    until("the only place is taken", || mx.received() == 2);
     let behind =
         format!("GET /users HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n\r\n", "y".repeat(8_000)).repeat(64);
     let waiting: Vec<_> = (0..COUNT)
@@ -225,9 +227,12 @@ fn callers_that_wait_in_line_and_send_on() {
     // What `mxgate check` counts for each.
     assert!(growth < (COUNT as u64 * 128) << 10, "{} KiB more memory", growth >> 10);
     assert!(used <= LOOK_CPU_MAX, "{used:?}: something spins");
-    drop((waiting, first));
+    // An orderly end would wait, unseen, behind what nobody takes.
+    waiting.into_iter().for_each(reset);
+    until("they are forgotten", || gateway.metric("mxgate_caller_connections_open ") <= 1.0);
+    drop(first);
     until("descriptors are back", || gateway.descriptors() <= descriptors);
-    assert_eq!(mx.received(), 1, "who left the line was not asked for");
+    assert_eq!(mx.received(), 2, "who left the line was not asked for");
 }
 
 #[test]
@@ -394,7 +399,9 @@ fn half_closed_upstreams_are_let_go_and_cost_nothing_meanwhile() {
         wire.peer_leaves();
         Ok(())
     });
-    let gateway = upstream.setup().start();
+    let gateway = upstream.setup().table("[process]\nworkers = 1").start();
+    // Its worker has come round: it has all that it has when idle.
+    assert_eq!(gateway.get("/nothing", "").code(), "unknown_operation");
     let before = gateway.descriptors();
     let mut clients: Vec<_> = (0..20).map(|_| gateway.connect()).collect();
     for client in &mut clients {
