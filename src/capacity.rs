@@ -12,7 +12,7 @@
 //! |---|---|
 //! | the process | 16 MiB, and 2 MiB a worker |
 //! | a caller's connection | 2 x `header_bytes_max` + 96 KiB; 96 KiB more with TLS |
-//! | a connection to an upstream | 4 x [`ANSWER_READ_BYTES_MAX`] + 256 KiB |
+//! | a connection to an upstream | 4 x 128 KiB, which one read of an answer may take, + 256 KiB |
 
 use std::{
     fs,

@@ -20,6 +20,7 @@ mod framing;
 mod harness;
 mod headers;
 mod isolation;
+mod leaving;
 mod lifecycle;
 mod limits;
 mod listeners;
