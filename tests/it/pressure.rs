@@ -179,7 +179,7 @@ fn readers_that_stall_on_16_mb() {
     pressed.good_requests_go_on();
     let used = pressed.nothing_spins();
     // A quarter of a gigabyte is under way. What is allowed is what `mxgate check` counts for each.
-    let growth = pressed.memory_is_bounded(COUNT as u64 * ((128 + 768) << 10));
+    let growth = pressed.memory_is_bounded(COUNT as u64 * ((128 + 384) << 10));
     println!("16 stalled readers: {} KiB more memory, {used:?} in {LOOK:?}", growth >> 10);
     // Who reads on gets all of it.
     let mut patient = stalled.pop().unwrap();
