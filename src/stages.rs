@@ -5,6 +5,7 @@
 
 use std::net::SocketAddr;
 
+use bytes::Bytes;
 use http::{HeaderMap, Method};
 
 use crate::{
@@ -54,12 +55,13 @@ impl Stages {
         policy::decide(caller, &self.environment()?.api, method, &target).ok().map(Granted)
     }
 
-    /// The caller's credentials out, ours in. Says whether it was done.
-    pub fn inject(&self, granted: &Granted, fields: &mut HeaderMap) -> bool {
-        let Some(environment) = self.environment() else { return false };
-        headers::to_upstream(fields, environment, &granted.0);
-        self.credential.inject(fields);
-        true
+    /// The head that goes out: the caller's credentials out, ours in.
+    pub fn write_head(&self, granted: &Granted, target: &str, fields: &HeaderMap) -> Option<Bytes> {
+        let (environment, fields_of_ours) = (self.environment()?, self.credential.headers());
+        let target = [target, "", ""];
+        let head =
+            headers::to_upstream(&Method::GET, target, fields, environment, &granted.0, fields_of_ours);
+        Some(head.text)
     }
 
     fn caller(&self, headers: &HeaderMap) -> Option<Caller> {
