@@ -5,7 +5,7 @@
 # Base images are named by tag. Pin them by digest (tag@sha256:...) where your builds are made; which digests are
 # right can only be said by who can reach the registry. See docs/container.md.
 
-FROM docker.io/library/rust:1.95.0-slim-trixie AS build
+FROM docker.io/library/rust:1.95.0-trixie AS build
 WORKDIR /src
 
 # Static, so that the image needs no C library. With Debian's target names this holds on x86_64 and aarch64 alike:
@@ -14,6 +14,7 @@ ENV RUSTFLAGS="-C target-feature=+crt-static"
 
 # First the dependencies with an empty mxgate: this layer is made anew only when Cargo.toml or Cargo.lock change.
 COPY Cargo.toml Cargo.lock ./
+COPY .cargo .cargo
 COPY benches benches
 RUN mkdir src \
  && echo '//! Empty.' > src/lib.rs \

@@ -6,6 +6,7 @@
 //! 503, is not ready, and tries again.
 
 mod differences;
+mod drain;
 mod files;
 mod loader;
 mod sockets;
@@ -22,13 +23,17 @@ use std::{
 
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    sync::{mpsc, watch},
-    task::{JoinSet, spawn_blocking},
-    time::{Instant, sleep, timeout},
+    sync::{Notify, mpsc, watch},
+    task::JoinSet,
+    time::sleep,
 };
 
-use self::loader::{Cause, Loader};
+use self::{
+    drain::LAST_WAIT,
+    loader::{Cause, Loader},
+};
 use crate::{
+    capacity,
     config::Config,
     control::{self, socket::SocketFile, systemd},
     listener::{
@@ -42,9 +47,6 @@ use crate::{
     redaction,
     worker::{self, Stage},
 };
-
-/// How long a drained gateway waits for its control plane and its last records.
-const LAST_WAIT: Duration = Duration::from_secs(5);
 
 /// How long a second signal waits for its line in the log.
 const LAST_WORDS: Duration = Duration::from_millis(100);
@@ -95,6 +97,9 @@ pub enum Error {
     /// The system refused a thread, an event loop or a signal handler.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
+    /// A thread that must not end has ended. The others were drained.
+    #[error("a worker or a listener ended by itself, which is a defect; the log says where it panicked")]
+    Lost,
 }
 
 impl App {
@@ -163,18 +168,19 @@ impl App {
         self.listeners.iter().filter_map(|(bound, _)| bound.address()).collect()
     }
 
-    /// Serves until SIGTERM or SIGINT, then drains.
+    /// Serves until SIGTERM or SIGINT, then drains. It also drains when a worker has ended by itself: whoever
+    /// supervises the process starts a whole one.
     ///
     /// # Errors
-    /// A thread or a signal handler could not be had.
+    /// A thread or a signal handler could not be had, or a worker has ended by itself.
     pub fn run(self) -> Result<(), Error> {
         let Self { config, config_path, log, listeners, socket_files, control, records, signals, runtime } =
             self;
-        let workers = config.process.workers.unwrap_or_else(cores);
+        let workers = config.process.workers.unwrap_or_else(capacity::cores);
         let names = catalogue().operations().iter().map(|operation| operation.id);
         let (metrics, worker_metrics) = Metrics::new(workers, names, records.counters());
         let (stage, stage_seen) = watch::channel(Stage::Serving);
-        let census = Census::new(config.limits.clone());
+        let census = Census::new(capacity::limits(&config));
         let loader = Loader::new(
             config.clone(),
             config_path,
@@ -186,38 +192,45 @@ impl App {
 
         let health = control.health.as_ref().and_then(|(listener, _)| listener.local_addr().ok());
         loader.load_first();
-        let (handles, threads) = start_workers(&loader, worker_metrics, &records, &stage_seen, &census)?;
+        let ended = Arc::new(Notify::new());
+        let (handles, threads) =
+            start_workers(&loader, worker_metrics, &records, &stage_seen, &census, &ended)?;
         let suspensions = loader.suspensions();
         let control = control::start(
             control::Parts { gateway: Arc::new(loader.clone()), metrics: metrics.clone(), suspensions },
             control,
         )?;
 
-        runtime.block_on(async {
+        let stop = runtime.block_on(async {
             let names: Vec<&str> = listeners.iter().map(|(_, state)| state.name.as_str()).collect();
             announce(&loader, &names.join(", "), health);
             let accept = |(bound, state)| {
                 accept::accept(bound, state, census.clone(), handles.clone(), metrics.clone())
             };
-            let accepting: JoinSet<()> = listeners.into_iter().map(accept).collect();
-            until_stopped(&loader, &records, signals, &log).await;
-            drain(&config, &stage, accepting).await;
+            let mut accepting: JoinSet<()> = listeners.into_iter().map(accept).collect();
+            let lost = async {
+                tokio::select! {
+                    () = ended.notified() => {}
+                    _ = accepting.join_next() => {}
+                }
+            };
+            let stop = until_stopped(&loader, &records, signals, &log, lost).await;
+            drain::drain(&config, &stage, accepting).await;
             drop(socket_files);
             // Without senders the workers take no more connections, finish, and end.
             drop(handles);
-            finish(threads, config.process.drain_total + LAST_WAIT).await;
-            close(control, records).await;
+            drain::finish(threads, config.process.drain_total + LAST_WAIT).await;
+            drain::close(control, records).await;
+            stop
         });
         runtime.shutdown_background();
         tracing::info!("stopped");
         log.flush(LAST_WAIT);
-        Ok(())
+        match stop {
+            Stop::Asked => Ok(()),
+            Stop::Lost => Err(Error::Lost),
+        }
     }
-}
-
-/// One worker for each core that the process may use, following a CPU quota.
-fn cores() -> usize {
-    thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 type Started = (Vec<WorkerHandle>, Vec<JoinHandle<io::Result<()>>>);
@@ -228,6 +241,7 @@ fn start_workers(
     records: &WriterHandle,
     stage: &watch::Receiver<Stage>,
     census: &Arc<Census>,
+    ended: &Arc<Notify>,
 ) -> io::Result<Started> {
     let process_id = random_id();
     let workers = metrics.len();
@@ -251,9 +265,22 @@ fn start_workers(
             load,
         };
         let thread = thread::Builder::new().name(format!("mxgate-{index}"));
-        threads.push(thread.spawn(move || worker::run(parts))?);
+        let tell = TellEnd(ended.clone());
+        threads.push(thread.spawn(move || {
+            let _tell = tell;
+            worker::run(parts)
+        })?);
     }
     Ok((handles, threads))
+}
+
+/// Tells that a worker's thread has ended, also when it panicked.
+struct TellEnd(Arc<Notify>);
+
+impl Drop for TellEnd {
+    fn drop(&mut self) {
+        self.0.notify_one();
+    }
 }
 
 /// Tells processes apart in request ids; it need not be secret.
@@ -271,17 +298,38 @@ fn announce(loader: &Loader, listeners: &str, health: Option<SocketAddr>) {
     tracing::info!(listeners, health, generation, "mxgate is up");
 }
 
-/// Ends at the first signal; the next one ends the process.
-async fn until_stopped(loader: &Arc<Loader>, records: &WriterHandle, signals: Signals, log: &Log) {
+/// Why the gateway stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stop {
+    /// By a signal.
+    Asked,
+    /// A thread that must not end has ended.
+    Lost,
+}
+
+/// Ends at the first signal, or when a part is lost; the next signal ends the process.
+async fn until_stopped(
+    loader: &Arc<Loader>,
+    records: &WriterHandle,
+    signals: Signals,
+    log: &Log,
+    lost: impl Future<Output = ()>,
+) -> Stop {
     let Signals { mut hangup, mut terminate, mut interrupt } = signals;
-    tokio::select! {
+    let stop = tokio::select! {
         never = upkeep(loader, records, &mut hangup) => match never {},
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+        _ = terminate.recv() => Stop::Asked,
+        _ = interrupt.recv() => Stop::Asked,
+        () = lost => Stop::Lost,
+    };
+    match stop {
+        Stop::Asked => tracing::info!("stopping"),
+        // The others could serve on, but nobody would see that there are fewer of them.
+        Stop::Lost => tracing::error!("a worker or a listener has ended by itself; stopping"),
     }
-    tracing::info!("stopping");
     systemd::stopping();
     tokio::spawn(second_signal(terminate, interrupt, log.clone()));
+    stop
 }
 
 /// What goes on beside the requests: addresses are looked up, files compared, reloads made.
@@ -324,38 +372,5 @@ async fn second_signal(mut terminate: Signal, mut interrupt: Signal, log: Log) {
     std::process::exit(1);
 }
 
-/// `drain_delay` of service as usual, but for `Connection: close`, then nothing new.
-async fn drain(config: &Config, stage: &watch::Sender<Stage>, mut accepting: JoinSet<()>) {
-    stage.send_replace(Stage::Closing);
-    sleep(config.process.drain_delay).await;
-    accepting.shutdown().await;
-    stage.send_replace(Stage::Draining(Instant::now() + config.process.drain_total));
-}
-
-/// Waits for the workers, which keep to `drain_total` themselves: one that is stuck must not keep the process.
-async fn finish(threads: Vec<JoinHandle<io::Result<()>>>, bound: Duration) {
-    let joined = spawn_blocking(move || {
-        threads.into_iter().for_each(|thread| match thread.join() {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::error!(%error, "a worker could not run"),
-            Err(_) => tracing::error!("a worker panicked"),
-        });
-    });
-    if timeout(bound, joined).await.is_err() {
-        tracing::error!("a worker is stuck and is left behind");
-    }
-}
-
-/// The control plane answers until here, and the last records are written.
-async fn close(control: control::Handle, records: WriterHandle) {
-    let closed = spawn_blocking(move || {
-        if let Err(error) = control.stop(LAST_WAIT) {
-            tracing::warn!(%error, "the control plane did not end in order");
-        }
-        if let Err(error) = records.close(LAST_WAIT) {
-            tracing::warn!(%error, "the last access records may be missing");
-        }
-    });
-    // Its waits are bounded, and a panic in it is in the log.
-    let _ = closed.await;
-}
+#[cfg(test)]
+mod tests;

@@ -11,6 +11,7 @@
 mod admission;
 pub mod app;
 mod browser;
+pub mod capacity;
 pub mod config;
 pub mod control;
 mod credential;

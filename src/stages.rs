@@ -55,11 +55,12 @@ impl Stages {
         policy::decide(caller, &self.environment()?.api, method, &target).ok().map(Granted)
     }
 
-    /// The caller's credentials out, ours in: the head as the upstream gets it.
-    pub fn inject(&self, granted: &Granted, fields: &HeaderMap) -> Option<Bytes> {
-        let (environment, target) = (self.environment()?, ["/", "", ""]);
-        let credential = self.credential.headers();
-        let head = headers::to_upstream(&Method::GET, target, fields, environment, &granted.0, credential);
+    /// The head that goes out: the caller's credentials out, ours in.
+    pub fn write_head(&self, granted: &Granted, target: &str, fields: &HeaderMap) -> Option<Bytes> {
+        let (environment, fields_of_ours) = (self.environment()?, self.credential.headers());
+        let target = [target, "", ""];
+        let head =
+            headers::to_upstream(&Method::GET, target, fields, environment, &granted.0, fields_of_ours);
         Some(head.text)
     }
 

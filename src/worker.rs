@@ -7,12 +7,12 @@
 pub(crate) mod state;
 pub(crate) mod view;
 
-use std::{rc::Rc, sync::Arc};
+use std::{panic, rc::Rc, sync::Arc};
 
 use arc_swap::ArcSwapOption;
 use tokio::{
     sync::{mpsc, watch},
-    task::{JoinSet, LocalSet, spawn_local},
+    task::{JoinSet, LocalSet},
     time::{Instant, MissedTickBehavior, interval, timeout_at},
 };
 
@@ -68,8 +68,9 @@ async fn serve(parts: Parts) {
     let (load, index) = (parts.load.clone(), parts.index);
     let (worker, mut arrivals) = Worker::new(parts);
     let worker = Rc::new(worker);
-    let ticker = spawn_local(tick(worker.clone()));
-    let follower = spawn_local(follow(worker.clone(), stage.clone()));
+    let mut upkeep = JoinSet::new();
+    upkeep.spawn_local(tick(worker.clone()));
+    upkeep.spawn_local(follow(worker.clone(), stage.clone()));
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -85,6 +86,8 @@ async fn serve(parts: Parts) {
                 None => break,
             },
             Some(_) = connections.join_next() => {}
+            // Without its upkeep a worker would serve on with nobody looking: it ends instead, and is missed.
+            Some(Err(panicked)) = upkeep.join_next() => panic::resume_unwind(panicked.into_panic()),
         }
     }
     // The acceptor has closed: what is in flight may finish within its bound.
@@ -100,8 +103,7 @@ async fn serve(parts: Parts) {
         }
     }
     connections.shutdown().await;
-    ticker.abort();
-    follower.abort();
+    upkeep.shutdown().await;
     worker.flush_records();
 }
 
@@ -138,6 +140,8 @@ async fn tick(worker: Rc<Worker>) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
+        #[cfg(test)]
+        tests::obey();
         worker.metrics().tick(std::time::Instant::now());
         worker.flush_records();
         // Also retires what a new snapshot no longer has, when no request comes by.
@@ -145,5 +149,36 @@ async fn tick(worker: Rc<Worker>) {
             view.sweep(Instant::now());
         }
         worker.summarise_refused_addresses();
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    //! What cannot be brought about from outside: a defect in one worker.
+
+    use std::{
+        sync::atomic::{AtomicU8, Ordering::SeqCst},
+        time::Duration,
+    };
+
+    /// What the next worker that comes round does: 0 nothing, or one of the following.
+    pub(crate) static ORDER: AtomicU8 = AtomicU8::new(0);
+    pub(crate) const PANIC: u8 = 1;
+    pub(crate) const STICK: u8 = 2;
+
+    /// How long a worker is stuck that was told so.
+    pub(crate) const STUCK: Duration = Duration::from_secs(7);
+
+    pub(super) fn obey() {
+        match ORDER.swap(0, SeqCst) {
+            PANIC => panic!("a worker was told to panic"),
+            STICK => {
+                let end = std::time::Instant::now() + STUCK;
+                while let Some(left) = end.checked_duration_since(std::time::Instant::now()) {
+                    std::thread::park_timeout(left);
+                }
+            }
+            _ => {}
+        }
     }
 }

@@ -20,6 +20,7 @@ use super::{
     files::Stamps,
 };
 use crate::{
+    capacity,
     config::{self, Config},
     control::{
         Gateway, Readiness,
@@ -257,7 +258,7 @@ impl Loader {
         if !state.log_override && running.log.filter != config.log.filter {
             self.log.set_filter(&config.log.filter).map_err(|error| error.to_string())?;
         }
-        self.census.set_limits(config.limits.clone());
+        self.census.set_limits(capacity::limits(&config));
         self.snapshot.store(Some(Arc::new(snapshot)));
         self.metrics.reload_succeeded(generation);
         state.config = config;

@@ -111,6 +111,9 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
 }
 
 async fn serve(args: Args) -> anyhow::Result<()> {
+    // Before anybody hears that it is there, and may end it.
+    let mut interrupted = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
+    let mut terminated = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     let log = args.log;
     let ca_out = args.ca_out.clone();
     let key = Key::of(args.api_key_file.as_deref())?;
@@ -121,8 +124,6 @@ async fn serve(args: Args) -> anyhow::Result<()> {
             .with_context(|| format!("cannot write the root certificate to {}", path.display()))?;
     }
     announce(&handle, &key, ca_out.as_deref())?;
-    let mut interrupted = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
-    let mut terminated = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     let stop = async move {
         tokio::select! {
             _ = interrupted.recv() => {}

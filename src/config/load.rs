@@ -9,6 +9,7 @@ use super::{
     overrides::{self, Overrides},
     permissions, schema,
 };
+use crate::capacity;
 
 /// No configuration is near this size; a wrong path may lead to something that never ends.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -24,7 +25,8 @@ pub struct Loaded {
 
 impl Config {
     /// Reads and checks the file at `path`, with the overrides of this process's environment. The file
-    /// must be a regular one that only root or this user can write, and not larger than 1 MiB.
+    /// must be a regular one that only root or this user can write, and not larger than 1 MiB. What it allows is
+    /// compared with what this process may have, see [`capacity`].
     ///
     /// # Errors
     /// Every fault of the file and of the variables, and the warnings.
@@ -32,7 +34,15 @@ impl Config {
         let name = path.display().to_string();
         let text = read(path).map_err(|problem| Faults(vec![Fault::of_file(&name, problem)]))?;
         match String::from_utf8(text) {
-            Ok(text) => Self::parse(&text, &name, &Overrides::from_environment()),
+            Ok(text) => {
+                let mut loaded = Self::parse(&text, &name, &Overrides::from_environment())?;
+                let misfits = capacity::warnings(&loaded.config).into_iter();
+                loaded.warnings.extend(misfits.map(|misfit| Fault {
+                    severity: Severity::Warning,
+                    ..Fault::of_file(&name, Problem::new(misfit))
+                }));
+                Ok(loaded)
+            }
             Err(error) => {
                 Err(Faults(vec![not_utf8(&name, error.as_bytes(), error.utf8_error().valid_up_to())]))
             }

@@ -1,7 +1,7 @@
 //! An answer's head, as the upstream sent it.
 //!
-//! hyper's client cuts heads at a bare LF, ignores `Content-Length` beside `Transfer-Encoding`, takes
-//! `5, 5` and reads an unknown coding until the connection ends. Passed on, such an answer could end
+//! Common clients cut heads at a bare LF, ignore `Content-Length` beside `Transfer-Encoding`, take
+//! `5, 5` and read an unknown coding until the connection ends. Passed on, such an answer could end
 //! elsewhere for the caller, or leave bytes that the next caller receives. It is a failure instead
 //! (502), and the connection is not used again. Two things that are refused in requests are common in
 //! answers and harmless: bytes from 0x80 on in values, and field names of any token characters.

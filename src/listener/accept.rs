@@ -152,12 +152,13 @@ fn is_about_one_connection(error: &io::Error) -> bool {
     )
 }
 
-/// To the worker with the least to do.
+/// To the worker with the least to do. One that has ended takes none; the process is on its way out then.
 fn hand_over(workers: &[WorkerHandle], arrival: Arrival) {
-    if let Some(worker) = workers.iter().min_by_key(|worker| worker.load.weight()) {
+    let alive = workers.iter().filter(|worker| !worker.arrivals.is_closed());
+    if let Some(worker) = alive.min_by_key(|worker| worker.load.weight()) {
         // Counted here and not by the worker, so that the next one goes elsewhere even when it has not come round yet.
         worker.load.opened();
-        // A worker that has ended takes no more connections; the process is on its way out.
+        // It may have ended just now: then the connection closes.
         let _ = worker.arrivals.send(arrival);
     }
 }

@@ -4,7 +4,7 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    process::Output,
+    process::{Command, Output},
 };
 
 use serde_json::Value;
@@ -225,4 +225,49 @@ fn a_file_that_others_may_write_is_refused() {
         assert_eq!(output.status.code(), Some(code), "{mode:o}");
         assert_eq!(stdout(&output).contains("may be written by group or others"), code == 3, "{mode:o}");
     }
+}
+
+/// A system whose cgroups, of either version, have this memory limit: shown to one process, in a mount namespace.
+fn with_cgroup_limit(folder: &Path, limit: &str) -> String {
+    let cgroups = folder.join("cgroup");
+    fs::create_dir_all(cgroups.join("memory")).unwrap();
+    fs::write(cgroups.join("memory.max"), limit).unwrap();
+    fs::write(cgroups.join("memory/memory.limit_in_bytes"), limit).unwrap();
+    // Who is not root can be, in a namespace of users.
+    let unshare = "unshare --mount $(test $(id -u) = 0 || echo --map-root-user)";
+    let mount = format!("mount --bind {} /sys/fs/cgroup", cgroups.display());
+    format!("PATH=/usr/bin:/bin:/usr/sbin:/sbin\nexec {unshare} sh -c '{mount} && exec \"$@\"' sh \"$@\"")
+}
+
+#[test]
+fn a_cgroup_with_too_little_memory_is_told_by_check_and_at_the_start() {
+    let mx = mx();
+    let mut setup = Setup::new(&mx);
+    let small = with_cgroup_limit(setup.folder(), "67108864\n");
+    let try_it = Command::new("/bin/sh").args(["-c", &small, "sh", "true"]).output().unwrap();
+    if !try_it.status.success() {
+        eprintln!("NOT TESTED: no mount namespace here: {}", String::from_utf8_lossy(&try_it.stderr));
+        return;
+    }
+    let path = setup.file("mxgate.toml", &setup.configuration());
+    let check = |prelude: &str| {
+        let mxgate = env!("CARGO_BIN_EXE_mxgate");
+        let arguments = ["-c", prelude, "sh", mxgate, "check", path.to_str().unwrap()];
+        let output = Command::new("/bin/sh").args(arguments).output().unwrap();
+        (output.status.code(), stdout(&output))
+    };
+    let (code, said) = check(&small);
+    assert_eq!(code, Some(0));
+    for part in
+        ["warning: 4096 connections of callers and 256 to upstreams", " is 64 MiB:", "limits.connections_max"]
+    {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    let large = with_cgroup_limit(setup.folder(), "1099511627776\n");
+    assert_eq!(check(&large), (Some(0), "fine\n".into()));
+
+    setup.prelude = with_cgroup_limit(setup.folder(), "67108864\n");
+    let gateway = setup.start();
+    gateway.stderr.wait_for(|line| line.contains("WARN") && line.contains("cgroup is 64 MiB"));
+    assert_eq!(gateway.get("/users", "").status, 200);
 }

@@ -1,6 +1,11 @@
 //! `mxgate demo`: what it prints works when it is typed as it stands.
 
-use std::process::{Child, Command, Stdio};
+use std::{
+    io::{BufRead as _, BufReader},
+    process::{Child, Command, Stdio},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::harness::{Output, until};
 
@@ -53,4 +58,24 @@ fn shell(line: &str) -> String {
     let output = Command::new("sh").args(["-c", line]).output().unwrap();
     assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
+}
+
+/// Whoever reads that it is there may end it at once, and must not cut it off.
+#[test]
+fn a_stand_in_that_is_ended_at_its_first_word_ends_in_order() {
+    for signal in [Signal::TERM, Signal::INT].into_iter().cycle().take(10) {
+        let mut stand_in = Demo(
+            Command::new(env!("CARGO_BIN_EXE_mxgate"))
+                .args(["stand-in", "--listen", "127.0.0.1:0"])
+                .stdin(Stdio::null())
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap(),
+        );
+        let mut lines = BufReader::new(stand_in.0.stdout.take().unwrap()).lines();
+        assert!(lines.next().unwrap().unwrap().contains("stand-in for MX at https://127.0.0.1:"));
+        kill_process(Pid::from_child(&stand_in.0), signal).unwrap();
+        let rest: Vec<_> = lines.collect();
+        assert_eq!(stand_in.0.wait().unwrap().code(), Some(0), "{signal:?}: {rest:?}");
+    }
 }

@@ -88,6 +88,8 @@ pub struct Setup {
     pub tables: String,
     /// Variables of the process's environment.
     pub variables: Vec<(String, String)>,
+    /// A shell's commands before the gateway, in the same process: `ulimit -n 128`.
+    pub prelude: String,
     folder: TempDir,
 }
 
@@ -107,6 +109,7 @@ impl Setup {
             tables: "[log]\nformat = \"json\"\nfilter = \"info\"\n[health]\naddress = \"127.0.0.1:0\"\n"
                 .into(),
             variables: Vec::new(),
+            prelude: String::new(),
             folder,
         };
         setup.file("key", API_KEY);
@@ -244,7 +247,12 @@ pub struct Gateway {
 impl Gateway {
     fn start(setup: Setup) -> Self {
         let path = setup.file("mxgate.toml", &setup.configuration());
-        let mut child = Command::new(env!("CARGO_BIN_EXE_mxgate"))
+        const MXGATE: &str = env!("CARGO_BIN_EXE_mxgate");
+        let mut command = Command::new(if setup.prelude.is_empty() { MXGATE } else { "/bin/sh" });
+        if !setup.prelude.is_empty() {
+            command.args(["-c", &format!("{}\nexec \"$@\"", setup.prelude), "sh", MXGATE]);
+        }
+        let mut child = command
             .args(["run", "--config"])
             .arg(path)
             // A core dump, were there one, would be found in its folder.
@@ -269,6 +277,34 @@ impl Gateway {
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Bytes of memory that it has in use.
+    pub fn resident(&self) -> u64 {
+        let status = self.of_kernel("status");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its size");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
+    }
+
+    /// Processor time that it has used, of all threads; the kernel counts hundredths of a second.
+    pub fn cpu(&self) -> Duration {
+        let stat = self.of_kernel("stat");
+        let fields: Vec<&str> = stat.rsplit(") ").next().expect("its fields").split(' ').collect();
+        let ticks = |at: usize| fields[at].parse::<u64>().expect("a number");
+        Duration::from_millis(10 * (ticks(11) + ticks(12)))
+    }
+
+    /// Descriptors that it has open. The kernel tells root and nobody else; it tells others itself, on the health page,
+    /// whose connection is not counted.
+    pub fn descriptors(&self) -> usize {
+        match fs::read_dir(format!("/proc/{}/fd", self.pid())) {
+            Ok(descriptors) => descriptors.count(),
+            Err(_) => self.metric("process_open_fds") as usize - 1,
+        }
+    }
+
+    fn of_kernel(&self, file: &str) -> String {
+        fs::read_to_string(format!("/proc/{}/{file}", self.pid())).expect("it runs")
     }
 
     /// Sends it a signal by name (`TERM`, `HUP`).
@@ -314,6 +350,16 @@ impl Gateway {
     /// A connection to its first TCP listener.
     pub fn connect(&self) -> Client {
         Client::connect(self.addresses[0])
+    }
+
+    /// The same with a small buffer in the kernel, so that what is not read soon stays with the gateway.
+    pub fn connect_small(&self) -> Client {
+        let address = self.addresses[0];
+        let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None)
+            .expect("a socket");
+        socket.set_recv_buffer_size(16 << 10).expect("an option");
+        socket.connect(&address.into()).expect("it listens");
+        Client::of(socket.into())
     }
 
     /// One request on a connection of its own. `head` has bare line feeds, for convenience, and no `Host`:
@@ -415,6 +461,18 @@ impl Output {
     /// Everything so far, as text.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.bytes()).into_owned()
+    }
+
+    /// Waits until a text is there so many times.
+    pub fn wait_for_count(&self, text: &str, count: usize) {
+        let (state, changed) = &*self.0;
+        let end = Instant::now() + PATIENCE;
+        let mut state = state.lock().expect("no panic with the lock");
+        while String::from_utf8_lossy(&state.bytes).matches(text).count() < count {
+            let left = end.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero() && !state.ended, "{text} is there fewer than {count} times");
+            state = changed.wait_timeout(state, left).expect("no panic with the lock").0;
+        }
     }
 
     /// The first line, earlier or later, that fits.

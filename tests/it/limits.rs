@@ -1,7 +1,6 @@
 //! What one caller can cost is bounded.
 
 use std::{
-    fs,
     io::{Read as _, Write as _},
     net::{IpAddr, Ipv4Addr, Shutdown},
     time::{Duration, Instant},
@@ -183,75 +182,6 @@ fn connections_are_bounded_in_all_and_per_address_and_places_come_back() {
     until("a place is free", || gateway.metric("mxgate_caller_connections_open ") < 5.0);
     assert!(serves(&mut from(3)));
     assert_eq!(refused(), 2.0);
-}
-
-fn open_descriptors(gateway: &Gateway) -> usize {
-    fs::read_dir(format!("/proc/{}/fd", gateway.pid())).map_or(0, Iterator::count)
-}
-
-#[test]
-fn slow_heads_do_not_keep_others_from_being_served() {
-    let mx = mx();
-    let gateway = limited(&mx, "header_read_timeout_ms = 3000");
-    let mut good = gateway.connect();
-    good.raw(get("").as_bytes());
-    assert_eq!(good.answer().status, 200);
-    let before = open_descriptors(&gateway);
-    let mut slow: Vec<_> = (0..500).map(|_| gateway.connect()).collect();
-    for client in &mut slow {
-        client.raw(b"GET /users HTTP/1.1\r\nX: y");
-    }
-    until("all are open", || gateway.metric("mxgate_caller_connections_open ") >= 501.0);
-    let began = Instant::now();
-    for _ in 0..50 {
-        good.raw(get("").as_bytes());
-        assert_eq!(good.answer().status, 200);
-        is_served(&gateway, &get(""));
-    }
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
-    for client in &mut slow {
-        assert_eq!(client.answer().status, 408);
-    }
-    drop(slow);
-    until("the descriptors are back", || open_descriptors(&gateway) <= before + 2);
-    assert_eq!(gateway.metric("mxgate_refusals_total{code=\"head_timeout\"}"), 500.0);
-}
-
-/// Clock ticks of CPU time.
-fn cpu_ticks(gateway: &Gateway) -> u64 {
-    let stat = fs::read_to_string(format!("/proc/{}/stat", gateway.pid())).unwrap();
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split(' ').collect();
-    fields[12].parse::<u64>().unwrap() + fields[13].parse::<u64>().unwrap()
-}
-
-#[test]
-fn without_descriptors_it_waits_quietly_and_serves_again() {
-    let mx = mx();
-    let gateway = limited(&mx, "");
-    is_served(&gateway, &get(""));
-    let limit = open_descriptors(&gateway) as u64 + 10;
-    let pid = rustix::process::Pid::from_raw(gateway.pid().try_into().unwrap());
-    let bounds = rustix::process::Rlimit { current: Some(limit), maximum: Some(limit) };
-    rustix::process::prlimit(pid, rustix::process::Resource::Nofile, bounds).unwrap();
-    let mut clients: Vec<_> = (0..40).map(|_| gateway.connect()).collect();
-    gateway.stderr.wait_for(|line| line.contains("cannot accept connections"));
-    // The kernel has completed the last one; nobody can serve it for now.
-    let last = clients.last_mut().unwrap();
-    last.raw(get("").as_bytes());
-    let before = cpu_ticks(&gateway);
-    last.stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
-    let nothing = last.stream.read(&mut [0; 1]).unwrap_err();
-    assert_eq!(nothing.kind(), std::io::ErrorKind::WouldBlock);
-    let spent = cpu_ticks(&gateway) - before;
-    assert!(spent < 30, "{spent} of 100 ticks: it spins");
-    let lines = gateway.stderr.text().matches("cannot accept connections").count();
-    assert!(lines <= 2, "{lines} lines in a second or two");
-
-    let mut last = clients.pop().unwrap();
-    drop(clients);
-    last.stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    assert_eq!(last.answer().status, 200);
-    is_served(&gateway, &get(""));
 }
 
 fn nothing_is_left_upstream(gateway: &Gateway, since: Instant) {

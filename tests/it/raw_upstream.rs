@@ -81,6 +81,11 @@ impl RawUpstream {
         self.counts.requests.load(Ordering::SeqCst)
     }
 
+    /// Connections that are over.
+    pub fn ended(&self) -> usize {
+        *self.counts.ended.lock().unwrap()
+    }
+
     /// Waits until so many connections are over.
     pub fn wait_for_ends(&self, count: usize) {
         let end = Instant::now() + PATIENCE;

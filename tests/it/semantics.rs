@@ -425,13 +425,6 @@ impl RelayState {
     }
 }
 
-/// Bytes of memory that the gateway has in use.
-fn resident(gateway: &Gateway) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", gateway.pid())).expect("it runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its size");
-    line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
-}
-
 const LARGE: usize = 64 << 20;
 /// Socket buffers on both sides of the gateway, and then some.
 const IN_FLIGHT_MAX: u64 = 40 << 20;
@@ -450,7 +443,7 @@ fn relayed() -> (Running, Relay, Gateway) {
 fn a_caller_that_does_not_read_stops_the_upstream_and_loses_nothing() {
     let (_mx, relay, gateway) = relayed();
     assert_eq!(gateway.get("/users", "").status, 200);
-    let before = resident(&gateway);
+    let before = gateway.resident();
     let mut client = gateway.connect();
     client.request(&format!("GET /users HTTP/1.1\nx-stand-in-big: {LARGE}\nx-stand-in-tag: lines"), "");
     // Other requests give the worker time to read far ahead, if it did: it stands still when none of them
@@ -464,7 +457,7 @@ fn a_caller_that_does_not_read_stops_the_upstream_and_loses_nothing() {
         grown < 1_100_000
     });
     assert!(passed < IN_FLIGHT_MAX, "{passed} bytes were read for a caller that takes none");
-    let grown = resident(&gateway).saturating_sub(before);
+    let grown = gateway.resident().saturating_sub(before);
     assert!(grown < GROWTH_MAX, "{grown} bytes more memory");
     let answer = client.answer();
     assert!(answer.whole && answer.body == expected_lines("lines\n", LARGE), "{} bytes", answer.body.len());
@@ -474,7 +467,7 @@ fn a_caller_that_does_not_read_stops_the_upstream_and_loses_nothing() {
 fn an_upstream_that_does_not_read_stops_the_caller_and_loses_nothing() {
     let (mx, relay, gateway) = relayed();
     assert_eq!(gateway.get("/users", "").status, 200);
-    let before = resident(&gateway);
+    let before = gateway.resident();
     relay.hold(true);
     let body = noise(LARGE);
     let mut client = gateway.connect();
@@ -483,7 +476,7 @@ fn an_upstream_that_does_not_read_stops_the_caller_and_loses_nothing() {
     stream.set_write_timeout(Some(Duration::from_secs(1))).expect("a time-out");
     let sent = write_until_stuck(&stream, &body);
     assert!((sent as u64) < IN_FLIGHT_MAX, "{sent} bytes were taken for an upstream that takes none");
-    let grown = resident(&gateway).saturating_sub(before);
+    let grown = gateway.resident().saturating_sub(before);
     assert!(grown < GROWTH_MAX, "{grown} bytes more memory");
     relay.hold(false);
     stream.set_write_timeout(Some(PATIENCE)).expect("a time-out");
