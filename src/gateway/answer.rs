@@ -145,7 +145,9 @@ impl UpstreamBody {
         session: &Session,
         entry: &mut Entry,
     ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
-        let over = session.watch.expired().map(End::from).or(self.broken.map(End::from));
+        // A caller whose own body was refused is the reason that nothing more comes.
+        let broken = || self.broken.map(|failure| session.body_refusal().map_or(failure.into(), End::from));
+        let over = session.watch.expired().map(End::from).or_else(broken);
         if let Some(end) = over {
             self.cut_off(&end, entry);
             return Poll::Ready(Some(Err(Cut)));
@@ -186,8 +188,8 @@ impl UpstreamBody {
 
     /// Ends the exchange before its end.
     fn cut_off(&mut self, end: &End, entry: &mut Entry) {
-        if let (true, End::Failed(failure)) = (self.body.inner_mut().abandon(), end) {
-            entry.failed(*failure);
+        if self.body.inner_mut().abandon() {
+            entry.cut_off(end);
         }
     }
 }

@@ -113,11 +113,16 @@ impl Entry {
     pub(crate) fn ended(&mut self, end: &End, status: StatusCode) {
         self.status = Some(status);
         self.complete = true;
+        self.cut_off(end);
+        self.upstream_answered();
+    }
+
+    /// The exchange ended before its end.
+    pub(crate) fn cut_off(&mut self, end: &End) {
         match end {
             End::Refused(denial) => self.refused(denial.refusal),
             End::Failed(failure) => self.failed(*failure),
         }
-        self.upstream_answered();
     }
 
     fn refused(&mut self, refusal: Refusal) {

@@ -38,7 +38,6 @@ const LIMITS: HeadLimits = HeadLimits {
 const INTERIM_MAX: u8 = 16;
 
 /// Reads one answer.
-#[derive(Debug)]
 pub(crate) struct AnswerReader {
     /// The part of a head that has come. Normally a head comes whole, and this stays empty.
     partial: Vec<u8>,
@@ -47,7 +46,6 @@ pub(crate) struct AnswerReader {
     keep_alive: bool,
 }
 
-#[derive(Debug)]
 enum Body {
     /// The head has not been read.
     Awaited,
@@ -227,7 +225,6 @@ fn append(fields: &mut HeaderMap, field: &httparse::Header<'_>, text: &Bytes, he
 }
 
 /// A chunked body on its way through.
-#[derive(Debug)]
 struct Chunks {
     scanner: ChunkedScanner,
     /// The trailer section, with the empty line that ends it.

@@ -30,7 +30,6 @@ use crate::{
 const ACCEPT_VERSION: HeaderName = HeaderName::from_static("accept-version");
 
 /// A request's head as it goes to the upstream.
-#[derive(Debug)]
 pub(crate) struct RequestHead {
     /// The wire form. Its bytes are wiped when nobody needs them any more.
     pub(crate) text: Bytes,
@@ -56,7 +55,7 @@ pub(crate) fn to_upstream(
     let is_private = |name: &str| is_look_alike(name) || travels(name);
     let trailers = if special.trailer { announced(received, is_private) } else { Vec::new() };
     let trailer = join(&trailers);
-    let negotiated = Negotiated::new(received, environment, grant);
+    let negotiated = Negotiated::new(received, &named, environment, grant);
 
     let te = special.te && accepts_trailers(received);
     let own: [(&str, Option<&[u8]>); 8] = [
@@ -167,13 +166,17 @@ struct Negotiated<'e> {
 }
 
 impl<'e> Negotiated<'e> {
-    fn new(received: &HeaderMap, environment: &'e Environment, grant: &Grant) -> Self {
+    /// `named` are fields that `Connection` takes out: they count as absent.
+    fn new(received: &HeaderMap, named: &[HeaderName], environment: &'e Environment, grant: &Grant) -> Self {
         let Some(operation) = grant.operation() else { return Self { version: None, accept: None } };
-        let asked = received.get(ACCEPT_VERSION).filter(|version| !version.is_empty());
+        let passes = |name: &HeaderName| !named.contains(name);
+        let asked =
+            received.get(ACCEPT_VERSION).filter(|version| !version.is_empty() && passes(&ACCEPT_VERSION));
+        let accepted = received.get_all(ACCEPT).into_iter().filter(|_| passes(&ACCEPT));
         let version = asked.unwrap_or(&environment.accept_version).to_str().unwrap_or_default();
         Self {
             version: asked.is_none().then_some(&environment.accept_version),
-            accept: match media::accept(operation, version, received.get_all(ACCEPT)) {
+            accept: match media::accept(operation, version, accepted) {
                 Accept::Replace(value) => Some(value),
                 Accept::Keep => None,
             },
@@ -292,14 +295,19 @@ fn hop_by_hop(name: &str) -> bool {
     )
 }
 
-/// What `Connection` names besides itself, which goes in any case.
+/// The fields that `Connection` names, each once; it goes itself in any case.
 fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
-    list(headers, &CONNECTION)
+    let mut named: Vec<HeaderName> = list(headers, &CONNECTION)
         .filter(|name| !name.eq_ignore_ascii_case("keep-alive") && !name.eq_ignore_ascii_case("close"))
         .filter_map(|name| name.parse().ok())
         // Framing is not up for it; without it a body would be sent that nobody announced.
         .filter(|name| *name != CONTENT_LENGTH && *name != TRANSFER_ENCODING)
-        .collect()
+        // It may name thousands that do not occur.
+        .filter(|name| headers.contains_key(name))
+        .collect();
+    named.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
+    named.dedup();
+    named
 }
 
 /// One look at every name; without one that goes, nothing is allocated.
@@ -411,6 +419,10 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.append(CONNECTION, HeaderValue::from_static("x-one, Content-Length, keep-alive, Close"));
         headers.append(CONNECTION, HeaderValue::from_static("X-Two"));
+        headers.append(CONNECTION, HeaderValue::from_static("x-two, x-three"));
+        for name in ["x-one", "x-two", "content-length", "keep-alive"] {
+            headers.insert(HeaderName::from_static(name), HeaderValue::from_static("1"));
+        }
         assert_eq!(named_by_connection(&headers), ["x-one", "x-two"]);
     }
 

@@ -18,7 +18,7 @@ use std::{
 use tokio::{
     io::{AsyncBufRead as _, AsyncWrite as _},
     sync::{OwnedSemaphorePermit, Semaphore},
-    task::yield_now,
+    task::{coop::has_budget_remaining, yield_now},
     time::{Instant, timeout},
 };
 
@@ -147,7 +147,9 @@ impl Pool {
                 room
             }
         };
-        if freshness == Freshness::Checked && !self.idle.borrow().is_empty() {
+        // Without budget tokio says of every connection that nothing has come.
+        let is_blind = !has_budget_remaining();
+        if is_blind || freshness == Freshness::Checked && !self.idle.borrow().is_empty() {
             // The event loop hears of closed sockets before this task goes on.
             yield_now().await;
         }
@@ -198,7 +200,9 @@ impl Pool {
         }
         let open = Open::new(self);
         let stream = self.target.dial(self.settings.connect, self.settings.tls).await?;
-        Ok(Box::new(Connection { stream, opened: Instant::now(), _open: open }))
+        let mut connection = Box::new(Connection { stream, opened: Instant::now(), _open: open });
+        // What comes before anything was asked is no answer.
+        if connection.is_quiet() { Ok(connection) } else { Err(Failure::UpstreamMalformed) }
     }
 
     fn give_back(&self, connection: Box<Connection>) {

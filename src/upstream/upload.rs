@@ -74,7 +74,7 @@ impl Upload {
         while !self.sent {
             // What the caller has sent already goes out with the head, in one write.
             if self.piece.iter().all(Bytes::is_empty) {
-                match self.body.poll_piece(cx) {
+                match self.body.poll_piece(cx, self.progress.session.body_pending()) {
                     Poll::Ready(Some(piece)) => {
                         self.piece = piece?;
                         self.progress.session.watch.upstream(self.progress.first_byte, Expiry::FirstByte);
@@ -123,12 +123,18 @@ impl Upload {
 }
 
 impl Body {
-    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Piece, Unsent>>> {
+    /// `is_pending`: the caller has not sent the end of its body. Then hyper's "nothing more" is no end, and what was
+    /// sent must not look whole.
+    fn poll_piece(&mut self, cx: &mut Context<'_>, is_pending: bool) -> Poll<Option<Result<Piece, Unsent>>> {
         loop {
             let (Self::Length(incoming) | Self::Chunked(incoming, _)) = self else {
                 return Poll::Ready(None);
             };
             let Some(frame) = ready!(Pin::new(&mut *incoming).poll_frame(cx)) else {
+                // A body with a length is over with its last byte.
+                if is_pending || matches!(self, Self::Length(_)) {
+                    return Poll::Ready(Some(Err(Unsent::Caller)));
+                }
                 return Poll::Ready(self.end(&HeaderMap::new()).map(Ok));
             };
             match frame.map_err(|_| Unsent::Caller)?.into_data() {

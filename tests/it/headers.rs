@@ -88,6 +88,24 @@ fn connection_cannot_take_ours_away_or_break_the_framing() {
 }
 
 #[test]
+fn what_connection_takes_out_is_completed_as_if_it_were_absent() {
+    let (mx, gateway) = started();
+    let own = "Accept-Version: v20111101\nAccept: application/vnd.mx.api.v1+json";
+    for (connection, version, accept) in [
+        ("keep-alive", "v20111101", "application/vnd.mx.api.v1+json"),
+        ("accept-version", "v20250224", "application/vnd.mx.api.v1+json"),
+        ("Accept, accept-version", "v20250224", "application/json"),
+        ("accept", "v20111101", "application/vnd.mx.api.v1+json"),
+    ] {
+        gateway.get("/users", &format!("Connection: {connection}\n{own}"));
+        assert_eq!(
+            (sent(&mx, "accept-version"), sent(&mx, "accept")),
+            (vec![version.into()], vec![accept.into()])
+        );
+    }
+}
+
+#[test]
 fn the_way_to_mx_is_ours_to_tell() {
     let (mx, gateway) = started();
     let own = "Via: 1.0 evil\nVia: 1.1 evil2\nForwarded: for=evil\nX-Forwarded-For: evil\nX-Forwarded-Host: evil\n\

@@ -76,8 +76,10 @@ fn client_id(text: &str, basic: bool) -> Result<String, Problem> {
 
 /// Fields that frame a message, choose its receiver or concern one connection only (RFC 9110, section
 /// 7.6.1; RFC 9112, sections 6 and 9), and two that the gateway itself sets on every request.
-const NEVER_A_CREDENTIAL: [&str; 18] = [
+const NEVER_A_CREDENTIAL: [&str; 20] = [
+    "accept",
     "accept-encoding",
+    "accept-version",
     "connection",
     "content-encoding",
     "content-length",
@@ -102,7 +104,7 @@ fn header_name(text: &str) -> Result<HeaderName, Problem> {
         |_| Problem::new("is not a header name").allowed("letters, digits and -, such as \"MD-API-KEY\"");
     let name = text.parse::<HeaderName>().map_err(malformed)?;
     match NEVER_A_CREDENTIAL.contains(&name.as_str()) {
-        true => Err("frames or routes the message; a credential cannot stand there".into()),
+        true => Err("frames, routes or negotiates the message; a credential cannot stand there".into()),
         false => Ok(name),
     }
 }
