@@ -126,15 +126,19 @@ class Running:
         return self
 
 
-class Mxgate(Peer):
-    name = "mxgate"
-    template = "mxgate.toml"
+class Placed(Peer):
+    """A program that is at no fixed place: built here, or installed by `install`."""
 
     def __init__(self, binary):
         self._binary = binary
 
     def program(self):
         return self._binary
+
+
+class Mxgate(Placed):
+    name = "mxgate"
+    template = "mxgate.toml"
 
     def version(self):
         return self.said("--version")
@@ -202,17 +206,11 @@ class Haproxy(Peer):
         return directory / "output"
 
 
-class Envoy(Peer):
+class Envoy(Placed):
     """One process with a thread a worker."""
 
     name = "envoy"
     template = "envoy.yaml"
-
-    def __init__(self, binary):
-        self._binary = binary
-
-    def program(self):
-        return self._binary
 
     def version(self):
         return self.said("--version")
@@ -239,17 +237,11 @@ class Envoy(Peer):
         ]
 
 
-class Caddy(Peer):
+class Caddy(Placed):
     """One process; its runtime uses as many cores at once as it has workers. It writes records one by one."""
 
     name = "caddy"
     template = "Caddyfile"
-
-    def __init__(self, binary):
-        self._binary = binary
-
-    def program(self):
-        return self._binary
 
     def version(self):
         return self.said("version")
