@@ -27,6 +27,10 @@ fn stages(networks: usize) -> Stages {
     let configuration = format!(
         r#"
         allow = [{allow}]
+        [[caller]]
+        name = "benchmark"
+        networks = ["127.0.0.0/8"]
+        grant = {{ production = ["read", "write"] }}
         [[listener]]
         address = "127.0.0.1:0"
         environment = "production"

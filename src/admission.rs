@@ -1,13 +1,17 @@
 //! Who calls: a request and its `Peer` become a `Caller`, or are refused.
 //!
 //! In: the socket's address and, from trusted proxies only, the header that names the caller's.
-//! Out: a [`Caller`], which only this module can make. An empty `allow` lets nobody in.
+//! Out: a [`Caller`], which only this module can make: one that is configured, and all of whose criteria hold.
+//! An empty `allow` lets nobody in, and so does having no callers.
+
+pub(crate) mod callers;
 
 use std::{fmt, net::IpAddr};
 
 use http::HeaderMap;
 use ipnet::IpNet;
 
+use self::callers::{Callers, Evidence};
 use crate::{
     config::ForwardedHeader,
     gateway::refusal::Refusal,
@@ -51,16 +55,28 @@ fn within<T: Ord + Copy>(ranges: &[(T, T)], address: T) -> bool {
 }
 
 /// Who may call at all, and whom we believe about it.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Admission {
     pub(crate) allow: Networks,
     pub(crate) trusted_proxies: Networks,
     pub(crate) forwarded_header: ForwardedHeader,
+    pub(crate) callers: Callers,
+}
+
+/// A caller's place in the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct CallerIndex(u32);
+
+impl CallerIndex {
+    pub(crate) fn get(self) -> usize {
+        self.0 as usize
+    }
 }
 
 /// The service that asks, admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Caller {
+    index: CallerIndex,
     origin: Origin,
 }
 
@@ -74,6 +90,11 @@ pub(crate) enum Origin {
 }
 
 impl Caller {
+    /// Which of the configured callers it is.
+    pub(crate) fn index(self) -> CallerIndex {
+        self.index
+    }
+
     pub(crate) fn origin(self) -> Origin {
         self.origin
     }
@@ -92,11 +113,12 @@ impl Admission {
     /// Lets the request in, or says no. The second value is the address that counted, for the record.
     pub(crate) fn admit(&self, peer: &Peer, headers: &HeaderMap) -> Result<Caller, (Refusal, Origin)> {
         let socket = match *peer {
-            // Who may open a Unix socket is the file system's decision.
-            Peer::Unix { uid } => return Ok(Caller { origin: Origin::Unix { uid } }),
+            Peer::Unix { uid, gid } => {
+                return self.recognised(Evidence::Unix { uid, gid }, Origin::Unix { uid });
+            }
             Peer::Tcp(address) => address.ip().to_canonical(),
         };
-        let refused = |address| (Refusal::AddressNotAllowed, Origin::Address(address));
+        let refused = |address| (Refusal::CallerNotAllowed, Origin::Address(address));
         let address = if self.trusted_proxies.contains(socket) {
             forwarded::caller(
                 socket,
@@ -109,10 +131,15 @@ impl Admission {
             socket
         };
         if self.allow.contains(address) {
-            Ok(Caller { origin: Origin::Address(address) })
+            self.recognised(Evidence::Address(address), Origin::Address(address))
         } else {
             Err(refused(address))
         }
+    }
+
+    fn recognised(&self, evidence: Evidence, origin: Origin) -> Result<Caller, (Refusal, Origin)> {
+        let index = self.callers.recognise(evidence).ok_or((Refusal::CallerNotAllowed, origin))?;
+        Ok(Caller { index, origin })
     }
 }
 
@@ -129,6 +156,7 @@ mod tests {
             allow: networks(allow),
             trusted_proxies: networks(trusted),
             forwarded_header: ForwardedHeader::XForwardedFor,
+            callers: Callers::everybody(),
         }
     }
 
@@ -171,11 +199,11 @@ mod tests {
         assert_eq!(decide(&admission, "192.0.2.1:1", Some("10.9.9.9")), Ok("10.9.9.9".into()));
         assert_eq!(
             decide(&admission, "192.0.2.1:1", Some("203.0.113.9")),
-            Err("address_not_allowed 203.0.113.9".into())
+            Err("caller_not_allowed 203.0.113.9".into())
         );
         assert_eq!(
             decide(&admission, "198.51.100.1:1", Some("10.9.9.9")),
-            Err("address_not_allowed 198.51.100.1".into())
+            Err("caller_not_allowed 198.51.100.1".into())
         );
         assert_eq!(decide(&admission, "10.1.1.1:1", Some("203.0.113.9")), Ok("10.1.1.1".into()));
     }

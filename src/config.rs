@@ -19,7 +19,7 @@ use ipnet::IpNet;
 
 pub(crate) use self::check::log_filter;
 pub use self::load::Loaded;
-use crate::vault::reference::Reference;
+use crate::{policy::grant, vault::reference::Reference};
 
 /// Everything an operator decides, checked.
 #[derive(Debug, Clone)]
@@ -36,6 +36,8 @@ pub struct Config {
     pub limits: Limits,
     /// The embedded vault; `None` when every reference is `env:` or `file:`. Restart-only.
     pub vault: Option<VaultFile>,
+    /// Who may call, each with what it may do. Without any, nobody is served. Reloadable.
+    pub callers: Vec<Caller>,
     /// By name. Reloadable.
     pub environments: BTreeMap<String, Arc<Environment>>,
     /// The health and metrics listener; `None`, without a `[health]` section, switches it off. Restart-only.
@@ -78,6 +80,23 @@ pub struct Listener {
     pub hosts: Vec<String>,
     /// Values of `Origin` that may call (exact, lower case). Empty: no browser may.
     pub origins: Vec<String>,
+}
+
+/// One `[[caller]]`: a service, how it is recognised, and what it may do.
+///
+/// It gives at least one criterion, and every one that it gives must hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// Its name, in records, metrics and commands.
+    pub name: String,
+    /// It calls from one of these networks.
+    pub networks: Option<Vec<IpNet>>,
+    /// It is one of these users on this machine, at the other end of a Unix socket.
+    pub unix_uids: Option<Vec<u32>>,
+    /// It has one of these groups there, as its effective one.
+    pub unix_gids: Option<Vec<u32>>,
+    /// What it may do, by environment; nothing at those that are not named.
+    pub grant: BTreeMap<String, Vec<grant::Item>>,
 }
 
 /// Where a listener binds.

@@ -99,12 +99,17 @@ fn approve<'v>(
         refusal
     })?;
     entry.origin(caller.origin());
+    let admission = &view.snapshot.admission;
+    if let Some(name) = admission.callers.name(caller.index()) {
+        entry.caller(name);
+    }
     browser::check_head(&head, &listener.browser())?;
     at.worker.check_suspended(&environment.settings.name, caller.origin(), entry.began())?;
 
     let path_and_query = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
     let target = Target::parse(path_and_query).map_err(|_| Refusal::MalformedTarget)?;
-    let grant = policy::decide(caller, &environment.settings.api, &head.method, &target)
+    let allowed = view.snapshot.grants.of(caller.index(), listener.environment);
+    let grant = policy::decide(allowed, environment.settings.api, &head.method, &target)
         .inspect_err(|denial| entry.denied(denial))?;
     entry.granted(&grant);
 

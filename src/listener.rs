@@ -81,8 +81,8 @@ async fn open(worker: &Worker, listener: &ListenerState, socket: Socket) -> Resu
     match socket {
         Socket::Unix(socket) => {
             let stream = UnixStream::from_std(socket)?;
-            let uid = stream.peer_cred()?.uid();
-            Ok((Stream::Unix(stream), Peer::Unix { uid }))
+            let peer = stream.peer_cred()?;
+            Ok((Stream::Unix(stream), Peer::Unix { uid: peer.uid(), gid: peer.gid() }))
         }
         Socket::Tcp(socket, address) => {
             let mut stream = TcpStream::from_std(socket)?;

@@ -3,56 +3,27 @@
 //! Deciding is pure: no clock, no I/O, no `async`, and it starts from no. Only this module can make a
 //! `Grant`, and a credential is attached only with one.
 
+pub mod grant;
 pub mod target;
 
 use http::{HeaderValue, Method};
 
-use self::target::Target;
+use self::{
+    grant::{Allowed, Found as FoundPath, Pattern},
+    target::Target,
+};
 use crate::{
-    admission::Caller,
     gateway::refusal::Refusal,
-    mx::{
-        catalogue::{Class, Found, Operation, OperationCredential, catalogue},
-        path_tree::PathTree,
-    },
+    mx::catalogue::{Found, Operation, OperationCredential, catalogue},
 };
 
 /// What an environment offers.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Api {
     /// MX's Platform API: the catalogue.
     Platform,
-    /// Only these patterns.
-    Paths(Patterns),
-}
-
-/// Configured patterns, matched as the catalogue is.
-#[derive(Debug)]
-pub(crate) struct Patterns {
-    tree: PathTree<Vec<Pattern>>,
-}
-
-#[derive(Debug)]
-struct Pattern {
-    method: Method,
-    template: std::sync::Arc<str>,
-}
-
-impl Patterns {
-    /// # Errors
-    /// The template that cannot be matched, and why.
-    pub(crate) fn new(patterns: &[crate::config::PathPattern]) -> Result<Self, String> {
-        let mut tree = PathTree::new();
-        for pattern in patterns {
-            let methods: &mut Vec<Pattern> = tree
-                .entry(&pattern.template)
-                .map_err(|fault| format!("{}: {fault}", pattern.template))?
-                .get_or_insert_with(Vec::new);
-            methods
-                .push(Pattern { method: pattern.method.clone(), template: pattern.template.as_str().into() });
-        }
-        Ok(Self { tree })
-    }
+    /// Only the patterns that it lists.
+    Paths,
 }
 
 /// The proof that policy allowed this request, and what it needs to be carried out.
@@ -109,58 +80,59 @@ impl From<Refusal> for Denial {
     }
 }
 
-/// Decides.
+/// Decides what a caller that is `allowed` this much at an environment may do there. `None`: nothing.
 pub(crate) fn decide(
-    _caller: Caller,
-    api: &Api,
+    allowed: Option<&Allowed>,
+    api: Api,
     method: &Method,
     target: &Target<'_>,
 ) -> Result<Grant, Denial> {
+    let allowed = allowed.ok_or(Refusal::OperationDenied)?;
     match api {
-        Api::Platform => decide_platform(method, target),
-        Api::Paths(patterns) => decide_paths(patterns, method, target),
+        Api::Platform => decide_platform(allowed, method, target),
+        Api::Paths => decide_paths(allowed, method, target),
     }
 }
 
-fn decide_platform(method: &Method, target: &Target<'_>) -> Result<Grant, Denial> {
+fn decide_platform(allowed: &Allowed, method: &Method, target: &Target<'_>) -> Result<Grant, Denial> {
     match catalogue().find(method, target.path()) {
-        // Whoever reaches these can take or kill the key that everybody here uses.
-        Found::Operation(operation) if operation.classes.contains(Class::KeyAdmin) => Err(Denial {
+        Found::Operation(operation) if allowed.operation(operation.index) => {
+            Ok(Grant { call: Call::Operation(operation) })
+        }
+        Found::Operation(operation) => Err(Denial {
             refusal: Refusal::OperationDenied,
             operation: Some(operation),
             allowed_methods: None,
         }),
-        Found::Operation(operation) => Ok(Grant { call: Call::Operation(operation) }),
-        Found::OtherMethods(methods) => Err(Denial {
-            refusal: Refusal::MethodNotAllowed,
-            operation: None,
-            allowed_methods: Some(methods.clone()),
-        }),
-        Found::Nothing => Err(Refusal::UnknownOperation.into()),
+        // MX may have more than the catalogue, and a grant may name it.
+        Found::OtherMethods(methods) => match allowed.patterns().find(method, target.path()) {
+            FoundPath::Pattern(template) => Ok(Grant { call: Call::Pattern(template.clone()) }),
+            _ => Err(Denial {
+                refusal: Refusal::MethodNotAllowed,
+                operation: None,
+                allowed_methods: Some(methods.clone()),
+            }),
+        },
+        Found::Nothing => decide_paths(allowed, method, target),
     }
 }
 
-fn decide_paths(patterns: &Patterns, method: &Method, target: &Target<'_>) -> Result<Grant, Denial> {
-    let Some(found) = patterns.tree.find(target.path()) else {
-        return Err(Refusal::UnknownOperation.into());
-    };
-    let same = |pattern: &&Pattern| {
-        pattern.method == *method || (pattern.method == Method::GET && *method == Method::HEAD)
-    };
-    match found.iter().find(same) {
-        Some(pattern) => Ok(Grant { call: Call::Pattern(pattern.template.clone()) }),
-        None => Err(Denial {
+fn decide_paths(allowed: &Allowed, method: &Method, target: &Target<'_>) -> Result<Grant, Denial> {
+    match allowed.patterns().find(method, target.path()) {
+        FoundPath::Pattern(template) => Ok(Grant { call: Call::Pattern(template.clone()) }),
+        FoundPath::OtherMethods(found) => Err(Denial {
             refusal: Refusal::MethodNotAllowed,
             operation: None,
-            allowed_methods: allowed(found).ok(),
+            allowed_methods: methods(found).ok(),
         }),
+        FoundPath::Nothing => Err(Refusal::UnknownOperation.into()),
     }
 }
 
 /// A `GET` pattern lets `HEAD` in as well.
-fn allowed(patterns: &[Pattern]) -> Result<HeaderValue, http::header::InvalidHeaderValue> {
-    let has = |method: Method| patterns.iter().any(|pattern| pattern.method == method);
+fn methods(patterns: &[Pattern]) -> Result<HeaderValue, http::header::InvalidHeaderValue> {
+    let has = |method: Method| patterns.iter().any(|pattern| *pattern.method() == method);
     let head = (has(Method::GET) && !has(Method::HEAD)).then_some("HEAD");
-    let methods: Vec<&str> = patterns.iter().map(|pattern| pattern.method.as_str()).chain(head).collect();
+    let methods: Vec<&str> = patterns.iter().map(|pattern| pattern.method().as_str()).chain(head).collect();
     methods.join(", ").try_into()
 }

@@ -32,6 +32,8 @@ pub struct Record<'a> {
     pub start: SystemTime,
     /// As in `x-mxgate-request-id`.
     pub request_id: &'a str,
+    /// The configured name of who called; `None` when nobody was recognised.
+    pub caller: Option<&'a str>,
     /// The address that counted for the decision; `None` for a peer on a Unix socket.
     pub caller_address: Option<IpAddr>,
     /// The connection's own address, when a trusted proxy named another one as the caller's.
@@ -171,6 +173,7 @@ pub(crate) mod tests {
         Record {
             start: SystemTime::UNIX_EPOCH + Duration::from_millis(1_790_000_000_123),
             request_id: "5f0c2a9be17d40860000000000000001",
+            caller: Some("ledger"),
             caller_address: Some(IpAddr::from([10, 20, 1, 7])),
             peer_address: None,
             peer_uid: None,
@@ -202,7 +205,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_line_holds_the_fields_of_schema_v1_in_order() {
-        let expected = r#"{"v":1,"time":"2026-09-21T14:13:20.123Z","request_id":"5f0c2a9be17d40860000000000000001","caller_address":"10.20.1.7","listener":"127.0.0.1:8080","environment":"production","operation":"listUsers","template":"/users","method":"GET","decision":"allowed","code":null,"credential":null,"status":200,"bytes_in":0,"bytes_out":1234,"duration_us":56789,"upstream_us":56000,"masked":0}"#;
+        let expected = r#"{"v":1,"time":"2026-09-21T14:13:20.123Z","request_id":"5f0c2a9be17d40860000000000000001","caller":"ledger","caller_address":"10.20.1.7","listener":"127.0.0.1:8080","environment":"production","operation":"listUsers","template":"/users","method":"GET","decision":"allowed","code":null,"credential":null,"status":200,"bytes_in":0,"bytes_out":1234,"duration_us":56789,"upstream_us":56000,"masked":0}"#;
         assert_eq!(line(&example()), expected);
     }
 
@@ -251,6 +254,7 @@ pub(crate) mod tests {
     #[test]
     fn what_did_not_happen_is_null() {
         let aborted = Record {
+            caller: None,
             caller_address: None,
             operation: None,
             template: None,
@@ -260,7 +264,7 @@ pub(crate) mod tests {
             ..example()
         };
         let value: serde_json::Value = serde_json::from_str(&line(&aborted)).unwrap();
-        for field in ["caller_address", "operation", "template", "status", "upstream_us"] {
+        for field in ["caller", "caller_address", "operation", "template", "status", "upstream_us"] {
             assert_eq!(value.get(field), Some(&serde_json::Value::Null), "{field}");
         }
         assert_eq!(value["decision"], "aborted");

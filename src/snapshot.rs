@@ -8,12 +8,12 @@
 use std::{collections::HashMap, sync::Arc};
 
 use crate::{
-    admission::{Admission, Networks},
+    admission::{Admission, CallerIndex, Networks, callers::Callers},
     browser,
     config::{self, BearerOperations, Config},
     credential::{Prepared, Unusable},
     listener::tls::{self, ServerTls},
-    policy::{Api, Patterns},
+    policy::{Api, grant::Allowed},
     redaction,
     upstream::dial::{DialTarget, TlsFault},
     vault::{self, Resolved, Vault, reference::Reference, secret::Secret},
@@ -26,6 +26,8 @@ pub(crate) struct Snapshot {
     pub(crate) generation: u64,
     pub(crate) admission: Admission,
     pub(crate) environments: Vec<Arc<Environment>>,
+    /// What each caller may do at each environment.
+    pub(crate) grants: Grants,
     /// One for each listener, in the configuration's order.
     pub(crate) listeners: Vec<ListenerSettings>,
 }
@@ -39,6 +41,37 @@ pub(crate) struct ListenerSettings {
     pub(crate) hosts: Vec<String>,
     pub(crate) origins: Vec<String>,
     pub(crate) tls: Option<ServerTls>,
+}
+
+/// What each caller may do at each environment.
+#[derive(Debug, Default)]
+pub(crate) struct Grants(Vec<Vec<Option<Allowed>>>);
+
+impl Grants {
+    fn new(config: &Config, errors: &mut Vec<Error>) -> Self {
+        let one = |caller: &config::Caller, environment: &config::Environment| {
+            let items = caller.grant.get(&environment.name)?;
+            let listed = match &environment.api {
+                config::Api::Platform => None,
+                config::Api::Paths(paths) => Some(paths.as_slice()),
+            };
+            Some(Allowed::new(items, listed).map_err(|reason| Error::Pattern {
+                caller: caller.name.clone(),
+                environment: environment.name.clone(),
+                reason,
+            }))
+        };
+        let mut of = |caller| {
+            let all = config.environments.values().map(|environment| one(caller, environment));
+            all.map(|allowed| allowed?.map_err(|error| errors.push(error)).ok()).collect()
+        };
+        Self(config.callers.iter().map(&mut of).collect())
+    }
+
+    /// What `caller` may do at an environment; `None`: nothing.
+    pub(crate) fn of(&self, caller: CallerIndex, environment: usize) -> Option<&Allowed> {
+        self.0.get(caller.get())?.get(environment)?.as_ref()
+    }
 }
 
 /// One environment, ready for requests.
@@ -130,8 +163,10 @@ pub(crate) enum Error {
         environment: String,
     },
     /// A path pattern that cannot be matched.
-    #[error("environment {environment}: paths: {reason}")]
+    #[error("caller {caller}: grant.{environment}: {reason}")]
     Pattern {
+        /// The caller.
+        caller: String,
         /// The environment.
         environment: String,
         /// Which pattern, and why.
@@ -163,6 +198,7 @@ impl Snapshot {
                 Err(error) => errors.push(error),
             }
         }
+        let grants = Grants::new(config, &mut errors);
         let index: HashMap<&str, usize> =
             config.environments.keys().enumerate().map(|(at, name)| (name.as_str(), at)).collect();
         let mut listeners = Vec::new();
@@ -181,7 +217,9 @@ impl Snapshot {
                 allow: Networks::new(&config.allow),
                 trusted_proxies: Networks::new(&config.trusted_proxies),
                 forwarded_header: config.forwarded_header,
+                callers: Callers::new(&config.callers),
             },
+            grants,
             environments,
             listeners,
         })
@@ -269,9 +307,7 @@ fn environment(
     let name = &settings.name;
     let api = match &settings.api {
         config::Api::Platform => Api::Platform,
-        config::Api::Paths(paths) => Api::Paths(
-            Patterns::new(paths).map_err(|reason| Error::Pattern { environment: name.clone(), reason })?,
-        ),
+        config::Api::Paths(_) => Api::Paths,
     };
     let credential = credential(settings, &settings.credential, secrets.credential)?;
     let bearer = match (&settings.bearer_operations, secrets.bearer) {

@@ -52,7 +52,8 @@ impl Stages {
     pub fn decide(&self, method: &Method, target: &str) -> Option<Granted> {
         let caller = self.caller(&HeaderMap::new())?;
         let target = Target::parse(target).ok()?;
-        policy::decide(caller, &self.environment()?.api, method, &target).ok().map(Granted)
+        let allowed = self.snapshot.grants.of(caller.index(), 0);
+        policy::decide(allowed, self.environment()?.api, method, &target).ok().map(Granted)
     }
 
     /// The head that goes out: the caller's credentials out, ours in.

@@ -21,6 +21,10 @@ pub(super) fn changed_keys(old: &Config, new: &Config) -> Vec<String> {
     note(&"forwarded_header", old.forwarded_header != new.forwarded_header);
     note(&"limits", old.limits != new.limits);
     note(&"log.filter", old.log.filter != new.log.filter);
+    for caller in old.callers.iter().chain(&new.callers).map(|caller| &caller.name).collect::<BTreeSet<_>>() {
+        let of = |config: &'_ Config| config.callers.iter().find(|one| one.name == *caller).cloned();
+        note(&format_args!("caller {caller}"), of(old) != of(new));
+    }
     for name in old.environments.keys().chain(new.environments.keys()).collect::<BTreeSet<_>>() {
         let changed = old.environments.get(name) != new.environments.get(name);
         note(&format_args!("environment.{name}"), changed);

@@ -109,7 +109,7 @@ fn gateway(process: &str) -> (App, At) {
     let folder = tempfile::tempdir().unwrap().keep();
     std::fs::write(folder.join("key"), "k3y").unwrap();
     let text = format!(
-        "allow = [\"127.0.0.0/8\"]\n[[listener]]\naddress = \"127.0.0.1:0\"\nenvironment = \"test\"\n\
+        "allow = [\"127.0.0.0/8\"]\n[[caller]]\nname = \"test\"\nnetworks = [\"127.0.0.0/8\"]\ngrant = {{ test = [\"read\"] }}\n[[listener]]\naddress = \"127.0.0.1:0\"\nenvironment = \"test\"\n\
          [environment.test]\nurl = \"https://127.0.0.1:1\"\n\
          credential = {{ kind = \"basic\", client_id = \"id\", api_key = \"file:{}/key\" }}\n\
          [health]\naddress = \"127.0.0.1:0\"\n[record]\ndestination = \"off\"\n\

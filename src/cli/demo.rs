@@ -69,6 +69,8 @@ fn configuration(args: &Args, folder: &Path, mx: SocketAddr) -> String {
     let records = if args.records { "stdout" } else { "off" };
     format!(
         "allow = [\"127.0.0.0/8\", \"::1/128\"]\n\
+         [[caller]]\nname = \"demo\"\nnetworks = [\"127.0.0.0/8\", \"::1/128\"]\n\
+         grant = {{ demo = [\"read\", \"write\", \"destructive\", \"bank-data\", \"mints-access\", \"carries-bank-login\", \"money\"] }}\n\
          [[listener]]\naddress = \"{}\"\nenvironment = \"demo\"\n\
          [vault]\nkind = \"file\"\npath = \"{folder}/vault.age\"\nidentity = \"file:{folder}/identity\"\n\
          [environment.demo]\nurl = \"https://{mx}\"\nca_file = \"{folder}/ca.pem\"\n\

@@ -3,6 +3,7 @@
 //! Out comes `None` when something that has no default is absent or wrong; the report then says what.
 
 mod across;
+mod caller;
 mod credential;
 mod environment;
 mod listener;
@@ -30,6 +31,7 @@ pub(super) fn config(root: &Node, report: &Report<'_>) -> Option<Config> {
     let listeners = listener::all(&file);
     let limits = limits(&file.section("limits"));
     let vault = vault(&file);
+    let callers = caller::all(&file);
     let environments = environment::all(&file);
     let health = health(&file.section("health"));
     let control_socket = file.section("control").path("socket");
@@ -41,6 +43,7 @@ pub(super) fn config(root: &Node, report: &Report<'_>) -> Option<Config> {
     if report.is_whole() {
         let names: Vec<&str> = environments.keys().map(String::as_str).collect();
         across::environments(&file, &listeners, &names);
+        caller::beside_each_other(&file, &callers, &environments);
         across::references(report, file.has("vault"));
         across::networks(&file, &allow, &trusted_proxies, &listeners);
         across::addresses(report, &listeners, health.as_ref(), control_socket.as_deref());
@@ -52,6 +55,7 @@ pub(super) fn config(root: &Node, report: &Report<'_>) -> Option<Config> {
         listeners: listeners.into_iter().map(listener::Draft::finish).collect::<Option<_>>()?,
         limits,
         vault,
+        callers: callers.into_iter().map(caller::Draft::finish).collect::<Option<_>>()?,
         environments: environments
             .into_iter()
             .map(|(name, one)| Some((name, one?)))

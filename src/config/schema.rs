@@ -33,6 +33,10 @@ pub(super) enum Kind {
     Choice(&'static [&'static str]),
     /// Texts in a list.
     Texts,
+    /// Whole numbers within bounds, in a list.
+    Integers { min: u64, max: u64, unit: &'static str },
+    /// `{ ANY = [texts] }`.
+    NamedTexts,
     /// `[name]`.
     Section(&'static [Key]),
     /// `[[name]]`.

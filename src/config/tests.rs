@@ -11,6 +11,10 @@ use super::{Config, Loaded, fault::Faults, overrides::Overrides};
 /// The smallest configuration that is accepted without a warning.
 const SMALLEST: &str = r#"
 allow = ["127.0.0.0/8"]
+[[caller]]
+name = "ledger"
+networks = ["127.0.0.0/8"]
+grant = { production = ["read"] }
 [[listener]]
 address = "127.0.0.1:8080"
 environment = "production"

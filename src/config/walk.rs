@@ -107,6 +107,10 @@ impl<'a> Table<'a> {
     /// What `parse` makes of each text of a list, without those that it refuses.
     pub(super) fn list<T>(&self, name: &str, parse: impl Fn(&str) -> Result<T, Problem>) -> Vec<T> {
         let Some(node) = self.get(name) else { return Vec::new() };
+        self.texts_of(name, node, &parse)
+    }
+
+    fn texts_of<T>(&self, name: &str, node: &Node, parse: &impl Fn(&str) -> Result<T, Problem>) -> Vec<T> {
         let Data::List(values) = &node.data else {
             self.mistyped(name, node, "a list of texts");
             return Vec::new();
@@ -120,6 +124,55 @@ impl<'a> Table<'a> {
             parse(text).map_err(|problem| self.fault(&item, problem)).ok()
         };
         values.iter().enumerate().filter_map(parse).collect()
+    }
+
+    /// The whole numbers of a list, without those that are out of bounds.
+    pub(super) fn integers(&self, name: &str) -> Vec<u64> {
+        let Kind::Integers { min, max, unit } = self.key(name).kind else {
+            unreachable!("{name} is no list of integers")
+        };
+        let Some(node) = self.get(name) else { return Vec::new() };
+        let Data::List(values) = &node.data else {
+            self.mistyped(name, node, &format!("a list of whole numbers of {unit}"));
+            return Vec::new();
+        };
+        let read = |(index, value): (usize, &Node)| {
+            let item = format!("{name}[{index}]");
+            match value.data {
+                Data::Integer(number) => {
+                    let number = number.and_then(|number| u64::try_from(number).ok());
+                    let found = number.filter(|number| (min..=max).contains(number));
+                    if found.is_none() {
+                        let bounds = format!("{min} to {max} {unit}");
+                        self.fault(&item, Problem::new("is out of bounds").allowed(bounds));
+                    }
+                    found
+                }
+                _ => {
+                    self.mistyped(&item, value, "a whole number");
+                    None
+                }
+            }
+        };
+        values.iter().enumerate().filter_map(read).collect()
+    }
+
+    /// `{ ANY = [texts] }`: what `parse` makes of each text, by name.
+    pub(super) fn named_lists<T>(
+        &self,
+        name: &str,
+        parse: impl Fn(&str) -> Result<T, Problem>,
+    ) -> Vec<(&'a str, Vec<T>)> {
+        let Some(node) = self.get(name) else { return Vec::new() };
+        let Data::Table(entries) = &node.data else {
+            self.mistyped(name, node, "lists by name, such as { production = [\"read\"] }");
+            return Vec::new();
+        };
+        let read = |(entry_name, entry): (&'a String, &'a super::document::Entry)| {
+            let item = format!("{name}.{}", shown_key(entry_name));
+            (entry_name.as_str(), self.texts_of(&item, &entry.value, &parse))
+        };
+        entries.iter().map(read).collect()
     }
 
     /// A whole number within its bounds, or its default, or `None` when it has none.
@@ -396,7 +449,7 @@ pub(super) fn absolute_path(text: &str) -> Result<PathBuf, Problem> {
 
 /// A key that no table has, as it may be shown: a secret could stand where a key belongs, so a name with
 /// digits or of unusual length is not repeated; its line and column tell where it is.
-fn shown_key(name: &str) -> &str {
+pub(super) fn shown_key(name: &str) -> &str {
     let plain = |c: char| c.is_ascii_alphabetic() || c == '_' || c == '-';
     if name.len() <= 32 && name.chars().all(plain) { name } else { "(not shown)" }
 }

@@ -9,12 +9,10 @@
 use std::{io::Write as _, sync::LazyLock};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
-use ipnet::IpNet;
 
 use super::{reading::of_map, split_choices};
 use crate::{
-    admission::{Admission, Networks},
-    config::{Config, ForwardedHeader, overrides::Overrides},
+    config::{Config, overrides::Overrides},
     listener::peer::Peer,
     policy::{self, Grant, target::Target},
     snapshot::{Environment, Snapshot},
@@ -27,6 +25,16 @@ const SECRET: &str = "k3y-th4t-1s-1nj3ct3d";
 
 const CONFIG: &str = r#"
 allow = ["127.0.0.0/8"]
+[[caller]]
+name = "fuzz"
+unix_uids = [0]
+[caller.grant]
+production = ["read"]
+sandbox = ["read"]
+atrium = ["paths"]
+other = ["paths"]
+query = ["paths"]
+bearer = ["paths"]
 [[listener]]
 address = "127.0.0.1:8080"
 environment = "production"
@@ -77,21 +85,17 @@ static CASES: LazyLock<Vec<(Snapshot, Grant, usize)>> = LazyLock::new(|| {
     let count = config.environments.len();
     let case = |index: usize| {
         let snapshot = Snapshot::build(&config, &vault, None).unwrap();
-        let grant = granted(&snapshot.environments[index]);
+        let grant = granted(&snapshot, index);
         (snapshot, grant, index)
     };
     (0..count).map(case).collect()
 });
 
-fn granted(environment: &Environment) -> Grant {
-    let admission = Admission {
-        allow: Networks::new(&[] as &[IpNet]),
-        trusted_proxies: Networks::default(),
-        forwarded_header: ForwardedHeader::None,
-    };
-    let caller = admission.admit(&Peer::Unix { uid: 0 }, &HeaderMap::new()).unwrap();
+fn granted(snapshot: &Snapshot, environment: usize) -> Grant {
+    let caller = snapshot.admission.admit(&Peer::Unix { uid: 0, gid: 0 }, &HeaderMap::new()).unwrap();
     let target = Target::parse("/users").unwrap();
-    policy::decide(caller, &environment.api, &Method::GET, &target).unwrap()
+    let allowed = snapshot.grants.of(caller.index(), environment);
+    policy::decide(allowed, snapshot.environments[environment].api, &Method::GET, &target).unwrap()
 }
 
 pub(super) fn check(input: &[u8]) {

@@ -3,6 +3,7 @@
 use std::{
     net::IpAddr,
     rc::Rc,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -32,6 +33,7 @@ pub(crate) struct Entry {
     method: &'static str,
     environment: Option<Rc<EnvironmentView>>,
     origin: Option<Origin>,
+    caller: Option<Arc<str>>,
     call: Option<Call>,
     credential: Option<Rc<UsedCredential>>,
     decision: Decision,
@@ -53,6 +55,7 @@ impl Entry {
             method: name_of(method),
             environment: None,
             origin: None,
+            caller: None,
             call: None,
             credential: None,
             decision: Decision::Aborted,
@@ -75,6 +78,10 @@ impl Entry {
 
     pub(crate) fn origin(&mut self, origin: Origin) {
         self.origin = Some(origin);
+    }
+
+    pub(crate) fn caller(&mut self, name: &Arc<str>) {
+        self.caller = Some(name.clone());
     }
 
     pub(crate) fn granted(&mut self, grant: &Grant) {
@@ -184,6 +191,7 @@ impl Drop for Entry {
         self.at.worker.record(&Record {
             start: self.start,
             request_id: self.request_id.as_str(),
+            caller: self.caller.as_deref(),
             caller_address,
             peer_address,
             listener: &self.at.listener.name,
@@ -201,7 +209,7 @@ impl Drop for Entry {
             upstream_us: self.upstream.map(micros),
             masked,
             peer_uid: match self.at.peer {
-                Peer::Unix { uid } => Some(uid),
+                Peer::Unix { uid, .. } => Some(uid),
                 Peer::Tcp(_) => None,
             },
         });
@@ -282,6 +290,6 @@ mod tests {
         let proxy: IpAddr = "192.0.2.1".parse().unwrap();
         assert_eq!(addresses(Some(Origin::Address(caller)), peer), (Some(caller), Some(proxy)));
         assert_eq!(addresses(Some(Origin::Address(proxy)), peer), (Some(proxy), None));
-        assert_eq!(addresses(Some(Origin::Unix { uid: 1 }), Peer::Unix { uid: 1 }), (None, None));
+        assert_eq!(addresses(Some(Origin::Unix { uid: 1 }), Peer::Unix { uid: 1, gid: 1 }), (None, None));
     }
 }

@@ -49,8 +49,8 @@ reasons! {
         ExpectationFailed = "expectation_failed", EXPECTATION_FAILED;
         /// A method that this gateway never forwards (CONNECT, TRACE, extension methods).
         MethodNotSupported = "method_not_supported", NOT_IMPLEMENTED;
-        /// The caller's address is in no allowed network.
-        AddressNotAllowed = "address_not_allowed", FORBIDDEN;
+        /// Nobody who may call: from no allowed network, or no configured caller.
+        CallerNotAllowed = "caller_not_allowed", FORBIDDEN;
         /// A browser's request: an `Origin` or `Sec-Fetch-Site` that is not configured.
         BrowserNotAllowed = "browser_not_allowed", FORBIDDEN;
         /// `Host` names something that this loopback listener is not.

@@ -39,7 +39,7 @@ pub(crate) fn end(at: &Rc<Connection>, end: End, mut entry: Box<Entry>) -> Respo
     }
     // Whoever may not call keeps no connection either. A malformed target is one wherever it was found: what
     // follows it is not read.
-    let ends = [Refusal::AddressNotAllowed.code(), Refusal::MalformedTarget.code()].contains(&code);
+    let ends = [Refusal::CallerNotAllowed.code(), Refusal::MalformedTarget.code()].contains(&code);
     if ends || at.worker.closing() || at.session.body_pending() {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
@@ -97,7 +97,7 @@ fn explain_refusal(refusal: Refusal) -> &'static str {
         Refusal::HeaderTooLarge => "The header section is larger than this gateway accepts.",
         Refusal::ExpectationFailed => "The only expectation that can be met is 100-continue.",
         Refusal::MethodNotSupported => "This method is never forwarded.",
-        Refusal::AddressNotAllowed => "This caller may not use the gateway.",
+        Refusal::CallerNotAllowed => "This caller may not use the gateway.",
         Refusal::BrowserNotAllowed => "Requests from browsers are not accepted here.",
         Refusal::MisdirectedRequest => "The Host field names something that this listener does not serve.",
         Refusal::UnknownOperation => "No known operation has this path.",

@@ -12,5 +12,7 @@ pub(crate) enum Peer {
     Unix {
         /// Its user, when the connection was made (`SO_PEERCRED`).
         uid: u32,
+        /// Its effective group, then.
+        gid: u32,
     },
 }

@@ -113,7 +113,7 @@ mod tests {
     const FIRST: Verdict = Verdict::Log { unsaid: 0 };
 
     fn key(last: u8) -> Key {
-        ("address_not_allowed", IpAddr::from([192, 0, 2, last]))
+        ("caller_not_allowed", IpAddr::from([192, 0, 2, last]))
     }
 
     #[test]

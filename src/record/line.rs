@@ -21,6 +21,7 @@ impl LineWriter {
         text.extend_from_slice(self.clock.text(record.start).as_bytes());
         text.push(b'"');
         word(text, "request_id", Some(record.request_id));
+        word(text, "caller", record.caller);
         word(text, "caller_address", record.caller_address.map(|address| self.address.text(address)));
         if let Some(address) = record.peer_address {
             word(text, "peer_address", Some(self.address.text(address)));

@@ -33,7 +33,7 @@ fn is_admitted(gateway: &Gateway, from: &str, fields: &str, counted: &str) {
 
 fn is_refused(gateway: &Gateway, from: &str, fields: &str, counted: &str) {
     let answer = ask(gateway, from, fields);
-    assert_eq!((answer.status, answer.code().as_str()), (403, "address_not_allowed"), "{from} {fields}");
+    assert_eq!((answer.status, answer.code().as_str()), (403, "caller_not_allowed"), "{from} {fields}");
     assert!(!answer.text().contains(from), "the answer names an address");
     let id = answer.header("x-mxgate-request-id").unwrap();
     let record = gateway.record(|record| record["request_id"] == id);
@@ -56,9 +56,9 @@ fn only_allowed_networks_may_call() {
         is_refused(&gateway, outside, "", outside);
     }
     assert_eq!(mx.received(), 4);
-    assert_eq!(gateway.metric("mxgate_refusals_total{code=\"address_not_allowed\"}"), 4.0);
+    assert_eq!(gateway.metric("mxgate_refusals_total{code=\"caller_not_allowed\"}"), 4.0);
     let line = gateway.stderr.wait_for(|line| line.contains("127.0.0.12"));
-    assert!(line.contains("WARN") && line.contains("address_not_allowed"), "{line}");
+    assert!(line.contains("WARN") && line.contains("caller_not_allowed"), "{line}");
 }
 
 #[test]
@@ -228,8 +228,8 @@ fn a_flood_from_one_address_is_one_line_in_the_log() {
     let lines = gateway.stderr.text().lines().filter(|line| line.contains("127.0.0.66")).count();
     // Each worker says it once in ten seconds; a slow machine may see the next one.
     assert!((1..=4).contains(&lines), "{lines} lines for 200 refusals");
-    assert_eq!(gateway.metric("mxgate_refusals_total{code=\"address_not_allowed\"}"), 201.0);
-    let recorded = || gateway.stdout.text().matches("address_not_allowed").count();
+    assert_eq!(gateway.metric("mxgate_refusals_total{code=\"caller_not_allowed\"}"), 201.0);
+    let recorded = || gateway.stdout.text().matches("caller_not_allowed").count();
     until("each has its record", || recorded() >= 201);
     assert_eq!(recorded(), 201);
     assert_eq!(mx.received(), 0);

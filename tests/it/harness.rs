@@ -8,7 +8,7 @@ use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
     net::{IpAddr, SocketAddr, TcpStream},
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Condvar, Mutex, PoisonError},
@@ -76,6 +76,10 @@ pub fn mxgate(arguments: &[&str], variables: &[(&str, &str)]) -> std::process::O
         .expect("the command runs")
 }
 
+/// A grant of every operation but the administration of keys.
+pub const EVERYTHING: &str =
+    r#""read", "write", "destructive", "bank-data", "mints-access", "carries-bank-login", "money""#;
+
 /// What a gateway is started with. Its parts are TOML, put together in the order that TOML needs.
 pub struct Setup {
     /// Top-level keys.
@@ -84,6 +88,8 @@ pub struct Setup {
     pub listeners: String,
     /// Every `[environment.NAME]`, with its header.
     pub environments: String,
+    /// Every `[[caller]]`; `None`: everybody at every environment, but for the administration of keys.
+    pub callers: Option<String>,
     /// All other tables.
     pub tables: String,
     /// Variables of the process's environment.
@@ -106,6 +112,7 @@ impl Setup {
             top: "allow = [\"127.0.0.0/8\"]\n".into(),
             listeners: "[[listener]]\naddress = \"127.0.0.1:0\"\nenvironment = \"test\"\n".into(),
             environments: String::new(),
+            callers: None,
             tables: "[log]\nformat = \"json\"\nfilter = \"info\"\n[health]\naddress = \"127.0.0.1:0\"\n"
                 .into(),
             variables: Vec::new(),
@@ -220,13 +227,32 @@ impl Setup {
 
     /// The configuration file's text.
     pub fn configuration(&self) -> String {
-        format!("{}{}{}{}", self.top, self.listeners, self.environments, self.tables)
+        let everybody = || everybody(&self.environments, self.folder.path());
+        let callers = self.callers.clone().unwrap_or_else(everybody);
+        format!("{}{callers}{}{}{}", self.top, self.listeners, self.environments, self.tables)
     }
 
     /// Starts the gateway and waits until its sockets are bound.
     pub fn start(self) -> Gateway {
         Gateway::start(self)
     }
+}
+
+/// Callers who may do everything but administer keys: one from every address, one who is this user.
+fn everybody(environments: &str, folder: &Path) -> String {
+    let tables = environments.split("[environment.").skip(1);
+    let grants: Vec<String> = tables
+        .map(|table| {
+            let name = table.split(']').next().expect("a name");
+            let items = if table.contains("\npaths = ") { r#""paths""# } else { EVERYTHING };
+            format!("{name} = [{items}]")
+        })
+        .collect();
+    let (grant, uid) = (grants.join(", "), fs::metadata(folder).expect("a folder").uid());
+    format!(
+        "[[caller]]\nname = \"everybody\"\nnetworks = [\"0.0.0.0/0\", \"::/0\"]\ngrant = {{ {grant} }}\n\
+         [[caller]]\nname = \"this-user\"\nunix_uids = [{uid}]\ngrant = {{ {grant} }}\n"
+    )
 }
 
 /// A running gateway.

@@ -62,7 +62,7 @@ fn sighup_takes_up_a_changed_file() {
     gateway.signal("HUP");
     gateway.stderr.wait_for(|line| line.contains("\"reloaded\"") && line.contains("SIGHUP"));
     let answer = gateway.get("/users", "");
-    assert_eq!((answer.status, answer.code().as_str()), (403, "address_not_allowed"));
+    assert_eq!((answer.status, answer.code().as_str()), (403, "caller_not_allowed"));
 }
 
 #[test]

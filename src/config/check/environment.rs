@@ -141,7 +141,7 @@ fn timeouts(table: &Table<'_>) -> Timeouts {
 }
 
 /// A name that a variable (`MXGATE__ENVIRONMENT__NAME__KEY`) can hold without ambiguity.
-fn is_name(name: &str) -> bool {
+pub(super) fn is_name(name: &str) -> bool {
     let plain =
         |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
     name.starts_with(|c: char| c.is_ascii_lowercase()) && name.split(['-', '_']).all(plain)

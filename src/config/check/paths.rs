@@ -35,7 +35,7 @@ pub(super) fn patterns(environment: &Table<'_>) -> Vec<PathPattern> {
 }
 
 /// `GET /v1/things/{id}`.
-fn pattern(text: &str) -> Result<PathPattern, Problem> {
+pub(super) fn pattern(text: &str) -> Result<PathPattern, Problem> {
     let form = "expected a method and a path, such as \"GET /v1/things/{id}\" or \"GET /v1/files/{*rest}\"";
     let (method, template) =
         text.split_once(' ').ok_or_else(|| Problem::new("is not a pattern").allowed(form))?;

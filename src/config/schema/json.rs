@@ -4,6 +4,9 @@ use serde_json::{Map, Value, json};
 
 use super::{Key, Kind, Need, Reload, keys::FILE};
 
+/// The form of names that an operator chooses.
+const NAME: &str = "^[a-z][a-z0-9]*([_-][a-z0-9]+)*$";
+
 /// JSON Schema, draft 2020-12.
 pub(in crate::config) fn schema() -> Value {
     let mut schema = object(FILE, false);
@@ -54,12 +57,21 @@ fn kind(kind: &Kind, restart: bool) -> Value {
         Kind::Integer { min, max, .. } => json!({ "type": "integer", "minimum": min, "maximum": max }),
         Kind::Choice(words) => json!({ "enum": words }),
         Kind::Texts => json!({ "type": "array", "items": { "type": "string" } }),
+        Kind::Integers { min, max, .. } => {
+            json!({ "type": "array", "items": { "type": "integer", "minimum": min, "maximum": max } })
+        }
+        Kind::NamedTexts => json!({
+            "type": "object",
+            "minProperties": 1,
+            "propertyNames": { "pattern": NAME },
+            "additionalProperties": { "type": "array", "items": { "type": "string" } },
+        }),
         Kind::Section(keys) => object(keys, restart),
         Kind::Sections(keys) => json!({ "type": "array", "minItems": 1, "items": object(keys, restart) }),
         Kind::Named(keys) => json!({
             "type": "object",
             "minProperties": 1,
-            "propertyNames": { "pattern": "^[a-z][a-z0-9]*([_-][a-z0-9]+)*$" },
+            "propertyNames": { "pattern": NAME },
             "additionalProperties": object(keys, restart),
         }),
         Kind::Variants(variants) => {

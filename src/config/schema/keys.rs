@@ -34,6 +34,12 @@ pub(in crate::config) static FILE: &[Key] = &[
     )
     .restart(),
     Key::new(
+        "caller",
+        Kind::Sections(CALLER),
+        Optional,
+        "Services that may call, each with what it may do; every criterion that one gives must hold; absent: nobody is served",
+    ),
+    Key::new(
         "environment",
         Kind::Named(ENVIRONMENT),
         Required,
@@ -74,6 +80,19 @@ static LISTENER: &[Key] = &[
 static CERTIFICATE: &[Key] = &[
     path("certificate", Required, "PEM file with the certificate chain, leaf first"),
     path("key", Required, "PEM file with the private key"),
+];
+
+static CALLER: &[Key] = &[
+    text("name", Required, "Its name in records, metrics and commands"),
+    texts("networks", Optional, "Criterion: it calls from one of these networks"),
+    ids("unix_uids", "users", "Criterion: it is one of these users, at the other end of a Unix socket"),
+    ids("unix_gids", "groups", "Criterion: its effective group there is one of these"),
+    Key::new(
+        "grant",
+        Kind::NamedTexts,
+        Required,
+        "What it may do, by environment: operation ids of MX, classes such as \"read\", \"tag:transactions\", \"method:GET\", \"path:GET /new/{id}\", at an environment with paths \"paths\"; with a - before it, what it may not do, which always wins",
+    ),
 ];
 
 static LIMITS: &[Key] = &[
@@ -283,6 +302,10 @@ const fn integer(
     doc: &'static str,
 ) -> Key {
     Key::new(name, Kind::Integer { min, max, unit }, Integer(default), doc)
+}
+
+const fn ids(name: &'static str, unit: &'static str, doc: &'static str) -> Key {
+    Key::new(name, Kind::Integers { min: 0, max: u32::MAX as u64, unit }, Optional, doc)
 }
 
 const fn millis(name: &'static str, min: u64, max: u64, default: u64, doc: &'static str) -> Key {
