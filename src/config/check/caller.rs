@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, HashMap};
 
 use ipnet::IpNet;
 
-use super::{environment::is_name, network::network, paths};
+use super::{environment::is_name, limits, network::network, paths};
 use crate::{
     config::{
         Api, Caller, Environment,
         fault::Problem,
+        limits::CallerLimits,
         walk::{Table, shown_key},
     },
     policy::grant::{Item, Malformed, Term},
@@ -22,6 +23,7 @@ pub(super) struct Draft<'a> {
     unix_uids: Option<Vec<u32>>,
     unix_gids: Option<Vec<u32>>,
     grant: BTreeMap<&'a str, Vec<Item>>,
+    limits: CallerLimits,
 }
 
 impl Draft<'_> {
@@ -33,6 +35,7 @@ impl Draft<'_> {
             unix_uids: self.unix_uids,
             unix_gids: self.unix_gids,
             grant: self.grant.into_iter().map(|(name, items)| (name.to_owned(), items)).collect(),
+            limits: self.limits,
         })
     }
 }
@@ -47,6 +50,7 @@ fn one(table: Table<'_>) -> Draft<'_> {
     let unix_uids = given(&table, "unix_uids", |table| ids(table, "unix_uids"));
     let unix_gids = given(&table, "unix_gids", |table| ids(table, "unix_gids"));
     let grant = table.named_lists("grant", item).into_iter().collect();
+    let limits = limits::caller(&table.section("limits"));
     if networks.is_none() && unix_uids.is_none() && unix_gids.is_none() {
         let allowed = "expected one or more of networks, unix_uids and unix_gids";
         table.fault("name", Problem::new("can be recognised by nothing").allowed(allowed));
@@ -54,7 +58,7 @@ fn one(table: Table<'_>) -> Draft<'_> {
     if networks.is_some() && (unix_uids.is_some() || unix_gids.is_some()) {
         table.fault("networks", "never holds on a Unix socket, which unix_uids and unix_gids ask for");
     }
-    Draft { table, name, networks, unix_uids, unix_gids, grant }
+    Draft { table, name, networks, unix_uids, unix_gids, grant, limits }
 }
 
 /// A list that is written; one without an item would match nobody.
@@ -118,6 +122,8 @@ pub(super) fn beside_each_other(
                 Some(None) => {}
             }
         }
+        let granted = caller.grant.keys().copied();
+        limits::within_budgets(&caller.table, &caller.limits, environments, granted);
     }
 }
 
