@@ -27,6 +27,7 @@ use self::{
 use crate::{
     browser,
     credential::Credential,
+    limits::{breaker::Pass, outcome},
     listener::{connection::Connection, watch::Expiry},
     policy::{self, Denial, Grant, target::Target},
     redaction::Masker,
@@ -59,12 +60,15 @@ async fn walk(
     request: Request<Incoming>,
     entry: &mut Entry,
 ) -> Result<Passage, End> {
-    let Approved { outgoing, environment, masker } = approve(at, view, request, entry)?;
+    let Approved { outgoing, environment, masker, pass } = approve(at, view, request, entry)?;
     let timeouts = &environment.settings.timeouts;
     let asked = entry.asked_upstream();
     at.session.watch.total(asked, timeouts.total);
-    let forwarded = pin!(upstream::forward(&environment.pool, outgoing, timeouts, &at.session, asked));
-    let answer = match at.session.watch.until_expired(forwarded).await {
+    let forwarded =
+        pin!(upstream::forward(&environment.pool, outgoing, timeouts, &at.session, asked, entry.paced()));
+    let heard = at.session.watch.until_expired(forwarded).await;
+    outcome::note(&environment.settings, pass, &at.session, &heard);
+    let answer = match heard {
         Ok(Ok(answer)) => answer,
         // The caller's own body was refused or broke off: that is why the upstream got no request.
         Ok(Err(failure)) => return Err(at.session.body_refusal().map_or(failure.into(), End::from)),
@@ -79,6 +83,7 @@ struct Approved<'v> {
     outgoing: Outgoing,
     environment: &'v Rc<EnvironmentView>,
     masker: Option<Arc<Masker>>,
+    pass: Pass,
 }
 
 /// All that is decided before anything is sent. Nothing in it waits, so that a request in flight carries none of it.
@@ -105,6 +110,7 @@ fn approve<'v>(
     }
     browser::check_head(&head, &listener.browser())?;
     at.worker.check_suspended(&environment.settings.name, caller.origin(), entry.began())?;
+    entry.limited(view.limits(caller.index()))?;
 
     let path_and_query = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
     let target = Target::parse(path_and_query).map_err(|_| Refusal::MalformedTarget)?;
@@ -125,8 +131,10 @@ fn approve<'v>(
         choice.fields(&grant),
     );
     let repeatable = grant.repeatable(&head.method);
+    // Last: what is not sent uses nothing up.
+    let pass = entry.sending(environment, &head.method, repeatable)?;
     let outgoing = Outgoing::new(&head.method, sent, body, repeatable, head.headers);
-    Ok(Approved { outgoing, environment, masker: choice.credential().map(Credential::masker) })
+    Ok(Approved { outgoing, environment, masker: choice.credential().map(Credential::masker), pass })
 }
 
 /// Which credential a granted request gets.

@@ -20,6 +20,7 @@ pub mod framing;
 pub mod fuzzing;
 mod gate;
 pub mod gateway;
+mod limits;
 pub mod listener;
 pub mod log;
 pub mod metrics;

@@ -7,11 +7,15 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use tokio::time::Instant;
+
 use crate::{
     admission::{Admission, CallerIndex, Networks, callers::Callers},
     browser,
     config::{self, BearerOperations, Config},
+    control::messages::UpstreamStatus,
     credential::{Prepared, Unusable},
+    limits::{CallerLimits, breaker::Breaker, budget::Budget},
     listener::tls::{self, ServerTls},
     policy::{Api, grant::Allowed},
     redaction,
@@ -28,6 +32,8 @@ pub(crate) struct Snapshot {
     pub(crate) environments: Vec<Arc<Environment>>,
     /// What each caller may do at each environment.
     pub(crate) grants: Grants,
+    /// What each caller may use, in the configuration's order; `None` for those without limits.
+    pub(crate) limits: Vec<Option<CallerLimits>>,
     /// One for each listener, in the configuration's order.
     pub(crate) listeners: Vec<ListenerSettings>,
 }
@@ -84,6 +90,8 @@ pub(crate) struct Environment {
     pub(crate) bearer: Bearer,
     pub(crate) dial: Arc<DialTarget>,
     pub(crate) timeouts: config::Timeouts,
+    pub(crate) budget: Budget,
+    pub(crate) breaker: Option<Arc<Breaker>>,
     /// Decoded names of query parameters that are credentials, here or elsewhere at MX.
     pub(crate) query_names: Vec<String>,
 }
@@ -220,14 +228,37 @@ impl Snapshot {
                 callers: Callers::new(&config.callers),
             },
             grants,
+            limits: limits(&config.callers, previous),
             environments,
             listeners,
         })
     }
 
+    /// How much of each environment is in use.
+    pub(crate) fn upstreams(&self) -> Vec<UpstreamStatus> {
+        let now = Instant::now();
+        let one = |environment: &Arc<Environment>| UpstreamStatus {
+            environment: environment.name.to_string(),
+            breaker: environment.breaker.as_ref().map(|breaker| breaker.status(now)),
+            breaker_opened: environment.breaker.as_ref().map_or(0, |breaker| breaker.opened()),
+            budget: environment.budget.status(now),
+        };
+        self.environments.iter().map(one).collect()
+    }
+
     pub(crate) fn environment(&self, name: &str) -> Option<&Arc<Environment>> {
         self.environments.iter().find(|environment| &*environment.name == name)
     }
+}
+
+/// With the counts of `previous`, by the callers' names.
+fn limits(callers: &[config::Caller], previous: Option<&Snapshot>) -> Vec<Option<CallerLimits>> {
+    let before = previous.iter().flat_map(|previous| previous.limits.iter().flatten());
+    let before: HashMap<&str, &CallerLimits> = before.map(|limits| (limits.name(), limits)).collect();
+    let one = |caller: &config::Caller| {
+        CallerLimits::new(&caller.name, &caller.limits, before.get(caller.name.as_str()).copied())
+    };
+    callers.iter().map(one).collect()
 }
 
 fn listener(settings: &config::Listener, index: &HashMap<&str, usize>) -> Result<ListenerSettings, Error> {
@@ -319,11 +350,16 @@ fn environment(
         _ if matches!(settings.credential, config::Credential::Bearer { .. }) => Bearer::Environment,
         _ => Bearer::Refused,
     };
-    let before = previous.and_then(|previous| previous.environment(name)).map(|before| &before.dial);
-    let dial = DialTarget::new(settings, before)
+    let before = previous.and_then(|previous| previous.environment(name));
+    let dial = DialTarget::new(settings, before.map(|before| &before.dial))
         .map_err(|source| Error::Tls { what: format!("environment {name}"), source })?;
+    // What is known of a host is not known of another, nor of one that is verified in another way.
+    let same_host = before.filter(|before| Arc::ptr_eq(&before.dial, &dial));
+    let name: Arc<str> = name.as_str().into();
     Ok(Environment {
-        name: name.as_str().into(),
+        budget: Budget::new(&settings.budget, before.map(|before| &before.budget)),
+        breaker: Breaker::new(&name, &settings.breaker, same_host.and_then(|before| before.breaker.as_ref())),
+        name,
         api,
         accept_version: http::HeaderValue::from_str(&settings.accept_version)
             .unwrap_or(http::HeaderValue::from_static("v20250224")),

@@ -17,6 +17,7 @@ use super::{
 use crate::{
     admission::Origin,
     credential::Credential,
+    limits::{self, CallerLimits, SOON, breaker::Pass, budget, pace::Paced},
     listener::{connection::Connection, peer::Peer},
     metrics,
     policy::{Call, Denial, Grant},
@@ -43,6 +44,11 @@ pub(crate) struct Entry {
     upstream_began: Option<Instant>,
     upstream: Option<Duration>,
     complete: bool,
+    /// What the caller, and then the environment, give the request; given back with the record.
+    permit: Option<limits::Permit>,
+    budget: Option<budget::Permit>,
+    /// When another attempt may succeed.
+    wait: Duration,
 }
 
 impl Entry {
@@ -65,7 +71,51 @@ impl Entry {
             upstream_began: None,
             upstream: None,
             complete: false,
+            permit: None,
+            budget: None,
+            wait: SOON,
         })
+    }
+
+    /// Counts the request for its caller.
+    pub(crate) fn limited(&mut self, limits: Option<&Rc<CallerLimits>>) -> Result<(), Refusal> {
+        let admitted = limits::admit(limits, &self.at.owner, self.began);
+        self.permit = admitted.map_err(|over| self.over(over))?;
+        Ok(())
+    }
+
+    /// Counts the request as one that is sent to `environment`, unless that is left alone.
+    pub(crate) fn sending(
+        &mut self,
+        environment: &Rc<EnvironmentView>,
+        method: &Method,
+        repeatable: bool,
+    ) -> Result<Pass, End> {
+        let pass = match &environment.settings.breaker {
+            Some(breaker) => breaker.admit(repeatable, self.began).map_err(|wait| {
+                self.wait = wait;
+                Failure::BreakerOpen
+            })?,
+            None => Pass::usual(),
+        };
+        let admitted = budget::admit(environment, method, self.began);
+        self.budget = admitted.map_err(|over| self.over(over))?;
+        Ok(pass)
+    }
+
+    fn over(&mut self, over: limits::Over) -> Refusal {
+        self.wait = over.wait;
+        over.refusal
+    }
+
+    /// When another attempt may succeed, for an answer that says so.
+    pub(crate) fn wait(&self) -> Duration {
+        self.wait
+    }
+
+    /// What the caller's bodies keep to.
+    pub(crate) fn paced(&self) -> Option<Paced> {
+        self.permit.as_ref().and_then(limits::Permit::pace).map(Paced::new)
     }
 
     pub(crate) fn request_id(&self) -> &RequestId {

@@ -97,7 +97,13 @@ static CALLER: &[Key] = &[
 ];
 
 static CALLER_LIMITS: &[Key] = &[
-    optional("requests_per_second", 1, 1_000_000, "requests", "Requests, as a token bucket; absent: any number"),
+    optional(
+        "requests_per_second",
+        1,
+        1_000_000,
+        "requests",
+        "Requests, as a token bucket; absent: any number",
+    ),
     optional("burst", 1, 1_000_000, "requests", "What the token bucket holds; absent: requests_per_second"),
     optional("in_flight_max", 1, 1_000_000, "requests", "Requests at once; absent: any number"),
     optional(
@@ -218,7 +224,13 @@ static BUDGET: &[Key] = &[
 ];
 
 static METHOD_BUDGET: &[Key] = &[
-    optional("requests_per_second", 1, 1_000_000, "requests", "Requests, as a token bucket; absent: any number"),
+    optional(
+        "requests_per_second",
+        1,
+        1_000_000,
+        "requests",
+        "Requests, as a token bucket; absent: any number",
+    ),
     optional("burst", 1, 1_000_000, "requests", "What the token bucket holds; absent: requests_per_second"),
     optional("in_flight_max", 1, 1_000_000, "requests", "Requests at once; absent: any number"),
 ];
