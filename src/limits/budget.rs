@@ -243,8 +243,7 @@ mod tests {
 
     #[test]
     fn a_reload_takes_everything_over_and_nothing_is_halved_that_is_not_there() {
-        let now = Instant::now();
-        let old = Budget::new(&in_flight(2, 2), None);
+        let (old, now) = (Budget::new(&in_flight(2, 2), None), Instant::now());
         assert_eq!(taken(&old, Methods::Get, now), 2);
         old.halve(SOON, now);
         let new = Budget::new(&in_flight(4, 2), Some(&old));

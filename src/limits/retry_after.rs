@@ -41,7 +41,7 @@ mod tests {
             (&["Sun, 06 Nov 1994 08:49:47 GMT"], Some(10)),
             (&["Sunday, 06-Nov-94 08:49:47 GMT"], Some(10)),
             (&["Sun Nov  6 08:49:47 1994"], Some(10)),
-            (&["Sun, 06 Nov 2094 08:49:47 GMT"], Some(300)),
+            (&["Sat, 06 Nov 2094 08:49:47 GMT"], Some(300)),
             (&["Sun, 06 Nov 1994 08:49:37 GMT"], None),
             (&["Sun, 06 Nov 1984 08:49:47 GMT"], None),
             (&["0"], None),
