@@ -7,6 +7,7 @@
 mod admission;
 mod balance;
 mod browser;
+mod budgets;
 mod caller_limits;
 mod canary;
 mod check;
