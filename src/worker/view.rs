@@ -38,7 +38,7 @@ pub(crate) struct EnvironmentView {
 
 impl View {
     /// Connections whose upstream is still the same are kept; the others are retired.
-    pub(super) fn new(snapshot: Arc<Snapshot>, previous: Option<&Self>, place: &Place) -> Self {
+    pub(crate) fn new(snapshot: Arc<Snapshot>, previous: Option<&Self>, place: &Place) -> Self {
         let environments: Vec<_> = snapshot
             .environments
             .iter()
