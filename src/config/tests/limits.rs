@@ -47,6 +47,14 @@ fn a_burst_needs_a_rate() {
 }
 
 #[test]
+fn a_pace_without_a_bound_on_what_it_slows_down_is_named() {
+    let warning = "warning: caller[0].limits.bytes_per_second: makes requests take longer, and each has a connection \
+                   to the environment; set in_flight_max, so that there are not too many at once";
+    assert_accepted(&with_limits("bytes_per_second = 100_000"), &[warning]);
+    assert_accepted(&with_limits("bytes_per_second = 100_000, in_flight_max = 10"), &[]);
+}
+
+#[test]
 fn whoever_could_use_a_budget_up_is_named() {
     let budget = "budget.get = { requests_per_second = 10, in_flight_max = 5 }\n";
     let warning = |key: &str| {
