@@ -2,13 +2,21 @@
 
 use std::{
     net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    thread,
     time::{Duration, Instant},
 };
 
 use mxgate::stand_in::Running;
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, Client, Gateway, Setup, mx, until};
+use crate::{
+    harness::{Answer, Client, Gateway, Setup, mx, until},
+    raw_upstream::{RawUpstream, ok},
+};
 
 fn with_budget(mx: &Running, budget: &str) -> Gateway {
     let one_worker = "[process]\nworkers = 2";
@@ -39,14 +47,14 @@ fn retry_after(answer: &Answer) -> u64 {
 }
 
 /// What `mxgate status` says of the environment.
-fn upstream(gateway: &Gateway) -> Value {
+fn upstream_of(gateway: &Gateway) -> Value {
     gateway.status()["upstreams"][0].clone()
 }
 
 fn in_flight(gateway: &Gateway, get: u64, other: u64) {
     let now = |budget: &Value, methods: &str| budget[methods]["now"].as_u64();
     until(&format!("{get} and {other} are in flight"), || {
-        let budget = upstream(gateway)["budget"].clone();
+        let budget = upstream_of(gateway)["budget"].clone();
         now(&budget, "get_in_flight") == Some(get) && now(&budget, "other_in_flight") == Some(other)
     });
 }
@@ -136,7 +144,7 @@ fn what_mx_asks_for_halves_the_budget_for_that_time() {
     // Without Retry-After, or with a status that it does not belong to, nothing happens.
     for lines in ["x-stand-in-status: 429", "x-stand-in-status: 500\nx-stand-in-retry-after: 60"] {
         get(&gateway, lines);
-        assert_eq!(upstream(&gateway)["budget"]["halved_for_s"], Value::Null, "{lines}");
+        assert_eq!(upstream_of(&gateway)["budget"]["halved_for_s"], Value::Null, "{lines}");
     }
     let answer = get(&gateway, "x-stand-in-status: 429\nx-stand-in-retry-after: 2");
     assert_eq!((outcome(&answer), answer.header("retry-after")), ((429, String::new()), Some("2")));
@@ -152,7 +160,7 @@ fn what_mx_asks_for_halves_the_budget_for_that_time() {
     // A date, far away: five minutes at most.
     let far = "x-stand-in-status: 503\nx-stand-in-retry-after: Sat, 06 Nov 2094 08:49:37 GMT";
     assert_eq!(get(&gateway, far).status, 503);
-    let halved = upstream(&gateway)["budget"]["halved_for_s"].as_u64().expect("it is halved");
+    let halved = upstream_of(&gateway)["budget"]["halved_for_s"].as_u64().expect("it is halved");
     assert!((290..=300).contains(&halved), "{halved}");
     get(&gateway, "x-stand-in-status: 429\nx-stand-in-retry-after: 100");
     assert_eq!(gateway.stderr.text().matches("budget is halved").count(), 2, "once per change");
@@ -162,7 +170,7 @@ fn what_mx_asks_for_halves_the_budget_for_that_time() {
 fn a_breaker_opens_when_mx_fails_and_closes_when_it_answers() {
     let mx = mx();
     let gateway = with_breaker(&mx, "");
-    assert_eq!(upstream(&gateway)["breaker"], "closed");
+    assert_eq!(upstream_of(&gateway)["breaker"], "closed");
     for status in [503, 502, 504] {
         assert_eq!(get(&gateway, &format!("x-stand-in-status: {status}")).status, status);
     }
@@ -177,9 +185,9 @@ fn a_breaker_opens_when_mx_fails_and_closes_when_it_answers() {
     assert!(shown.contains("test: OPEN for 1s, opened 1 times so far\n"), "{shown}");
     // A reload is no reason to try earlier.
     gateway.command(&["reload"]).expect("a reload");
-    assert_eq!(upstream(&gateway)["breaker"], json!({ "open": { "for_s": 1 } }));
+    assert_eq!(upstream_of(&gateway)["breaker"], json!({ "open": { "for_s": 1 } }));
 
-    until("it is half open", || upstream(&gateway)["breaker"] == "half_open");
+    until("it is half open", || upstream_of(&gateway)["breaker"] == "half_open");
     assert!(opened.elapsed() > Duration::from_millis(900), "{:?}", opened.elapsed());
     let mut probe = slow(&gateway, 2000);
     until("the probe is there", || mx.received() > received);
@@ -201,7 +209,7 @@ fn a_probe_that_fails_opens_it_again_and_one_whose_caller_left_does_not() {
     for _ in 0..3 {
         get(&gateway, "x-stand-in-drop: always");
     }
-    until("it is half open", || upstream(&gateway)["breaker"] == "half_open");
+    until("it is half open", || upstream_of(&gateway)["breaker"] == "half_open");
     // A write is no probe as long as a read may come.
     assert_eq!(outcome(&post(&gateway, "")), (503, "breaker_open".into()));
     let received = mx.received();
@@ -210,10 +218,10 @@ fn a_probe_that_fails_opens_it_again_and_one_whose_caller_left_does_not() {
     drop(probe);
     until("another may try", || get(&gateway, "x-stand-in-status: 504").status == 504);
     assert_eq!(outcome(&get(&gateway, "")), (503, "breaker_open".into()));
-    until("it is half open", || upstream(&gateway)["breaker"] == "half_open");
+    until("it is half open", || upstream_of(&gateway)["breaker"] == "half_open");
     until("a write is a probe", || post(&gateway, "").status == 200);
-    assert_eq!(upstream(&gateway)["breaker"], "closed");
-    assert_eq!(upstream(&gateway)["breaker_opened"], 1);
+    assert_eq!(upstream_of(&gateway)["breaker"], "closed");
+    assert_eq!(upstream_of(&gateway)["breaker_opened"], 1);
 }
 
 #[test]
@@ -271,8 +279,8 @@ fn no_caller_can_open_it() {
     for _ in 0..4 {
         assert_eq!((get(&gateway, "").status, post(&gateway, "").status), (200, 200));
     }
-    assert_eq!(upstream(&gateway)["breaker"], "closed");
-    assert_eq!(upstream(&gateway)["breaker_opened"], 0);
+    assert_eq!(upstream_of(&gateway)["breaker"], "closed");
+    assert_eq!(upstream_of(&gateway)["breaker_opened"], 0);
 }
 
 #[test]
@@ -289,4 +297,61 @@ fn without_one_everything_is_sent() {
         assert_eq!(outcome(&get(&gateway, "x-stand-in-status: 503")), (503, String::new()));
     }
     assert_eq!(outcome(&get(&gateway, "")), (503, "breaker_open".into()));
+}
+
+/// All workers count together, and whoever is refused takes nobody's place.
+#[test]
+fn with_several_workers_there_are_never_more_at_mx_than_there_may_be() {
+    const MAX: usize = 3;
+    let (inside, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let counts = (inside.clone(), most.clone());
+    let upstream = RawUpstream::start(move |_, wire| {
+        loop {
+            wire.head()?;
+            counts.1.fetch_max(counts.0.fetch_add(1, SeqCst) + 1, SeqCst);
+            (0..50).for_each(|_| thread::yield_now());
+            counts.0.fetch_sub(1, SeqCst);
+            wire.say(ok("{}"))?;
+        }
+    });
+    let budget = format!("budget.get.in_flight_max = {MAX}");
+    let setup = upstream.setup().control().in_environment(&budget).table("[process]\nworkers = 4");
+    let gateway = setup.start();
+    let statuses: Vec<u16> = asked_by_many(&gateway, |asked, _| asked < 100);
+    let refused = statuses.iter().filter(|status| **status == 429).count();
+    assert!(statuses.iter().all(|status| matches!(status, 200 | 429)), "{statuses:?}");
+    assert!(refused > 0 && refused < statuses.len(), "{refused} of {}", statuses.len());
+    let most = most.load(SeqCst);
+    assert!((2..=MAX).contains(&most), "{most}");
+    until("none is left", || upstream_of(&gateway)["budget"]["get_in_flight"]["now"] == 0);
+}
+
+#[test]
+fn with_several_workers_the_rate_is_what_it_is() {
+    let mx = mx();
+    let setup = Setup::new(&mx).in_environment("budget.get = { requests_per_second = 100, burst = 10 }");
+    let gateway = setup.table("[process]\nworkers = 4").start();
+    let began = Instant::now();
+    let statuses = asked_by_many(&gateway, |_, elapsed| elapsed < Duration::from_millis(1000));
+    let took = began.elapsed();
+    let passed = statuses.iter().filter(|status| **status == 200).count();
+    let bound = 10.0 + took.as_secs_f64() * 100.0;
+    assert!(passed as f64 <= bound, "{passed} of {bound}");
+    assert!(passed > 40 && statuses.contains(&429), "{passed} of {bound}");
+}
+
+/// The statuses that eight callers get, each of whom asks as long as `goes_on`.
+fn asked_by_many(gateway: &Gateway, goes_on: impl Fn(usize, Duration) -> bool + Sync) -> Vec<u16> {
+    let ask = || {
+        let (mut client, began, mut statuses) = (gateway.connect(), Instant::now(), Vec::new());
+        while goes_on(statuses.len(), began.elapsed()) {
+            client.request("GET /users HTTP/1.1", "");
+            statuses.push(client.answer().status);
+        }
+        statuses
+    };
+    thread::scope(|scope| {
+        let asking: Vec<_> = (0..8).map(|_| scope.spawn(ask)).collect();
+        asking.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    })
 }

@@ -11,8 +11,12 @@ use crate::config::{
 
 pub(super) fn caller(table: &Table<'_>) -> CallerLimits {
     if table.has("bytes_per_second") && !table.has("in_flight_max") {
-        let problem = Problem::new("makes requests take longer, and each has a connection to the environment");
-        table.warn("bytes_per_second", problem.allowed("set in_flight_max, so that there are not too many at once"));
+        let problem =
+            Problem::new("makes requests take longer, and each has a connection to the environment");
+        table.warn(
+            "bytes_per_second",
+            problem.allowed("set in_flight_max, so that there are not too many at once"),
+        );
     }
     CallerLimits {
         rate: rate(table),
