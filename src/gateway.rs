@@ -28,7 +28,7 @@ use crate::{
     browser,
     credential::Credential,
     listener::{connection::Connection, watch::Expiry},
-    policy::{self, Denial, Grant, target::Target},
+    policy::{self, Api, Denial, Grant, form, target::Target},
     redaction::Masker,
     snapshot::Bearer,
     upstream::{self, headers, outgoing::Outgoing},
@@ -112,6 +112,9 @@ fn approve<'v>(
     let grant = policy::decide(allowed, environment.settings.api, &head.method, &target)
         .inspect_err(|denial| entry.denied(denial))?;
     entry.granted(&grant);
+    if environment.settings.api == Api::Platform && form::is_form(&head.headers) {
+        return Err(Refusal::FormBody.into());
+    }
 
     let choice = choose(environment, &grant, &head.headers)?;
     entry.credential(choice.credential());
@@ -124,6 +127,10 @@ fn approve<'v>(
         &grant,
         choice.fields(&grant),
     );
+    if let Some(operation) = grant.operation() {
+        let versions = view.snapshot.versions.get(caller.index().get());
+        versions.inspect(|versions| versions.note(at.worker.place(), operation, &head.headers));
+    }
     let repeatable = grant.repeatable(&head.method);
     let outgoing = Outgoing::new(&head.method, sent, body, repeatable, head.headers);
     Ok(Approved { outgoing, environment, masker: choice.credential().map(Credential::masker) })

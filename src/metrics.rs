@@ -13,18 +13,19 @@
 mod histogram;
 mod process;
 mod render;
+pub mod versions;
 
 use std::{
     cell::Cell,
     marker::PhantomData,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant, SystemTime},
 };
 
-use self::histogram::Histogram;
+use self::{histogram::Histogram, versions::CallerVersions};
 pub use self::render::Format;
 use crate::{
     gateway::refusal::{Failure, Refusal},
@@ -48,6 +49,8 @@ struct Inner {
     records: Arc<writer::Counters>,
     callers_turned_away: AtomicU64,
     reloads: Reloads,
+    /// Of the callers of the snapshot in use. No worker takes this lock.
+    versions: Mutex<Vec<Arc<CallerVersions>>>,
 }
 
 #[derive(Debug, Default)]
@@ -86,6 +89,7 @@ impl Metrics {
             records,
             callers_turned_away: AtomicU64::new(0),
             reloads: Reloads::default(),
+            versions: Mutex::default(),
         };
         (Self(Arc::new(inner)), handles)
     }
@@ -109,6 +113,17 @@ impl Metrics {
     pub fn reload_failed(&self) {
         self.0.reloads.last_succeeded.store(0, Relaxed);
         self.0.reloads.failed.fetch_add(1, Relaxed);
+    }
+
+    /// These callers are told of from now on; a caller that stays keeps its counts.
+    pub(crate) fn watch_versions(&self, callers: Vec<Arc<CallerVersions>>) {
+        *self.0.versions.lock().unwrap_or_else(PoisonError::into_inner) = callers;
+    }
+
+    /// Which callers use what MX leaves behind, since the start.
+    #[must_use]
+    pub fn versions(&self) -> Vec<versions::Use> {
+        self.0.versions()
     }
 
     /// How long the quietest worker has not ticked: the event loop that is stuck, if one is.
@@ -158,6 +173,11 @@ impl Metrics {
 }
 
 impl Inner {
+    fn versions(&self) -> Vec<versions::Use> {
+        let callers = self.versions.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        callers.iter().filter_map(|caller| caller.read()).collect()
+    }
+
     fn total(&self, counter: impl Fn(&Set) -> &Count) -> u64 {
         self.workers.iter().map(|worker| counter(worker).get()).sum()
     }
@@ -310,7 +330,7 @@ fn class(status: Option<u16>) -> usize {
 
 /// A counter with one writer: a load and a store are enough, where `fetch_add` would lock the line.
 #[derive(Debug, Default)]
-struct Count(AtomicU64);
+pub(crate) struct Count(AtomicU64);
 
 impl Count {
     fn add(&self, more: u64) {

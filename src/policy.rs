@@ -3,6 +3,7 @@
 //! Deciding is pure: no clock, no I/O, no `async`, and it starts from no. Only this module can make a
 //! `Grant`, and a credential is attached only with one.
 
+pub(crate) mod form;
 pub mod grant;
 mod reading;
 pub mod target;

@@ -106,7 +106,11 @@ fn name(text: &str) -> Result<String, Problem> {
     Err(Problem::new("is a name of another form").allowed(form))
 }
 
-fn item(text: &str) -> Result<Item, Problem> {
+/// One item of a grant, as it stands in a list.
+///
+/// # Errors
+/// What is wrong with it, and the nearest valid name.
+pub fn item(text: &str) -> Result<Item, Problem> {
     Item::parse(text, paths::pattern)
 }
 
