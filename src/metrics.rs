@@ -25,8 +25,8 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use self::{histogram::Histogram, versions::CallerVersions};
 pub use self::render::Format;
+use self::{histogram::Histogram, versions::CallerVersions};
 use crate::{
     gateway::refusal::{Failure, Refusal},
     record::writer,

@@ -152,3 +152,6 @@ fn methods(patterns: &[Pattern]) -> Result<HeaderValue, http::header::InvalidHea
     let methods: Vec<&str> = patterns.iter().map(|pattern| pattern.method().as_str()).chain(head).collect();
     methods.join(", ").try_into()
 }
+
+#[cfg(test)]
+mod tests;

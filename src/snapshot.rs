@@ -269,7 +269,8 @@ impl ListenerSettings {
 /// Names under which credentials travel in a query: the usual ones, and this environment's own.
 /// At MX also those that some frameworks take another method from; no operation of MX has such a parameter.
 fn query_names(api: Api, credential: &config::Credential) -> Vec<String> {
-    const OVERRIDES: [&str; 4] = ["method", "method_override", "http_method_override", "x_http_method_override"];
+    const OVERRIDES: [&str; 4] =
+        ["method", "method_override", "http_method_override", "x_http_method_override"];
     const USUAL: [&str; 8] = [
         "api_key",
         "apikey",

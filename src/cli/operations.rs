@@ -73,13 +73,16 @@ fn show(args: &Args, json: bool) -> io::Result<ExitCode> {
     let fitting: Vec<&Operation> = catalogue().operations().iter().filter(|one| args.fits(one)).collect();
     let shown: Vec<Shown<'_>> = fitting
         .iter()
-        .map(|operation| Shown { operation, rule: grant.as_ref().map(|grant| decide(&grant.items, operation)) })
+        .map(|operation| Shown {
+            operation,
+            rule: grant.as_ref().map(|grant| decide(&grant.items, operation)),
+        })
         .filter(|shown| shown.rule.is_none_or(|rule| rule.is_allowed() != args.refused))
         .collect();
     if json {
         out::json(&as_json(&shown, grant.as_ref()))?;
     } else {
-        out::line(text::page(&shown, fitting.len(), grant.as_ref()).trim_end())?;
+        out::line(text::page(&shown, fitting.len(), grant.as_ref(), args.refused).trim_end())?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -146,7 +149,9 @@ impl Args {
         let version = self.api_version.as_deref().and_then(Version::parse);
         let searched = [operation.id, operation.template, operation.tag].map(str::to_lowercase);
         any(&self.tag, &|tag| spelled(operation.tag) == tag)
-            && any(&self.class, &|class| Class::parse(class).is_some_and(|one| operation.classes.contains(one)))
+            && any(&self.class, &|class| {
+                Class::parse(class).is_some_and(|one| operation.classes.contains(one))
+            })
             && any(&self.method, &|method| operation.method.as_str().eq_ignore_ascii_case(method))
             && version.is_none_or(|version| operation.versions.contains(version))
             && (!self.deprecated || operation.deprecated_in.is_some())
@@ -184,7 +189,9 @@ impl Shown<'_> {
         });
         if let (Some(rule), Some(object)) = (self.rule, value.as_object_mut()) {
             let item = match rule {
-                Rule::Allows(item) | Rule::Excludes(item) | Rule::NotAskedFor(item, _) => Some(item.to_string()),
+                Rule::Allows(item) | Rule::Excludes(item) | Rule::NotAskedFor(item, _) => {
+                    Some(item.to_string())
+                }
                 Rule::Nothing => None,
             };
             object.insert("allowed".into(), rule.is_allowed().into());

@@ -128,10 +128,7 @@ async fn status(State(shared): Shares) -> Masked<Status> {
 
 async fn versions(State(shared): Shares) -> Masked<VersionReport> {
     let metrics = &shared.parts.metrics;
-    Masked(VersionReport {
-        uptime_s: metrics.uptime(Instant::now()).as_secs(),
-        callers: metrics.versions(),
-    })
+    Masked(VersionReport { uptime_s: metrics.uptime(Instant::now()).as_secs(), callers: metrics.versions() })
 }
 
 async fn reload(

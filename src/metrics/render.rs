@@ -165,7 +165,8 @@ impl Inner {
         }
         let help = "Requests of a caller for an operation that MX deprecates";
         let mut family = page.family("mxgate_deprecated_requests", help, None, MetricType::Counter)?;
-        for (one, operation) in used.iter().flat_map(|one| one.deprecated.iter().map(move |each| (one, each))) {
+        for (one, operation) in used.iter().flat_map(|one| one.deprecated.iter().map(move |each| (one, each)))
+        {
             let labels = [("caller", one.caller.as_str()), ("operation", operation.operation.as_str())];
             family.counter(&labels, operation.requests)?;
         }

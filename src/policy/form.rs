@@ -11,7 +11,9 @@ use http::{HeaderMap, header::CONTENT_TYPE};
 pub(crate) fn is_form(headers: &HeaderMap) -> bool {
     headers.get_all(CONTENT_TYPE).iter().any(|value| {
         let mut words = value.as_bytes().split(|byte| matches!(byte, b',' | b';' | b' ' | b'\t'));
-        value.as_bytes().trim_ascii().is_empty() || words.any(|word| starts(word, b"application/x-www-form-urlencoded") || starts(word, b"multipart/"))
+        value.as_bytes().trim_ascii().is_empty()
+            || words
+                .any(|word| starts(word, b"application/x-www-form-urlencoded") || starts(word, b"multipart/"))
     })
 }
 

@@ -14,8 +14,8 @@ use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Uri,
     header::{
-        ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_LOCATION, CONTENT_TYPE, HOST,
-        LOCATION, TE, TRAILER, TRANSFER_ENCODING, VIA,
+        ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_LOCATION, CONTENT_TYPE,
+        HOST, LOCATION, TE, TRAILER, TRANSFER_ENCODING, VIA,
     },
     uri::Scheme,
 };
@@ -155,7 +155,9 @@ impl Special {
             match *name {
                 CONNECTION => special.connection = true,
                 TRANSFER_ENCODING => special.chunked = true,
-                CONTENT_LENGTH => special.length = headers.get(CONTENT_LENGTH).is_some_and(|length| length != "0"),
+                CONTENT_LENGTH => {
+                    special.length = headers.get(CONTENT_LENGTH).is_some_and(|length| length != "0")
+                }
                 CONTENT_TYPE => special.content_type = true,
                 TE => special.te = true,
                 TRAILER => special.trailer = true,

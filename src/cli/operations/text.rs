@@ -13,7 +13,7 @@ use super::{Grant, Shown};
 const ID_WIDTH: usize = 36;
 
 /// Everything. `of` is how many operations fit the filters, whatever the grant says.
-pub(super) fn page(shown: &[Shown<'_>], of: usize, grant: Option<&Grant>) -> String {
+pub(super) fn page(shown: &[Shown<'_>], of: usize, grant: Option<&Grant>, refused: bool) -> String {
     let mut page = String::new();
     let mut tags: Vec<&str> = shown.iter().map(|one| one.operation.tag).collect();
     tags.sort_unstable();
@@ -26,7 +26,10 @@ pub(super) fn page(shown: &[Shown<'_>], of: usize, grant: Option<&Grant>) -> Str
     }
     match grant {
         None => line(&mut page, operations(shown.len())),
-        Some(grant) => of_grant(&mut page, shown, of, grant),
+        Some(grant) => {
+            let verb = if refused { "refused" } else { "allowed" };
+            of_grant(&mut page, format_args!("{} of {} {verb}", shown.len(), operations(of)), grant);
+        }
     }
     page
 }
@@ -36,10 +39,14 @@ fn operation(page: &mut String, shown: &Shown<'_>) {
     line(page, format_args!("  {:ID_WIDTH$}  {}", operation.id, shown.classes().join(", ")));
     line(page, format_args!("    {} {}", operation.method, operation.template));
     let media: Vec<&str> = operation.media_types.iter().map(|one| short(one.as_str())).collect();
-    let media = if media.is_empty() { "no body".to_owned() } else { media.join(", ") };
+    let media = match (media.is_empty(), operation.versions.is_empty()) {
+        (false, _) => media.join(", "),
+        (true, false) => "no body".into(),
+        (true, true) => "-".into(),
+    };
     let replay = if operation.repeatable { "repeatable" } else { "sent once" };
     let versions: Vec<&str> = shown.versions().map(Version::as_str).collect();
-    let versions = if versions.is_empty() { "in no version's list".to_owned() } else { versions.join(" ") };
+    let versions = if versions.is_empty() { "documented elsewhere".to_owned() } else { versions.join(" ") };
     let deprecated = operation.deprecated_in.map(|since| format!("  DEPRECATED in {}", since.as_str()));
     let credential = shown.credential();
     line(
@@ -67,7 +74,10 @@ fn why(rule: Rule<'_>) -> String {
         Rule::Allows(item) => format!("allowed by {}", quoted(item)),
         Rule::Excludes(item) => format!("refused by {}", quoted(item)),
         Rule::NotAskedFor(item, Class::KeyAdmin) => {
-            format!("refused: {} never brings key-admin, which is granted by operation id alone", quoted(item))
+            format!(
+                "refused: {} never brings key-admin, which is granted by operation id alone",
+                quoted(item)
+            )
         }
         Rule::NotAskedFor(item, class) => {
             format!("refused: {} brings it only where {} is asked for as well", quoted(item), class.as_str())
@@ -76,16 +86,11 @@ fn why(rule: Rule<'_>) -> String {
     }
 }
 
-fn of_grant(page: &mut String, shown: &[Shown<'_>], of: usize, grant: &Grant) {
+fn of_grant(page: &mut String, counted: std::fmt::Arguments<'_>, grant: &Grant) {
     for path in grant.paths() {
-        line(page, format_args!("outside of the catalogue: {path}"));
+        line(page, format_args!("and outside of the catalogue: {path}"));
     }
-    let verb = if shown.iter().any(|one| one.rule.is_some_and(|rule| !rule.is_allowed())) {
-        "refused"
-    } else {
-        "allowed"
-    };
-    line(page, format_args!("{} of {} {verb}", shown.len(), operations(of)));
+    line(page, counted);
     for warning in &grant.warnings {
         line(page, format_args!("warning: {warning}"));
     }
