@@ -7,6 +7,7 @@
 mod admission;
 mod balance;
 mod browser;
+mod bypass;
 mod canary;
 mod check;
 mod clients;
@@ -17,10 +18,12 @@ mod environments;
 mod faults;
 mod forwarding;
 mod framing;
+mod grants;
 #[allow(dead_code, reason = "a toolbox: not every tool is in use at every time")]
 mod harness;
 mod headers;
 mod isolation;
+mod judge;
 mod leaving;
 mod lifecycle;
 mod limits;
