@@ -3,6 +3,7 @@
 mod check;
 mod demo;
 mod health;
+mod operations;
 mod out;
 mod run;
 mod stand_in;
@@ -38,6 +39,8 @@ enum Command {
     Run(run::Args),
     /// Check a configuration and report every fault.
     Check(check::Args),
+    /// List MX's operations, and what a grant allows of them.
+    Operations(operations::Args),
     /// Ask a running gateway whether it is ready, for a container's health check.
     Health(health::Args),
     /// Make, fill, check and copy the embedded vault.
@@ -58,6 +61,7 @@ pub(crate) fn run() -> ExitCode {
     let done = match command {
         Command::Run(args) => return run::run(&args),
         Command::Check(args) => return check::run(&args, json),
+        Command::Operations(args) => return operations::run(&args, json),
         Command::Demo(args) => demo::run(&args),
         Command::Health(args) => health::run(&args, json),
         Command::Vault(args) => vault::run(args, json),

@@ -18,6 +18,7 @@ use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, sync::Arc,
 
 use ipnet::IpNet;
 
+pub use self::check::grant_item;
 pub(crate) use self::check::log_filter;
 pub use self::load::Loaded;
 use crate::{policy::grant, vault::reference::Reference};

@@ -29,7 +29,7 @@ use crate::{
     credential::Credential,
     limits::{breaker::Pass, outcome},
     listener::{connection::Connection, watch::Expiry},
-    policy::{self, Denial, Grant, target::Target},
+    policy::{self, Api, Denial, Grant, form, target::Target},
     redaction::Masker,
     snapshot::Bearer,
     upstream::{self, headers, outgoing::Outgoing},
@@ -118,6 +118,9 @@ fn approve<'v>(
     let grant = policy::decide(allowed, environment.settings.api, &head.method, &target)
         .inspect_err(|denial| entry.denied(denial))?;
     entry.granted(&grant);
+    if environment.settings.api == Api::Platform && form::is_form(&head.headers) {
+        return Err(Refusal::FormBody.into());
+    }
 
     let choice = choose(environment, &grant, &head.headers)?;
     entry.credential(choice.credential());
@@ -130,6 +133,10 @@ fn approve<'v>(
         &grant,
         choice.fields(&grant),
     );
+    if let Some(operation) = grant.operation() {
+        let versions = view.snapshot.versions.get(caller.index().get());
+        versions.inspect(|versions| versions.note(at.worker.place(), operation, &head.headers));
+    }
     let repeatable = grant.repeatable(&head.method);
     // Last: what is not sent uses nothing up.
     let pass = entry.sending(environment, &head.method, repeatable)?;

@@ -11,6 +11,7 @@ mod listener;
 mod network;
 mod paths;
 
+pub use self::caller::item as grant_item;
 use super::{
     Config, ForwardedHeader, Health, Limits, Log, Process, RecordDestination, VaultFile,
     document::Node,
