@@ -11,6 +11,7 @@ mod reload;
 mod schema;
 #[cfg(test)]
 mod tests;
+mod users;
 mod walk;
 
 use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
@@ -18,8 +19,11 @@ use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, sync::Arc,
 use ipnet::IpNet;
 
 pub(crate) use self::check::log_filter;
-pub use self::load::Loaded;
-use crate::{policy::grant, vault::reference::Reference};
+pub use self::{
+    load::Loaded,
+    users::{EndUser, KeysAt},
+};
+use crate::{policy::grant, users::list::UserPattern, vault::reference::Reference};
 
 /// Everything an operator decides, checked.
 #[derive(Debug, Clone)]
@@ -97,6 +101,12 @@ pub struct Caller {
     pub unix_gids: Option<Vec<u32>>,
     /// What it may do, by environment; nothing at those that are not named.
     pub grant: BTreeMap<String, Vec<grant::Item>>,
+    /// Whose data it may reach, beside those of `users_file`; `None` with neither: everybody's.
+    pub users: Option<Vec<UserPattern>>,
+    /// A file with more of them, one a line; reloaded when it changes.
+    pub users_file: Option<PathBuf>,
+    /// Its requests are for the user whom their token names.
+    pub end_user: Option<EndUser>,
 }
 
 /// Where a listener binds.

@@ -32,6 +32,7 @@ use crate::{
     redaction::Masker,
     snapshot::Bearer,
     upstream::{self, headers, outgoing::Outgoing},
+    users,
     worker::view::{EnvironmentView, View},
 };
 
@@ -106,12 +107,23 @@ fn approve<'v>(
     browser::check_head(&head, &listener.browser())?;
     at.worker.check_suspended(&environment.settings.name, caller.origin(), entry.began())?;
 
+    let bound = view.snapshot.users.of(caller.index());
+    let not_bound = |reason| at.worker.not_bound(reason, caller.origin());
+    let end_user = match bound.and_then(|bound| bound.end_user.as_ref()) {
+        Some(end_user) => Some(view.identify(end_user, caller.index(), &head.headers).map_err(not_bound)?),
+        None => None,
+    };
     let path_and_query = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
     let target = Target::parse(path_and_query).map_err(|_| Refusal::MalformedTarget)?;
     let allowed = view.snapshot.grants.of(caller.index(), listener.environment);
     let grant = policy::decide(allowed, environment.settings.api, &head.method, &target)
         .inspect_err(|denial| entry.denied(denial))?;
     entry.granted(&grant);
+    if let Some(bound) = bound {
+        bound
+            .check(listener.environment, &head.method, &grant, &target, end_user.as_deref())
+            .map_err(not_bound)?;
+    }
 
     let choice = choose(environment, &grant, &head.headers)?;
     entry.credential(choice.credential());
@@ -217,6 +229,15 @@ impl From<Refusal> for End {
 impl From<Denial> for End {
     fn from(denial: Denial) -> Self {
         Self::Refused(denial)
+    }
+}
+
+impl From<users::Told> for End {
+    fn from(told: users::Told) -> Self {
+        match told {
+            users::Told::Refused(refusal) => refusal.into(),
+            users::Told::Failed(failure) => failure.into(),
+        }
     }
 }
 

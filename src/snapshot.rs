@@ -7,6 +7,8 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use http::HeaderName;
+
 use crate::{
     admission::{Admission, CallerIndex, Networks, callers::Callers},
     browser,
@@ -16,6 +18,7 @@ use crate::{
     policy::{Api, grant::Allowed},
     redaction,
     upstream::dial::{DialTarget, TlsFault},
+    users::{self, Users},
     vault::{self, Resolved, Vault, reference::Reference, secret::Secret},
 };
 
@@ -28,6 +31,8 @@ pub(crate) struct Snapshot {
     pub(crate) environments: Vec<Arc<Environment>>,
     /// What each caller may do at each environment.
     pub(crate) grants: Grants,
+    /// Whose data each caller may reach.
+    pub(crate) users: Users,
     /// One for each listener, in the configuration's order.
     pub(crate) listeners: Vec<ListenerSettings>,
 }
@@ -84,6 +89,8 @@ pub(crate) struct Environment {
     pub(crate) bearer: Bearer,
     pub(crate) dial: Arc<DialTarget>,
     pub(crate) timeouts: config::Timeouts,
+    /// Fields that carry end users' tokens.
+    pub(crate) token_fields: Vec<HeaderName>,
     /// Decoded names of query parameters that are credentials, here or elsewhere at MX.
     pub(crate) query_names: Vec<String>,
 }
@@ -172,6 +179,9 @@ pub(crate) enum Error {
         /// Which pattern, and why.
         reason: String,
     },
+    /// A file of users or keys cannot be used.
+    #[error(transparent)]
+    Users(users::Fault),
 }
 
 /// Why a secret does not fit its kind of credential.
@@ -192,13 +202,19 @@ impl Snapshot {
             config.environments.values().map(|settings| Secrets::resolve(settings, vault)).collect();
         // All at once, since each call compiles a masker over every secret, and before anything is told of them.
         redaction::held().remember(secrets.iter().flat_map(Secrets::known));
+        let end_users = config.callers.iter().filter_map(|caller| caller.end_user.as_ref());
+        let token_fields: Vec<HeaderName> = end_users.map(|end_user| end_user.header.clone()).collect();
         for (settings, secrets) in config.environments.values().zip(secrets) {
-            match environment(settings, secrets, previous) {
+            match environment(settings, secrets, &token_fields, previous) {
                 Ok(environment) => environments.push(Arc::new(environment)),
                 Err(error) => errors.push(error),
             }
         }
         let grants = Grants::new(config, &mut errors);
+        let users = Users::new(config, previous.map(|previous| &previous.users)).unwrap_or_else(|faults| {
+            errors.extend(faults.into_iter().map(Error::Users));
+            Users::default()
+        });
         let index: HashMap<&str, usize> =
             config.environments.keys().enumerate().map(|(at, name)| (name.as_str(), at)).collect();
         let mut listeners = Vec::new();
@@ -220,6 +236,7 @@ impl Snapshot {
                 callers: Callers::new(&config.callers),
             },
             grants,
+            users,
             environments,
             listeners,
         })
@@ -302,6 +319,7 @@ impl Secrets {
 fn environment(
     settings: &config::Environment,
     secrets: Secrets,
+    token_fields: &[HeaderName],
     previous: Option<&Snapshot>,
 ) -> Result<Environment, Error> {
     let name = &settings.name;
@@ -331,6 +349,7 @@ fn environment(
         bearer,
         dial,
         timeouts: settings.timeouts.clone(),
+        token_fields: token_fields.to_vec(),
         query_names: query_names(&settings.credential),
     })
 }

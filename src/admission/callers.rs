@@ -161,6 +161,9 @@ mod tests {
             unix_uids: None,
             unix_gids: None,
             grant: std::collections::BTreeMap::new(),
+            users: None,
+            users_file: None,
+            end_user: None,
         }
     }
 

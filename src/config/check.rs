@@ -9,6 +9,7 @@ mod environment;
 mod listener;
 mod network;
 mod paths;
+mod users;
 
 use super::{
     Config, ForwardedHeader, Health, Limits, Log, Process, RecordDestination, VaultFile,

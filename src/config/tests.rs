@@ -4,6 +4,7 @@ mod examples;
 mod faults;
 mod keys;
 mod loading;
+mod users;
 mod variables;
 
 use super::{Config, Loaded, fault::Faults, overrides::Overrides};

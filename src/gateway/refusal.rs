@@ -92,6 +92,8 @@ reasons! {
         TotalTimeout = "total_timeout", GATEWAY_TIMEOUT;
         /// Every upstream connection is busy.
         UpstreamBusy = "upstream_busy", SERVICE_UNAVAILABLE;
+        /// The keys that end users' tokens are verified with could not be had.
+        NoVerificationKeys = "no_verification_keys", SERVICE_UNAVAILABLE;
         /// No usable configuration or secret is loaded.
         NotReady = "not_ready", SERVICE_UNAVAILABLE;
         /// A defect of ours: the stage panicked.

@@ -120,6 +120,9 @@ fn explain_failure(failure: Failure) -> &'static str {
         Failure::UpstreamIdleTimeout => "The upstream stopped answering.",
         Failure::TotalTimeout => "The exchange took too long.",
         Failure::UpstreamBusy => "All connections to the upstream are in use.",
+        Failure::NoVerificationKeys => {
+            "The keys that end users' tokens are verified with are not available yet."
+        }
         Failure::NotReady => "The gateway has no usable configuration or secret yet.",
         Failure::Internal => "The gateway failed.",
     }

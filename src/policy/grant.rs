@@ -131,7 +131,8 @@ impl Term {
         found.map(Self::Method).ok_or_else(|| Malformed::new("is no method that is granted", name, METHODS))
     }
 
-    fn covers(&self, operation: &Operation) -> bool {
+    /// Whether it is about `operation`, whatever the rest of its list says.
+    pub(crate) fn covers(&self, operation: &Operation) -> bool {
         match self {
             Self::Operation(index) => *index == operation.index,
             Self::Class(class) => operation.classes.contains(*class),
@@ -141,7 +142,8 @@ impl Term {
         }
     }
 
-    fn covers_pattern(&self, pattern: &PathPattern) -> bool {
+    /// Whether it is about a pattern that an environment lists.
+    pub(crate) fn covers_pattern(&self, pattern: &PathPattern) -> bool {
         match self {
             Self::Path(path) => path == pattern,
             Self::Method(method) => pattern.method == *method,

@@ -1,15 +1,21 @@
 //! A snapshot, with one worker's copies of it and its connections.
 
-use std::{rc::Rc, sync::Arc};
+use std::{cell::RefCell, rc::Rc, sync::Arc};
 
 use tokio::time::Instant;
 
 use crate::{
+    admission::CallerIndex,
     credential::{Credential, Prepared},
     metrics::WorkerMetrics,
     snapshot::{Environment, ListenerSettings, Snapshot},
     upstream::pool::{Pool, PoolSettings},
+    users::{
+        Reason,
+        end_user::{EndUser, Remembered},
+    },
 };
+use http::HeaderMap;
 
 /// Which of the workers this is.
 pub(crate) struct Place {
@@ -22,6 +28,7 @@ pub(crate) struct Place {
 pub(crate) struct View {
     pub(crate) snapshot: Arc<Snapshot>,
     environments: Vec<Rc<EnvironmentView>>,
+    tokens: RefCell<Remembered>,
 }
 
 /// An environment with this worker's copies and connections.
@@ -47,7 +54,7 @@ impl View {
                 pool.retire();
             }
         }
-        Self { snapshot, environments }
+        Self { snapshot, environments, tokens: RefCell::default() }
     }
 
     /// Closes upstream connections that were idle for too long.
@@ -57,6 +64,16 @@ impl View {
 
     pub(crate) fn listener(&self, index: usize) -> Option<&ListenerSettings> {
         self.snapshot.listeners.get(index)
+    }
+
+    /// The user whom a request's token names.
+    pub(crate) fn identify(
+        &self,
+        end_user: &EndUser,
+        caller: CallerIndex,
+        headers: &HeaderMap,
+    ) -> Result<Rc<str>, Reason> {
+        end_user.identify(caller, headers, &mut self.tokens.borrow_mut())
     }
 
     pub(crate) fn environment(&self, index: usize) -> Option<&Rc<EnvironmentView>> {

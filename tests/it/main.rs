@@ -33,5 +33,8 @@ mod replay;
 mod secrets;
 mod semantics;
 mod strict;
+#[allow(dead_code, reason = "shared with the unit tests")]
+mod tokens;
 mod upstream;
 mod upstream_tls;
+mod users;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use ipnet::IpNet;
 
-use super::{environment::is_name, network::network, paths};
+use super::{environment::is_name, network::network, paths, users};
 use crate::{
     config::{
         Api, Caller, Environment,
@@ -22,17 +22,21 @@ pub(super) struct Draft<'a> {
     unix_uids: Option<Vec<u32>>,
     unix_gids: Option<Vec<u32>>,
     grant: BTreeMap<&'a str, Vec<Item>>,
+    users: users::Draft,
 }
 
 impl Draft<'_> {
     /// `None` when something is missing, which was reported.
-    pub(super) fn finish(self) -> Option<Caller> {
+    pub(super) fn finish(mut self) -> Option<Caller> {
         Some(Caller {
             name: self.name?,
             networks: self.networks,
             unix_uids: self.unix_uids,
             unix_gids: self.unix_gids,
             grant: self.grant.into_iter().map(|(name, items)| (name.to_owned(), items)).collect(),
+            users: self.users.users.take(),
+            users_file: self.users.users_file.take(),
+            end_user: self.users.end_user()?,
         })
     }
 }
@@ -47,6 +51,7 @@ fn one(table: Table<'_>) -> Draft<'_> {
     let unix_uids = given(&table, "unix_uids", |table| ids(table, "unix_uids"));
     let unix_gids = given(&table, "unix_gids", |table| ids(table, "unix_gids"));
     let grant = table.named_lists("grant", item).into_iter().collect();
+    let users = users::Draft::read(&table);
     if networks.is_none() && unix_uids.is_none() && unix_gids.is_none() {
         let allowed = "expected one or more of networks, unix_uids and unix_gids";
         table.fault("name", Problem::new("can be recognised by nothing").allowed(allowed));
@@ -54,7 +59,7 @@ fn one(table: Table<'_>) -> Draft<'_> {
     if networks.is_some() && (unix_uids.is_some() || unix_gids.is_some()) {
         table.fault("networks", "never holds on a Unix socket, which unix_uids and unix_gids ask for");
     }
-    Draft { table, name, networks, unix_uids, unix_gids, grant }
+    Draft { table, name, networks, unix_uids, unix_gids, grant, users }
 }
 
 /// A list that is written; one without an item would match nobody.
@@ -114,7 +119,12 @@ pub(super) fn beside_each_other(
             let names = environments.keys().map(String::as_str);
             match environments.get(*environment) {
                 None => caller.table.fault(&key, Problem::new("is no environment").near(environment, names)),
-                Some(Some(environment)) => fits(caller, &key, items, &environment.api),
+                Some(Some(environment)) => {
+                    fits(caller, &key, items, &environment.api);
+                    if caller.users.binds() {
+                        users::useless(&caller.table, &key, items, &environment.api);
+                    }
+                }
                 Some(None) => {}
             }
         }
