@@ -21,7 +21,7 @@ use ipnet::IpNet;
 pub(crate) use self::check::log_filter;
 pub use self::{
     load::Loaded,
-    users::{EndUser, KeysAt},
+    users::{EndUser, FieldPath, KeysAt},
 };
 use crate::{policy::grant, users::list::UserPattern, vault::reference::Reference};
 
@@ -107,6 +107,8 @@ pub struct Caller {
     pub users_file: Option<PathBuf>,
     /// Its requests are for the user whom their token names.
     pub end_user: Option<EndUser>,
+    /// Fields of JSON answers that are masked for it. None by default.
+    pub mask_fields: Vec<FieldPath>,
 }
 
 /// Where a listener binds.

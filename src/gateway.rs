@@ -6,6 +6,7 @@
 
 pub(crate) mod answer;
 pub(crate) mod entry;
+pub(crate) mod fields;
 pub mod refusal;
 pub(crate) mod respond;
 
@@ -22,6 +23,7 @@ use hyper::body::Incoming;
 use self::{
     answer::{AnswerBody, Passage},
     entry::Entry,
+    fields::FieldMask,
     refusal::{Failure, Refusal},
 };
 use crate::{
@@ -60,7 +62,7 @@ async fn walk(
     request: Request<Incoming>,
     entry: &mut Entry,
 ) -> Result<Passage, End> {
-    let Approved { outgoing, environment, masker } = approve(at, view, request, entry)?;
+    let Approved { outgoing, environment, masker, mask } = approve(at, view, request, entry)?;
     let timeouts = &environment.settings.timeouts;
     let asked = entry.asked_upstream();
     at.session.watch.total(asked, timeouts.total);
@@ -72,7 +74,12 @@ async fn walk(
         Err(expiry) => return Err(expiry.into()),
     };
     entry.upstream_answered();
-    Ok(Passage { answer, environment: environment.clone(), masker })
+    let mut passage = Passage::new(answer, environment.clone(), masker);
+    if let Some(mask) = mask {
+        // In a box, so that the walks of other callers do not have room for it.
+        Box::pin(passage.mask_fields(at, &mask)).await?;
+    }
+    Ok(passage)
 }
 
 /// A request that may go out, and how.
@@ -80,6 +87,7 @@ struct Approved<'v> {
     outgoing: Outgoing,
     environment: &'v Rc<EnvironmentView>,
     masker: Option<Arc<Masker>>,
+    mask: Option<Arc<FieldMask>>,
 }
 
 /// All that is decided before anything is sent. Nothing in it waits, so that a request in flight carries none of it.
@@ -138,7 +146,8 @@ fn approve<'v>(
     );
     let repeatable = grant.repeatable(&head.method);
     let outgoing = Outgoing::new(&head.method, sent, body, repeatable, head.headers);
-    Ok(Approved { outgoing, environment, masker: choice.credential().map(Credential::masker) })
+    let mask = view.snapshot.mask(caller.index()).cloned();
+    Ok(Approved { outgoing, environment, masker: choice.credential().map(Credential::masker), mask })
 }
 
 /// Which credential a granted request gets.

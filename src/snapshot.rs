@@ -14,6 +14,7 @@ use crate::{
     browser,
     config::{self, BearerOperations, Config},
     credential::{Prepared, Unusable},
+    gateway::fields::FieldMask,
     listener::tls::{self, ServerTls},
     policy::{Api, grant::Allowed},
     redaction,
@@ -31,6 +32,8 @@ pub(crate) struct Snapshot {
     pub(crate) environments: Vec<Arc<Environment>>,
     /// What each caller may do at each environment.
     pub(crate) grants: Grants,
+    /// Fields that each caller does not get to see, by its index.
+    masks: Vec<Option<Arc<FieldMask>>>,
     /// Whose data each caller may reach.
     pub(crate) users: Users,
     /// One for each listener, in the configuration's order.
@@ -237,9 +240,19 @@ impl Snapshot {
             },
             grants,
             users,
+            masks: config
+                .callers
+                .iter()
+                .map(|caller| FieldMask::new(&caller.mask_fields).map(Arc::new))
+                .collect(),
             environments,
             listeners,
         })
+    }
+
+    /// What `caller` does not get to see; `None`: it sees everything.
+    pub(crate) fn mask(&self, caller: CallerIndex) -> Option<&Arc<FieldMask>> {
+        self.masks.get(caller.get())?.as_ref()
     }
 
     pub(crate) fn environment(&self, name: &str) -> Option<&Arc<Environment>> {

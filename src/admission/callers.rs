@@ -164,6 +164,7 @@ mod tests {
             users: None,
             users_file: None,
             end_user: None,
+            mask_fields: Vec::new(),
         }
     }
 

@@ -27,6 +27,39 @@ pub struct EndUser {
     pub leeway: Duration,
 }
 
+/// One of `mask_fields`: names that lead to a value, the last of them the value's own, wherever they begin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FieldPath(
+    /// At least one; `None` stands for any name.
+    Vec<Option<String>>,
+);
+
+impl FieldPath {
+    /// Reads `account_number` or `owner.*`.
+    ///
+    /// # Errors
+    /// What a path looks like.
+    pub fn parse(text: &str) -> Result<Self, &'static str> {
+        const FORM: &str =
+            "expected names joined by dots, such as \"account_number\" or \"owner.*\", 8 at most";
+        let name = |name: &str| match name {
+            "*" => Some(None),
+            "" => None,
+            _ if name.contains('*') => None,
+            name => Some(Some(name.to_owned())),
+        };
+        let names: Option<Vec<_>> = text.split('.').map(name).collect();
+        names.filter(|names| names.len() <= 8 && names.iter().any(Option::is_some)).map(Self).ok_or(FORM)
+    }
+
+    /// Whether the last of `names` are this path.
+    pub(crate) fn ends(&self, names: &[impl AsRef<str>]) -> bool {
+        let Some(start) = names.len().checked_sub(self.0.len()) else { return false };
+        let last = names.get(start..).unwrap_or_default();
+        self.0.iter().zip(last).all(|(path, name)| path.as_ref().is_none_or(|path| path == name.as_ref()))
+    }
+}
+
 /// Where a JSON Web Key Set is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeysAt {

@@ -82,6 +82,8 @@ reasons! {
         UpstreamMalformed = "upstream_malformed", BAD_GATEWAY;
         /// The upstream's answer has a content encoding in which the injected secret could hide.
         UpstreamEncoding = "upstream_encoding", BAD_GATEWAY;
+        /// The caller does not get to see some fields of the answer, and it could not be read whole and as JSON.
+        AnswerNotMaskable = "answer_not_maskable", BAD_GATEWAY;
         /// No connection within the connect or TLS time-out.
         ConnectTimeout = "connect_timeout", GATEWAY_TIMEOUT;
         /// No answer within the first-byte time-out.

@@ -115,6 +115,9 @@ fn explain_failure(failure: Failure) -> &'static str {
         Failure::UpstreamClosed => "The upstream closed the connection before it had answered.",
         Failure::UpstreamMalformed => "The upstream's answer was not well-formed HTTP/1.1.",
         Failure::UpstreamEncoding => "The upstream's answer came in an encoding that was not asked for.",
+        Failure::AnswerNotMaskable => {
+            "The answer is not JSON of at most 1 MiB, so its fields could not be masked."
+        }
         Failure::ConnectTimeout => "The upstream could not be connected to in time.",
         Failure::FirstByteTimeout => "The upstream did not answer in time.",
         Failure::UpstreamIdleTimeout => "The upstream stopped answering.",

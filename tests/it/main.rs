@@ -15,6 +15,7 @@ mod credentials;
 mod demo;
 mod environments;
 mod faults;
+mod field_masks;
 mod forwarding;
 mod framing;
 #[allow(dead_code, reason = "a toolbox: not every tool is in use at every time")]

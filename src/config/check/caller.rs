@@ -36,6 +36,7 @@ impl Draft<'_> {
             grant: self.grant.into_iter().map(|(name, items)| (name.to_owned(), items)).collect(),
             users: self.users.users.take(),
             users_file: self.users.users_file.take(),
+            mask_fields: std::mem::take(&mut self.users.mask_fields),
             end_user: self.users.end_user()?,
         })
     }

@@ -6,7 +6,7 @@ use jsonwebtoken::Algorithm;
 
 use crate::{
     config::{
-        Api, EndUser, KeysAt,
+        Api, EndUser, FieldPath, KeysAt,
         fault::{Problem, listed},
         walk::{Table, absolute_path},
     },
@@ -15,11 +15,15 @@ use crate::{
     users::{self, list::UserPattern},
 };
 
+/// Each is compared with every value of an answer.
+const MASK_FIELDS_MAX: usize = 100;
+
 /// A caller's users as far as they could be read.
 #[derive(Default)]
 pub(super) struct Draft {
     pub(super) users: Option<Vec<UserPattern>>,
     pub(super) users_file: Option<PathBuf>,
+    pub(super) mask_fields: Vec<FieldPath>,
     /// `Some(None)`: written, and faulty.
     end_user: Option<Option<EndUser>>,
 }
@@ -34,11 +38,23 @@ impl Draft {
             let problem = Problem::new("is empty: it lets the caller reach nobody");
             caller.fault("users", problem.allowed("leave it out, or list some"));
         }
+        if caller.is_empty_list("mask_fields") {
+            caller.fault("mask_fields", Problem::new("is empty").allowed("leave it out, or list some"));
+        }
+        let field = |text: &str| {
+            FieldPath::parse(text).map_err(|form| Problem::new("is no path of fields").allowed(form))
+        };
+        let mask_fields = caller.list("mask_fields", field);
+        if mask_fields.len() > MASK_FIELDS_MAX {
+            let problem = Problem::new("has too many items").allowed(format!("at most {MASK_FIELDS_MAX}"));
+            caller.fault("mask_fields", problem);
+        }
         let end_user = caller.section("end_user");
         let read = end_user_of(&end_user);
         Self {
             users: caller.has("users").then(|| caller.list("users", item)),
             users_file: caller.path("users_file"),
+            mask_fields,
             end_user: end_user.is_written().then_some(read),
         }
     }

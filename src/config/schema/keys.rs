@@ -108,6 +108,11 @@ static CALLER: &[Key] = &[
         END_USER,
         "Each request carries the JSON Web Token of the user that it is for; absent: none is needed",
     ),
+    texts(
+        "mask_fields",
+        Optional,
+        "Fields of JSON answers that it does not get to see, such as \"account_number\" or \"owner.*\"; its answers are then read whole, up to 1 MiB",
+    ),
 ];
 
 static END_USER: &[Key] = &[

@@ -193,6 +193,7 @@ fn another(case: &Case) -> Data {
         (_, "allow" | "trusted_proxies" | "networks") => list("192.0.2.0/24"),
         (_, "hosts") => list("other"),
         (_, "users") => list("USR-9"),
+        (_, "mask_fields") => list("other.*"),
         (_, "algorithms") => list("EdDSA"),
         (_, "header") => text("x-other"),
         (_, "jwks") => text("https://other.example"),
