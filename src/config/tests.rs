@@ -4,6 +4,7 @@ mod examples;
 mod faults;
 mod keys;
 mod loading;
+mod policy;
 mod users;
 mod variables;
 
