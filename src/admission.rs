@@ -68,6 +68,11 @@ pub(crate) struct Admission {
 pub(crate) struct CallerIndex(u32);
 
 impl CallerIndex {
+    #[cfg(test)]
+    pub(crate) fn of(index: u32) -> Self {
+        Self(index)
+    }
+
     pub(crate) fn get(self) -> usize {
         self.0 as usize
     }

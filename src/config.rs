@@ -12,6 +12,7 @@ mod reload;
 mod schema;
 #[cfg(test)]
 mod tests;
+mod users;
 mod walk;
 
 use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
@@ -20,8 +21,11 @@ use ipnet::IpNet;
 
 pub use self::check::grant_item;
 pub(crate) use self::check::log_filter;
-pub use self::load::Loaded;
-use crate::{policy::grant, vault::reference::Reference};
+pub use self::{
+    load::Loaded,
+    users::{EndUser, FieldPath, KeysAt},
+};
+use crate::{policy::grant, users::list::UserPattern, vault::reference::Reference};
 
 /// Everything an operator decides, checked.
 #[derive(Debug, Clone)]
@@ -101,6 +105,14 @@ pub struct Caller {
     pub grant: BTreeMap<String, Vec<grant::Item>>,
     /// What it may use.
     pub limits: limits::CallerLimits,
+    /// Whose data it may reach, beside those of `users_file`; `None` with neither: everybody's.
+    pub users: Option<Vec<UserPattern>>,
+    /// A file with more of them, one a line; reloaded when it changes.
+    pub users_file: Option<PathBuf>,
+    /// Its requests are for the user whom their token names.
+    pub end_user: Option<EndUser>,
+    /// Fields of JSON answers that are masked for it. None by default.
+    pub mask_fields: Vec<FieldPath>,
 }
 
 /// Where a listener binds.

@@ -6,6 +6,7 @@
 
 pub(crate) mod answer;
 pub(crate) mod entry;
+pub(crate) mod fields;
 pub mod refusal;
 pub(crate) mod respond;
 
@@ -22,6 +23,7 @@ use hyper::body::Incoming;
 use self::{
     answer::{AnswerBody, Passage},
     entry::Entry,
+    fields::FieldMask,
     refusal::{Failure, Refusal},
 };
 use crate::{
@@ -33,6 +35,7 @@ use crate::{
     redaction::Masker,
     snapshot::Bearer,
     upstream::{self, headers, outgoing::Outgoing},
+    users,
     worker::view::{EnvironmentView, View},
 };
 
@@ -60,7 +63,7 @@ async fn walk(
     request: Request<Incoming>,
     entry: &mut Entry,
 ) -> Result<Passage, End> {
-    let Approved { outgoing, environment, masker, pass } = approve(at, view, request, entry)?;
+    let Approved { outgoing, environment, masker, mask, pass } = approve(at, view, request, entry)?;
     let timeouts = &environment.settings.timeouts;
     let asked = entry.asked_upstream();
     at.session.watch.total(asked, timeouts.total);
@@ -75,7 +78,12 @@ async fn walk(
         Err(expiry) => return Err(expiry.into()),
     };
     entry.upstream_answered();
-    Ok(Passage { answer, environment: environment.clone(), masker })
+    let mut passage = Passage::new(answer, environment.clone(), masker);
+    if let Some(mask) = mask {
+        // In a box, so that the walks of other callers do not have room for it.
+        Box::pin(passage.mask_fields(at, &mask)).await?;
+    }
+    Ok(passage)
 }
 
 /// A request that may go out, and how.
@@ -83,6 +91,7 @@ struct Approved<'v> {
     outgoing: Outgoing,
     environment: &'v Rc<EnvironmentView>,
     masker: Option<Arc<Masker>>,
+    mask: Option<Arc<FieldMask>>,
     pass: Pass,
 }
 
@@ -112,6 +121,12 @@ fn approve<'v>(
     at.worker.check_suspended(&environment.settings.name, caller.origin(), entry.began())?;
     entry.limited(view.limits(caller.index()))?;
 
+    let bound = view.snapshot.users.of(caller.index());
+    let not_bound = |reason| at.worker.not_bound(reason, caller.origin());
+    let end_user = match bound.and_then(|bound| bound.end_user.as_ref()) {
+        Some(end_user) => Some(view.identify(end_user, caller.index(), &head.headers).map_err(not_bound)?),
+        None => None,
+    };
     let path_and_query = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
     let target = Target::parse(path_and_query).map_err(|_| Refusal::MalformedTarget)?;
     let allowed = view.snapshot.grants.of(caller.index(), listener.environment);
@@ -120,6 +135,11 @@ fn approve<'v>(
     entry.granted(&grant);
     if environment.settings.api == Api::Platform && form::is_form(&head.headers) {
         return Err(Refusal::FormBody.into());
+    }
+    if let Some(bound) = bound {
+        bound
+            .check(listener.environment, &head.method, &grant, &target, end_user.as_deref())
+            .map_err(not_bound)?;
     }
 
     let choice = choose(environment, &grant, &head.headers)?;
@@ -141,7 +161,8 @@ fn approve<'v>(
     // Last: what is not sent uses nothing up.
     let pass = entry.sending(environment, &head.method, repeatable)?;
     let outgoing = Outgoing::new(&head.method, sent, body, repeatable, head.headers);
-    Ok(Approved { outgoing, environment, masker: choice.credential().map(Credential::masker), pass })
+    let mask = view.snapshot.mask(caller.index()).cloned();
+    Ok(Approved { outgoing, environment, masker: choice.credential().map(Credential::masker), mask, pass })
 }
 
 /// Which credential a granted request gets.
@@ -232,6 +253,15 @@ impl From<Refusal> for End {
 impl From<Denial> for End {
     fn from(denial: Denial) -> Self {
         Self::Refused(denial)
+    }
+}
+
+impl From<users::Told> for End {
+    fn from(told: users::Told) -> Self {
+        match told {
+            users::Told::Refused(refusal) => refusal.into(),
+            users::Told::Failed(failure) => failure.into(),
+        }
     }
 }
 

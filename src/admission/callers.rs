@@ -162,6 +162,10 @@ mod tests {
             unix_gids: None,
             grant: std::collections::BTreeMap::new(),
             limits: config::limits::CallerLimits::default(),
+            users: None,
+            users_file: None,
+            end_user: None,
+            mask_fields: Vec::new(),
         }
     }
 

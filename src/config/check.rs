@@ -10,6 +10,7 @@ mod limits;
 mod listener;
 mod network;
 mod paths;
+mod users;
 
 pub use self::caller::item as grant_item;
 use super::{

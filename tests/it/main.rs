@@ -18,6 +18,7 @@ mod credentials;
 mod demo;
 mod environments;
 mod faults;
+mod field_masks;
 mod forwarding;
 mod framing;
 mod grants;
@@ -38,5 +39,8 @@ mod replay;
 mod secrets;
 mod semantics;
 mod strict;
+#[allow(dead_code, reason = "shared with the unit tests")]
+mod tokens;
 mod upstream;
 mod upstream_tls;
+mod users;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use ipnet::IpNet;
 
-use super::{environment::is_name, limits, network::network, paths};
+use super::{environment::is_name, limits, network::network, paths, users};
 use crate::{
     config::{
         Api, Caller, Environment,
@@ -28,11 +28,12 @@ pub(super) struct Draft<'a> {
     limits: CallerLimits,
     /// Items with their places in their lists.
     grant: BTreeMap<&'a str, Vec<(usize, Item)>>,
+    users: users::Draft,
 }
 
 impl Draft<'_> {
     /// `None` when something is missing, which was reported.
-    pub(super) fn finish(self) -> Option<Caller> {
+    pub(super) fn finish(mut self) -> Option<Caller> {
         Some(Caller {
             name: self.name?,
             networks: self.networks,
@@ -44,6 +45,10 @@ impl Draft<'_> {
                 .into_iter()
                 .map(|(name, items)| (name.to_owned(), without_places(items)))
                 .collect(),
+            users: self.users.users.take(),
+            users_file: self.users.users_file.take(),
+            mask_fields: std::mem::take(&mut self.users.mask_fields),
+            end_user: self.users.end_user()?,
         })
     }
 }
@@ -63,6 +68,7 @@ fn one(table: Table<'_>) -> Draft<'_> {
     let unix_gids = given(&table, "unix_gids", |table| ids(table, "unix_gids"));
     let limits = limits::caller(&table.section("limits"));
     let grant = grant(&table);
+    let users = users::Draft::read(&table);
     if networks.is_none() && unix_uids.is_none() && unix_gids.is_none() {
         let allowed = "expected one or more of networks, unix_uids and unix_gids";
         table.fault("name", Problem::new("can be recognised by nothing").allowed(allowed));
@@ -70,7 +76,7 @@ fn one(table: Table<'_>) -> Draft<'_> {
     if networks.is_some() && (unix_uids.is_some() || unix_gids.is_some()) {
         table.fault("networks", "never holds on a Unix socket, which unix_uids and unix_gids ask for");
     }
-    Draft { table, name, networks, unix_uids, unix_gids, grant, limits }
+    Draft { table, name, networks, unix_uids, unix_gids, grant, limits, users }
 }
 
 /// The lists by environment, without what is no item.
@@ -154,7 +160,12 @@ pub(super) fn beside_each_other(
             let names = environments.keys().map(String::as_str);
             match environments.get(*environment) {
                 None => caller.table.fault(&key, Problem::new("is no environment").near(environment, names)),
-                Some(Some(environment)) => fits(caller, &key, items, &environment.api),
+                Some(Some(environment)) => {
+                    fits(caller, &key, items, &environment.api);
+                    if caller.users.binds() {
+                        users::useless(&caller.table, &key, items, &environment.api);
+                    }
+                }
                 Some(None) => {}
             }
         }
