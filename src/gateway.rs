@@ -5,6 +5,7 @@
 //! once, when the answer is over or the caller has left.
 
 pub(crate) mod answer;
+pub(crate) mod choice;
 pub(crate) mod entry;
 pub mod refusal;
 pub(crate) mod respond;
@@ -16,22 +17,28 @@ use std::{
     sync::Arc,
 };
 
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header::AUTHORIZATION, uri::PathAndQuery};
+use http::{Request, Response, request, uri::PathAndQuery};
 use hyper::body::Incoming;
 
 use self::{
     answer::{AnswerBody, Passage},
+    choice::{Attached, Choice},
     entry::Entry,
     refusal::{Failure, Refusal},
 };
 use crate::{
+    admission::{Caller, Origin},
     browser,
     credential::Credential,
-    listener::{connection::Connection, watch::Expiry},
+    listener::{connection::Connection, peer::Peer, watch::Expiry},
     policy::{self, Denial, Grant, target::Target},
     redaction::Masker,
-    snapshot::Bearer,
-    upstream::{self, headers, outgoing::Outgoing},
+    snapshot::{Environment, ListenerSettings, Snapshot},
+    upstream::{
+        self,
+        headers::{self, RequestHead},
+        outgoing::Outgoing,
+    },
     worker::view::{EnvironmentView, View},
 };
 
@@ -81,7 +88,7 @@ struct Approved<'v> {
     masker: Option<Arc<Masker>>,
 }
 
-/// All that is decided before anything is sent. Nothing in it waits, so that a request in flight carries none of it.
+/// What can be done before anything is sent. Nothing in it waits, so that a request in flight carries none of it.
 fn approve<'v>(
     at: &Connection,
     view: &'v View,
@@ -93,100 +100,78 @@ fn approve<'v>(
     let environment = view.environment(listener.environment).ok_or(Failure::NotReady)?;
     entry.environment(environment);
 
-    let caller = view.snapshot.admission.admit(&at.peer, &head.headers).map_err(|(refusal, origin)| {
-        entry.origin(origin);
-        at.worker.log_refused_address(refusal, origin);
+    let decided = decide(&view.snapshot, listener, &at.peer, &head, entry)?;
+    let attached = decided.choice.attached(&environment.credential, environment.bearer.as_ref())?;
+    let (credential, repeatable) = (attached.credential(), decided.grant.repeatable(&head.method));
+    entry.credential(credential);
+    let sent = decided.head(&head, &environment.settings, &attached);
+    let masker = credential.map(Credential::masker);
+    let outgoing = Outgoing::new(&head.method, sent, body, repeatable, head.headers);
+    Ok(Approved { outgoing, environment, masker })
+}
+
+/// Every decision about a request, in order; `trail` hears each. It needs no connection, no secret and no clock, so
+/// that `explain` walks the same way.
+pub(crate) fn decide<'r>(
+    snapshot: &Snapshot,
+    listener: &ListenerSettings,
+    peer: &Peer,
+    head: &'r request::Parts,
+    trail: &mut impl Trail,
+) -> Result<Decided<'r>, End> {
+    let environment = snapshot.environments.get(listener.environment).ok_or(Failure::NotReady)?;
+    let caller = snapshot.admission.admit(peer, &head.headers).map_err(|(refusal, origin)| {
+        trail.turned_away(refusal, origin);
         refusal
     })?;
-    entry.origin(caller.origin());
-    let admission = &view.snapshot.admission;
-    if let Some(name) = admission.callers.name(caller.index()) {
-        entry.caller(name);
-    }
-    browser::check_head(&head, &listener.browser())?;
-    at.worker.check_suspended(&environment.settings.name, caller.origin(), entry.began())?;
+    trail.admitted(caller, snapshot.admission.callers.name(caller.index()));
+    browser::check_head(head, &listener.browser())?;
+    trail.check_running(&environment.name, caller)?;
 
     let path_and_query = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
     let target = Target::parse(path_and_query).map_err(|_| Refusal::MalformedTarget)?;
-    let allowed = view.snapshot.grants.of(caller.index(), listener.environment);
-    let grant = policy::decide(allowed, environment.settings.api, &head.method, &target)
-        .inspect_err(|denial| entry.denied(denial))?;
-    entry.granted(&grant);
+    let allowed = snapshot.grants.of(caller.index(), listener.environment);
+    let grant = policy::decide(allowed, environment.api, &head.method, &target)
+        .inspect_err(|denial| trail.denied(denial))?;
+    trail.granted(&grant);
 
-    let choice = choose(environment, &grant, &head.headers)?;
-    entry.credential(choice.credential());
-    let kept = target.without(&environment.settings.query_names);
-    let sent = headers::to_upstream(
-        &head.method,
-        sent_target(&kept, choice.credential()),
-        &head.headers,
-        &environment.settings,
-        &grant,
-        choice.fields(&grant),
-    );
-    let repeatable = grant.repeatable(&head.method);
-    let outgoing = Outgoing::new(&head.method, sent, body, repeatable, head.headers);
-    Ok(Approved { outgoing, environment, masker: choice.credential().map(Credential::masker) })
+    let choice = Choice::of(environment, &grant, &head.headers)?;
+    Ok(Decided { target, grant, choice })
 }
 
-/// Which credential a granted request gets.
-enum Choice<'v> {
-    Ours(&'v Credential),
-    /// The caller's own Bearer token, on an operation that takes one, where that is configured.
-    PassThrough([(HeaderName, HeaderValue); 1]),
+/// Hears what is found out about a request, as it is found out.
+pub(crate) trait Trail {
+    /// Nobody who may call.
+    fn turned_away(&mut self, refusal: Refusal, origin: Origin);
+    /// Who calls.
+    fn admitted(&mut self, caller: Caller, name: Option<&Arc<str>>);
+    /// What only a running gateway knows: whether an operator has stopped this.
+    fn check_running(&mut self, environment: &str, caller: Caller) -> Result<(), Refusal>;
+    /// What the caller asks for and may not have.
+    fn denied(&mut self, denial: &Denial);
+    /// What the caller asks for and may have.
+    fn granted(&mut self, grant: &Grant);
 }
 
-/// Never a broader credential than the operation takes: without the right one, the answer is no.
-fn choose<'v>(
-    environment: &'v EnvironmentView,
-    grant: &Grant,
-    headers: &HeaderMap,
-) -> Result<Choice<'v>, Refusal> {
-    if !grant.takes_bearer() {
-        return Ok(Choice::Ours(&environment.credential));
-    }
-    match (&environment.settings.bearer, &environment.bearer) {
-        (Bearer::Token(_), Some(token)) => Ok(Choice::Ours(token)),
-        (Bearer::Environment, _) => Ok(Choice::Ours(&environment.credential)),
-        (Bearer::PassThrough, _) => {
-            let token = only_bearer(headers).ok_or(Refusal::NoCredential)?;
-            Ok(Choice::PassThrough([(AUTHORIZATION, token)]))
-        }
-        (Bearer::Refused | Bearer::Token(_), _) => Err(Refusal::NoCredential),
-    }
+/// A request that may go out.
+pub(crate) struct Decided<'r> {
+    target: Target<'r>,
+    pub(crate) grant: Grant,
+    pub(crate) choice: Choice,
 }
 
-/// The one value, if it is a Bearer token and nothing else.
-fn only_bearer(headers: &HeaderMap) -> Option<HeaderValue> {
-    let mut values = headers.get_all(AUTHORIZATION).iter();
-    let value = values.next().filter(|_| values.next().is_none())?;
-    let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
-    let mut own = (scheme.eq_ignore_ascii_case("bearer") && is_b64token(token)).then(|| value.clone())?;
-    own.set_sensitive(true);
-    Some(own)
-}
-
-/// RFC 6750, 2.1. A comma could begin a second credential.
-fn is_b64token(token: &str) -> bool {
-    let start = token.trim_end_matches('=');
-    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte);
-    !start.is_empty() && start.bytes().all(is_allowed)
-}
-
-impl<'v> Choice<'v> {
-    /// A credential leaves only with the proof that policy allowed the request.
-    fn fields(&self, _grant: &Grant) -> &[(HeaderName, HeaderValue)] {
-        match self {
-            Self::Ours(credential) => credential.headers(),
-            Self::PassThrough(field) => field,
-        }
-    }
-
-    fn credential(&self) -> Option<&'v Credential> {
-        match self {
-            Self::Ours(credential) => Some(credential),
-            Self::PassThrough(_) => None,
-        }
+impl Decided<'_> {
+    /// The head that goes out.
+    pub(crate) fn head(
+        &self,
+        head: &request::Parts,
+        environment: &Environment,
+        attached: &Attached<'_>,
+    ) -> RequestHead {
+        let kept = self.target.without(&environment.query_names);
+        let target = sent_target(&kept, attached.credential());
+        let fields = attached.fields(&self.grant);
+        headers::to_upstream(&head.method, target, &head.headers, environment, &self.grant, fields)
     }
 }
 

@@ -11,11 +11,11 @@ use http::{HeaderValue, Method, StatusCode};
 use tokio::time::Instant;
 
 use super::{
-    End,
+    End, Trail,
     refusal::{Failure, Refusal},
 };
 use crate::{
-    admission::Origin,
+    admission::{Caller, Origin},
     credential::Credential,
     listener::{connection::Connection, peer::Peer},
     metrics,
@@ -76,29 +76,8 @@ impl Entry {
         self.environment = Some(environment.clone());
     }
 
-    pub(crate) fn origin(&mut self, origin: Origin) {
-        self.origin = Some(origin);
-    }
-
-    pub(crate) fn caller(&mut self, name: &Arc<str>) {
-        self.caller = Some(name.clone());
-    }
-
-    pub(crate) fn granted(&mut self, grant: &Grant) {
-        self.call = Some(grant.call().clone());
-    }
-
-    pub(crate) fn denied(&mut self, denial: &Denial) {
-        self.call = denial.operation.map(Call::Operation);
-    }
-
     pub(crate) fn credential(&mut self, credential: Option<&Credential>) {
         self.credential = credential.map(|credential| credential.used.clone());
-    }
-
-    /// When the request's head was complete.
-    pub(crate) fn began(&self) -> Instant {
-        self.began
     }
 
     /// Says when.
@@ -157,6 +136,30 @@ impl Entry {
     /// Whether nothing of the answer is missing.
     pub(crate) fn is_complete(&self) -> bool {
         self.complete
+    }
+}
+
+impl Trail for Entry {
+    fn turned_away(&mut self, refusal: Refusal, origin: Origin) {
+        self.origin = Some(origin);
+        self.at.worker.log_refused_address(refusal, origin);
+    }
+
+    fn admitted(&mut self, caller: Caller, name: Option<&Arc<str>>) {
+        self.origin = Some(caller.origin());
+        self.caller = name.cloned();
+    }
+
+    fn check_running(&mut self, environment: &str, caller: Caller) -> Result<(), Refusal> {
+        self.at.worker.check_suspended(environment, caller.origin(), self.began)
+    }
+
+    fn denied(&mut self, denial: &Denial) {
+        self.call = denial.operation.map(Call::Operation);
+    }
+
+    fn granted(&mut self, grant: &Grant) {
+        self.call = Some(grant.call().clone());
     }
 }
 
