@@ -2,6 +2,7 @@
 
 mod check;
 mod demo;
+mod explain;
 mod health;
 mod out;
 mod run;
@@ -38,6 +39,8 @@ enum Command {
     Run(run::Args),
     /// Check a configuration and report every fault.
     Check(check::Args),
+    /// Say what would happen to a request, and why; send nothing.
+    Explain(explain::Args),
     /// Ask a running gateway whether it is ready, for a container's health check.
     Health(health::Args),
     /// Make, fill, check and copy the embedded vault.
@@ -47,6 +50,9 @@ enum Command {
     #[command(flatten)]
     Control(status::Command),
 }
+
+/// Exit code of a command that was called wrongly, as clap's own.
+const EXIT_USAGE: u8 = 2;
 
 /// Exit code of a configuration with faults.
 const EXIT_FAULTS: u8 = 3;
@@ -58,6 +64,9 @@ pub(crate) fn run() -> ExitCode {
     let done = match command {
         Command::Run(args) => return run::run(&args),
         Command::Check(args) => return check::run(&args, json),
+        Command::Explain(args) => {
+            return explain::run(args, json).unwrap_or_else(|error| failed(&error));
+        }
         Command::Demo(args) => demo::run(&args),
         Command::Health(args) => health::run(&args, json),
         Command::Vault(args) => vault::run(args, json),

@@ -191,9 +191,17 @@ impl Snapshot {
         let secrets: Vec<Secrets> =
             config.environments.values().map(|settings| Secrets::resolve(settings, vault)).collect();
         // All at once, since each call compiles a masker over every secret, and before anything is told of them.
-        redaction::held().remember(secrets.iter().flat_map(Secrets::known));
+        if !vault.is_blank() {
+            redaction::held().remember(secrets.iter().flat_map(Secrets::known));
+        }
         for (settings, secrets) in config.environments.values().zip(secrets) {
-            match environment(settings, secrets, previous) {
+            let dial = if vault.is_blank() {
+                DialTarget::nowhere(settings)
+            } else {
+                let before = previous.and_then(|previous| previous.environment(&settings.name));
+                DialTarget::new(settings, before.map(|before| &before.dial))
+            };
+            match environment(settings, secrets, dial) {
                 Ok(environment) => environments.push(Arc::new(environment)),
                 Err(error) => errors.push(error),
             }
@@ -223,6 +231,17 @@ impl Snapshot {
             environments,
             listeners,
         })
+    }
+
+    /// One that decides as the configuration says and has neither secrets nor certificates: for what is asked
+    /// beforehand, where those files need not be.
+    ///
+    /// # Errors
+    /// As [`Self::build`].
+    pub(crate) fn blank(config: &Config) -> Result<Self, Vec<Error>> {
+        let mut config = config.clone();
+        config.listeners.iter_mut().for_each(|listener| listener.tls = None);
+        Self::build(&config, &Vault::blank(), None)
     }
 
     pub(crate) fn environment(&self, name: &str) -> Option<&Arc<Environment>> {
@@ -302,7 +321,7 @@ impl Secrets {
 fn environment(
     settings: &config::Environment,
     secrets: Secrets,
-    previous: Option<&Snapshot>,
+    dial: Result<Arc<DialTarget>, TlsFault>,
 ) -> Result<Environment, Error> {
     let name = &settings.name;
     let api = match &settings.api {
@@ -319,9 +338,7 @@ fn environment(
         _ if matches!(settings.credential, config::Credential::Bearer { .. }) => Bearer::Environment,
         _ => Bearer::Refused,
     };
-    let before = previous.and_then(|previous| previous.environment(name)).map(|before| &before.dial);
-    let dial = DialTarget::new(settings, before)
-        .map_err(|source| Error::Tls { what: format!("environment {name}"), source })?;
+    let dial = dial.map_err(|source| Error::Tls { what: format!("environment {name}"), source })?;
     Ok(Environment {
         name: name.as_str().into(),
         api,

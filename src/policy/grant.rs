@@ -91,6 +91,25 @@ impl Item {
     }
 }
 
+/// As it is written.
+impl fmt::Display for Item {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.excludes {
+            f.write_str("-")?;
+        }
+        match &self.term {
+            Term::Operation(index) => {
+                f.write_str(catalogue().operations().get(index.get()).map_or("?", |operation| operation.id))
+            }
+            Term::Class(class) => f.write_str(class.as_str()),
+            Term::Tag(tag) => write!(f, "tag:{}", spelled(tag)),
+            Term::Method(method) => write!(f, "method:{method}"),
+            Term::Path(pattern) => write!(f, "path:{} {}", pattern.method, pattern.template),
+            Term::Paths => f.write_str("paths"),
+        }
+    }
+}
+
 const PREFIXES: [&str; 3] = ["tag", "method", "path"];
 
 impl Malformed {
@@ -152,7 +171,8 @@ impl Term {
 }
 
 /// A tag as grants spell it.
-fn spelled(tag: &str) -> String {
+#[must_use]
+pub fn spelled(tag: &str) -> String {
     tag.replace(' ', "-")
 }
 
