@@ -5,6 +5,7 @@ mod demo;
 mod explain;
 mod health;
 mod out;
+mod policy;
 mod run;
 mod stand_in;
 mod status;
@@ -43,6 +44,8 @@ enum Command {
     Explain(explain::Args),
     /// Ask a running gateway whether it is ready, for a container's health check.
     Health(health::Args),
+    /// Test a policy, and compare it with what was recorded.
+    Policy(policy::Args),
     /// Make, fill, check and copy the embedded vault.
     Vault(vault::Args),
     /// Stand in for MX, to test services against.
@@ -67,6 +70,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Explain(args) => {
             return explain::run(args, json).unwrap_or_else(|error| failed(&error));
         }
+        Command::Policy(args) => return policy::run(args, json).unwrap_or_else(|error| failed(&error)),
         Command::Demo(args) => demo::run(&args),
         Command::Health(args) => health::run(&args, json),
         Command::Vault(args) => vault::run(args, json),
