@@ -5,6 +5,7 @@
 #![allow(clippy::print_stderr, reason = "a failed test says why")]
 
 mod admission;
+mod agreement;
 mod balance;
 mod browser;
 mod canary;
