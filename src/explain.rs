@@ -10,6 +10,7 @@
 mod advice;
 pub mod cases;
 pub mod difference;
+mod records;
 pub mod replay;
 mod show;
 pub mod suggest;
