@@ -1,6 +1,7 @@
 //! The commands, one file each, thin.
 
 mod check;
+mod config;
 mod demo;
 mod explain;
 mod health;
@@ -42,6 +43,8 @@ enum Command {
     Check(check::Args),
     /// Say what would happen to a request, and why; send nothing.
     Explain(explain::Args),
+    /// Compare two configurations in the words of policy.
+    Config(config::Args),
     /// Ask a running gateway whether it is ready, for a container's health check.
     Health(health::Args),
     /// Test a policy, and compare it with what was recorded.
@@ -70,6 +73,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Explain(args) => {
             return explain::run(args, json).unwrap_or_else(|error| failed(&error));
         }
+        Command::Config(args) => return config::run(&args, json).unwrap_or_else(|error| failed(&error)),
         Command::Policy(args) => return policy::run(args, json).unwrap_or_else(|error| failed(&error)),
         Command::Demo(args) => demo::run(&args),
         Command::Health(args) => health::run(&args, json),

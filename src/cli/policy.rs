@@ -1,10 +1,19 @@
 //! `mxgate policy`: a policy's own tests, and what recorded requests say about it. Nothing is sent.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    fs::File,
+    io::BufReader,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::Context as _;
 use mxgate::{
-    explain::cases::{Outcome, Table},
+    explain::{
+        cases::{Outcome, Table},
+        replay::replay,
+        suggest::used,
+    },
     log,
 };
 use serde_json::json;
@@ -21,6 +30,10 @@ pub(crate) struct Args {
 enum Command {
     /// Run a table of requests with what is expected of each.
     Test(Test),
+    /// Say which recorded requests another configuration would decide differently.
+    Replay(Replay),
+    /// Write the smallest grants that cover what each caller really did.
+    Suggest(Suggest),
 }
 
 #[derive(clap::Args)]
@@ -33,10 +46,29 @@ struct Test {
     config: PathBuf,
 }
 
+#[derive(clap::Args)]
+struct Replay {
+    /// Access records, JSON lines; `-` is standard input.
+    #[arg(value_name = "RECORDS")]
+    records: PathBuf,
+    /// The configuration that they are decided by.
+    #[arg(long, short, value_name = "NEW")]
+    config: PathBuf,
+}
+
+#[derive(clap::Args)]
+struct Suggest {
+    /// Access records, JSON lines; `-` is standard input.
+    #[arg(value_name = "RECORDS")]
+    records: PathBuf,
+}
+
 /// Runs one of them.
 pub(crate) fn run(args: Args, json: bool) -> anyhow::Result<ExitCode> {
     match args.command {
         Command::Test(args) => test(&args, json),
+        Command::Replay(args) => replay_records(&args, json),
+        Command::Suggest(args) => suggest(&args, json),
     }
 }
 
@@ -75,4 +107,46 @@ fn test(args: &Test, json: bool) -> anyhow::Result<ExitCode> {
         })?;
     }
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Exit code 0: all would be decided as they were; 1: some differently; 3: the configuration has faults.
+fn replay_records(args: &Replay, json: bool) -> anyhow::Result<ExitCode> {
+    let explainer = match explain::explainer(&args.config) {
+        Ok(explainer) => explainer,
+        Err(code) => return Ok(code),
+    };
+    let replayed = replay(open(&args.records)?, &explainer).with_context(|| unreadable(&args.records))?;
+    if json {
+        out::json(&replayed.to_json())?;
+    } else {
+        replayed.lines().iter().try_for_each(out::line)?;
+    }
+    Ok(if replayed.differs() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn suggest(args: &Suggest, json: bool) -> anyhow::Result<ExitCode> {
+    let used = used(open(&args.records)?).with_context(|| unreadable(&args.records))?;
+    if json {
+        out::json(&used.to_json())?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    out::line(used.to_toml())?;
+    if used.read.unreadable > 0 || used.left_out > 0 {
+        let (unreadable, left_out) = (used.read.unreadable, used.left_out);
+        log::error_line(&format!(
+            "mxgate: {unreadable} lines are no records; {left_out} requests have no caller, or nothing to name"
+        ));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn open(path: &Path) -> anyhow::Result<Box<dyn std::io::BufRead>> {
+    if path == Path::new("-") {
+        return Ok(Box::new(std::io::stdin().lock()));
+    }
+    Ok(Box::new(BufReader::new(File::open(path).with_context(|| unreadable(path))?)))
+}
+
+fn unreadable(path: &Path) -> String {
+    format!("cannot read {}", path.display())
 }

@@ -107,6 +107,21 @@ impl Used {
     }
 }
 
+impl Used {
+    /// For programs: `{ CALLER: { ENVIRONMENT: [items] } }`.
+    #[must_use]
+    pub fn to_json(&self) -> serde_json::Value {
+        let grants = |one: &BTreeMap<String, Calls>| -> BTreeMap<String, Vec<String>> {
+            one.iter().map(|(environment, calls)| (environment.clone(), calls.items())).collect()
+        };
+        let callers: BTreeMap<_, _> = self.by_caller.iter().map(|(name, one)| (name, grants(one))).collect();
+        serde_json::json!({
+            "records": self.read.records, "unreadable": self.read.unreadable, "left_out": self.left_out,
+            "grants": callers,
+        })
+    }
+}
+
 impl Calls {
     fn items(&self) -> Vec<String> {
         let items = smallest(&self.operations);
