@@ -68,6 +68,11 @@ pub(crate) struct Admission {
 pub(crate) struct CallerIndex(u32);
 
 impl CallerIndex {
+    /// Those of the configured callers, in their order.
+    pub(crate) fn all() -> impl Iterator<Item = Self> {
+        (0..=u32::MAX).map(Self)
+    }
+
     pub(crate) fn get(self) -> usize {
         self.0 as usize
     }

@@ -13,7 +13,14 @@ mod schema;
 mod tests;
 mod walk;
 
-use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use ipnet::IpNet;
 
@@ -97,6 +104,8 @@ pub struct Caller {
     pub unix_gids: Option<Vec<u32>>,
     /// What it may do, by environment; nothing at those that are not named.
     pub grant: BTreeMap<String, Vec<grant::Item>>,
+    /// Until then, much of what its grants refuse is let through and noted: see [`crate::policy::grant`].
+    pub observe_until: Option<SystemTime>,
 }
 
 /// Where a listener binds.

@@ -16,7 +16,7 @@ mod show;
 pub mod suggest;
 mod words;
 
-use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
+use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc, time::SystemTime};
 
 use http::{HeaderMap, HeaderName, HeaderValue, request};
 
@@ -132,6 +132,17 @@ pub struct Explanation {
     pub sent: Option<Sent>,
     /// Why it is refused; `None`: it would be sent.
     pub refused: Option<Refused>,
+    /// Why it would be refused, were its caller not in observe mode.
+    pub would_refuse: Option<WouldRefuse>,
+}
+
+/// A refusal that observe mode prevents.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WouldRefuse {
+    /// Until when.
+    pub until: Option<SystemTime>,
+    /// The refusal.
+    pub refused: Refused,
 }
 
 /// A credential's name and fingerprint.
@@ -309,11 +320,16 @@ impl Explainer {
         let rule = caller.zip(environment).and_then(|(caller, environment)| {
             words::rule(caller, environment, operation, walked.template.as_deref())
         });
-        let refused = refused.map(|no| {
+        let found = advice::Found { config: &self.config, question, environment, caller, operation };
+        let told = |no: No| {
             let (status, code) = no.status_and_code();
-            let found = advice::Found { config: &self.config, question, environment, caller, operation };
             Refused { status, code, changes: advice::changes(&found, &walked, &no) }
+        };
+        let would_refuse = walked.would_refuse.map(|refusal| WouldRefuse {
+            until: caller.and_then(|caller| caller.observe_until),
+            refused: told(No { end: refusal.into(), detail: None }),
         });
+        let refused = refused.map(told);
         let (sent, credential) = sent.unzip();
         Explanation {
             method: question.method.clone(),
@@ -333,6 +349,7 @@ impl Explainer {
             credential,
             sent,
             refused,
+            would_refuse,
         }
     }
 
@@ -486,6 +503,7 @@ struct Walked {
     denied: Option<&'static crate::mx::catalogue::Operation>,
     granted: Option<&'static crate::mx::catalogue::Operation>,
     template: Option<String>,
+    would_refuse: Option<Refusal>,
 }
 
 impl Walked {
@@ -510,6 +528,14 @@ impl Trail for Walked {
 
     fn denied(&mut self, denial: &Denial) {
         self.denied = denial.operation;
+    }
+
+    fn would_refuse(&mut self, refusal: Refusal, _grant: &Grant) {
+        self.would_refuse = Some(refusal);
+    }
+
+    fn now(&self) -> SystemTime {
+        SystemTime::now()
     }
 
     fn granted(&mut self, grant: &Grant) {

@@ -5,7 +5,7 @@
 //! What must never happen: a request sees parts of two snapshots, or a secret in an environment whose host
 //! it is not sealed for.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::SystemTime};
 
 use crate::{
     admission::{Admission, CallerIndex, Networks, callers::Callers},
@@ -45,7 +45,12 @@ pub(crate) struct ListenerSettings {
 
 /// What each caller may do at each environment.
 #[derive(Debug, Default)]
-pub(crate) struct Grants(Vec<Vec<Option<Allowed>>>);
+pub(crate) struct Grants {
+    /// By caller, then by environment.
+    granted: Vec<Vec<Option<Allowed>>>,
+    /// Of the callers in observe mode: until when, and by environment what is let through till then.
+    observed: HashMap<CallerIndex, (SystemTime, Vec<Option<Allowed>>)>,
+}
 
 impl Grants {
     fn new(config: &Config, errors: &mut Vec<Error>) -> Self {
@@ -65,12 +70,35 @@ impl Grants {
             let all = config.environments.values().map(|environment| one(caller, environment));
             all.map(|allowed| allowed?.map_err(|error| errors.push(error)).ok()).collect()
         };
-        Self(config.callers.iter().map(&mut of).collect())
+        let granted: Vec<_> = config.callers.iter().map(&mut of).collect();
+        let mut observed = HashMap::new();
+        for (index, caller) in CallerIndex::all().zip(&config.callers) {
+            if let Some(until) = caller.observe_until {
+                // An environment of other paths than MX's has no classes to go by.
+                let allowed: Vec<Option<Allowed>> = of(caller);
+                let widened = config.environments.values().zip(allowed).map(|(environment, allowed)| {
+                    allowed.filter(|_| environment.api == config::Api::Platform).map(Allowed::observed)
+                });
+                observed.insert(index, (until, widened.collect()));
+            }
+        }
+        Self { granted, observed }
     }
 
     /// What `caller` may do at an environment; `None`: nothing.
     pub(crate) fn of(&self, caller: CallerIndex, environment: usize) -> Option<&Allowed> {
-        self.0.get(caller.get())?.get(environment)?.as_ref()
+        self.granted.get(caller.get())?.get(environment)?.as_ref()
+    }
+
+    /// What a caller in observe mode is let through with at `now`; `None`: it is not in it, or has no grant there.
+    pub(crate) fn observed(
+        &self,
+        caller: CallerIndex,
+        environment: usize,
+        now: SystemTime,
+    ) -> Option<&Allowed> {
+        let (until, allowed) = self.observed.get(&caller)?;
+        allowed.get(environment)?.as_ref().filter(|_| now < *until)
     }
 }
 

@@ -155,6 +155,9 @@ fn status_text(status: &Status) -> String {
             format_args!("{} at {}, {} ({fingerprint})", one.name, one.host, one.credential),
         );
     }
+    for one in &gateway.observing {
+        lines.add("observe mode", format_args!("{}, until {}", one.caller, one.until));
+    }
     for one in &status.suspensions {
         match one.for_s {
             Some(seconds) => {
@@ -231,7 +234,7 @@ mod tests {
     use mxgate::{
         control::{
             Gateway, Handle, Listeners, Parts, Readiness,
-            messages::{EnvironmentStatus, GatewayStatus, LogOverride, Suspension},
+            messages::{EnvironmentStatus, GatewayStatus, LogOverride, Observing, Suspension},
             socket::ControlSocket,
             suspension::Suspensions,
         },
@@ -416,6 +419,7 @@ mod tests {
                 listeners: vec!["127.0.0.1:8080".into()],
                 environments: vec![sandbox()],
                 reload_fault: None,
+                observing: Vec::new(),
             },
             ..Status::default()
         };
@@ -436,8 +440,11 @@ log filter     info
         status.gateway.environments[0].fingerprint = None;
         status.log_override = Some(LogOverride { filter: "debug".into(), for_s: 60 });
         status.suspensions = vec![Suspension { target: Target::Address("10.0.0.0/8".into()), for_s: None }];
+        let observing = Observing { caller: "ledger".into(), until: "2026-12-01T00:00:00Z".into() };
+        status.gateway.observing = vec![observing];
         let text = status_text(&status);
         for part in [
+            "observe mode   ledger, until 2026-12-01T00:00:00Z\n",
             "ready          NO: draining\n",
             "workers        STUCK: ",
             "last reload    FAILED: line 3\n",

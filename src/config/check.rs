@@ -8,6 +8,7 @@ mod credential;
 mod environment;
 mod listener;
 mod network;
+mod observe;
 mod paths;
 
 use super::{

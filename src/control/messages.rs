@@ -45,6 +45,18 @@ pub struct GatewayStatus {
     pub listeners: Vec<String>,
     /// Environments in the order of their names.
     pub environments: Vec<EnvironmentStatus>,
+    /// Callers in observe mode.
+    #[serde(default)]
+    pub observing: Vec<Observing>,
+}
+
+/// A caller in observe mode.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Observing {
+    /// Its name.
+    pub caller: String,
+    /// Until when, RFC 3339.
+    pub until: String,
 }
 
 /// One environment.

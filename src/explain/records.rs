@@ -36,6 +36,9 @@ pub(super) struct Recorded<'l> {
     pub(super) decision: Cow<'l, str>,
     #[serde(borrow)]
     pub(super) code: Option<Cow<'l, str>>,
+    /// Let through by observe mode alone.
+    #[serde(borrow, default)]
+    pub(super) would_refuse: Option<Cow<'l, str>>,
 }
 
 /// How many lines there were.

@@ -210,7 +210,10 @@ impl Replayer<'_> {
                 caller: recorded.caller.as_deref().map(str::to_owned),
                 environment: recorded.environment.clone().into_owned(),
                 asked: asked(recorded),
-                before: before.to_owned(),
+                before: match recorded.would_refuse {
+                    Some(_) => "allowed by observe mode".to_owned(),
+                    None => before.to_owned(),
+                },
                 after,
             }),
             None => *self.replayed.unknown.entry(NO_PATH).or_default() += 1,

@@ -23,7 +23,12 @@ impl Explanation {
             })
         });
         let refused = self.refused.as_ref();
+        let would_refuse = self.would_refuse.as_ref().map(|would| {
+            let until = would.until.map(|until| humantime::format_rfc3339_seconds(until).to_string());
+            json!({ "until": until, "code": would.refused.code, "changes": would.refused.changes })
+        });
         json!({
+            "would_refuse": would_refuse,
             "allowed": refused.is_none(),
             "code": refused.map(|refused| refused.code),
             "status": refused.map(|refused| refused.status),
@@ -64,7 +69,15 @@ impl fmt::Display for Explanation {
             self.sent(f, sent)?;
         }
         match &self.refused {
-            None => write!(f, "\nallowed"),
+            None => match &self.would_refuse {
+                None => write!(f, "\nallowed"),
+                Some(would) => {
+                    let until = would.until.map(humantime::format_rfc3339_seconds);
+                    let until = until.map(|until| until.to_string()).unwrap_or_default();
+                    write!(f, "\nallowed by observe mode alone, until {until}; then {}", would.refused.code)?;
+                    would.refused.changes.iter().try_for_each(|change| write!(f, "\n  - {}", Escaped(change)))
+                }
+            },
             Some(refused) => {
                 write!(f, "\nrefused: {} {}", refused.status, refused.code)?;
                 refused.changes.iter().try_for_each(|change| write!(f, "\n  - {}", Escaped(change)))

@@ -38,6 +38,7 @@ pub(crate) struct Entry {
     credential: Option<Rc<UsedCredential>>,
     decision: Decision,
     code: Option<&'static str>,
+    would_refuse: Option<&'static str>,
     status: Option<StatusCode>,
     bytes_out: u64,
     upstream_began: Option<Instant>,
@@ -60,6 +61,7 @@ impl Entry {
             credential: None,
             decision: Decision::Aborted,
             code: None,
+            would_refuse: None,
             status: None,
             bytes_out: 0,
             upstream_began: None,
@@ -158,6 +160,16 @@ impl Trail for Entry {
         self.call = denial.operation.map(Call::Operation);
     }
 
+    fn would_refuse(&mut self, refusal: Refusal, grant: &Grant) {
+        self.would_refuse = Some(refusal.code());
+        let operation = grant.operation().map_or("", |operation| operation.id);
+        self.at.worker.log_would_refuse(self.caller.as_deref(), operation, self.origin);
+    }
+
+    fn now(&self) -> SystemTime {
+        self.start
+    }
+
     fn granted(&mut self, grant: &Grant) {
         self.call = Some(grant.call().clone());
     }
@@ -215,6 +227,7 @@ impl Drop for Entry {
                 Peer::Unix { uid, .. } => Some(uid),
                 Peer::Tcp(_) => None,
             },
+            would_refuse: self.would_refuse,
         });
     }
 }

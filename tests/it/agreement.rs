@@ -8,6 +8,7 @@ use std::{
     collections::HashMap,
     fs,
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    time::{Duration, SystemTime},
 };
 
 use mxgate::{
@@ -41,7 +42,7 @@ fn explain_agrees_with_the_gateway() {
     would_be_noticed(&text, &cases, &decided);
 }
 
-/// What the gateway decided: a refusal's code or `allowed`, and the operation.
+/// What the gateway decided: a refusal's code, `allowed` or `observed`, and the operation.
 type Decided = (String, Option<String>);
 
 /// Whether the comparison means something: each of these occurred, and not by accident.
@@ -51,6 +52,7 @@ fn is_varied(decided: &[&Decided]) {
     for (code, least) in [
         ("allowed", 1800),
         ("operation_denied", 500),
+        ("observed", 100),
         ("caller_not_allowed", 500),
         ("unknown_operation", 500),
         ("method_not_allowed", 100),
@@ -79,6 +81,7 @@ fn would_be_noticed(text: &str, cases: &[Case], decided: &[&Decided]) {
         ("bearer_operations = \"pass-through\"", "bearer_operations = \"refused\""),
         ("GET /reports/{id}", "GET /report/{id}"),
         ("127.0.0.0/16", "127.0.0.0/24"),
+        ("observe_until = ", "# observe_until = "),
     ] {
         assert!(text.contains(from), "{from}");
         let other = text.replace(from, to);
@@ -92,7 +95,11 @@ fn disagreements(text: &str, cases: &[Case], decided: &[&Decided]) -> impl Itera
     let explainer = Explainer::new(&config).expect("an explainer");
     cases.iter().zip(decided).filter_map(move |(case, decided)| {
         let told = explainer.explain(&case.question()).expect("an answer");
-        let code = told.refused.as_ref().map_or("allowed", |refused| refused.code);
+        let code = match (&told.refused, &told.would_refuse) {
+            (Some(refused), _) => refused.code,
+            (None, Some(_)) => "observed",
+            (None, None) => "allowed",
+        };
         let agree = (code, told.operation) == (&*decided.0, decided.1.as_deref());
         (!agree).then(|| format!("{case:?}: the gateway {decided:?}, explain {code} {:?}", told.operation))
     })
@@ -124,7 +131,9 @@ fn setup(mx: &mxgate::stand_in::Running) -> Setup {
             "[[caller]]\nname = \"caller-{at}\"\nnetworks = [\"127.0.{at}.0/24\", \"10.0.{at}.0/24\"]\ngrant = {grant}\n"
         )
     };
-    setup.callers = Some(grants.iter().enumerate().map(caller).collect());
+    let soon = humantime::format_rfc3339_seconds(SystemTime::now() + Duration::from_secs(3600));
+    let observed = format!("observe_until = \"{soon}\"\n");
+    setup.callers = Some(grants.iter().enumerate().map(caller).collect::<String>() + &observed);
     let records = setup.folder().join("records.jsonl").display().to_string();
     setup.table(&format!("[record]\ndestination = \"file:{records}\""))
 }
@@ -200,7 +209,9 @@ fn read(records: &std::path::Path) -> HashMap<String, Decided> {
         let word = |name: &str| record[name].as_str().map(str::to_owned);
         let decision = word("decision").expect("a decision");
         assert!(["allowed", "refused"].contains(&&*decision), "{line}");
-        (word("request_id").expect("an id"), (word("code").unwrap_or(decision), word("operation")))
+        let observed = word("would_refuse").map(|_| "observed".to_owned());
+        let code = word("code").or(observed).unwrap_or(decision);
+        (word("request_id").expect("an id"), (code, word("operation")))
     };
     text.lines().map(one).collect()
 }

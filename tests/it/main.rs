@@ -27,6 +27,7 @@ mod lifecycle;
 mod limits;
 mod listeners;
 mod metrics;
+mod observe;
 mod pressure;
 mod raw_upstream;
 mod reload;

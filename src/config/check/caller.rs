@@ -1,10 +1,13 @@
 //! `[[caller]]`.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::SystemTime,
+};
 
 use ipnet::IpNet;
 
-use super::{environment::is_name, network::network, paths};
+use super::{environment::is_name, network::network, observe, paths};
 use crate::{
     config::{
         Api, Caller, Environment,
@@ -22,6 +25,7 @@ pub(super) struct Draft<'a> {
     unix_uids: Option<Vec<u32>>,
     unix_gids: Option<Vec<u32>>,
     grant: BTreeMap<&'a str, Vec<Item>>,
+    observe_until: Option<SystemTime>,
 }
 
 impl Draft<'_> {
@@ -33,6 +37,7 @@ impl Draft<'_> {
             unix_uids: self.unix_uids,
             unix_gids: self.unix_gids,
             grant: self.grant.into_iter().map(|(name, items)| (name.to_owned(), items)).collect(),
+            observe_until: self.observe_until,
         })
     }
 }
@@ -47,6 +52,7 @@ fn one(table: Table<'_>) -> Draft<'_> {
     let unix_uids = given(&table, "unix_uids", |table| ids(table, "unix_uids"));
     let unix_gids = given(&table, "unix_gids", |table| ids(table, "unix_gids"));
     let grant = table.named_lists("grant", item).into_iter().collect();
+    let observe_until = observe::until(&table);
     if networks.is_none() && unix_uids.is_none() && unix_gids.is_none() {
         let allowed = "expected one or more of networks, unix_uids and unix_gids";
         table.fault("name", Problem::new("can be recognised by nothing").allowed(allowed));
@@ -54,7 +60,7 @@ fn one(table: Table<'_>) -> Draft<'_> {
     if networks.is_some() && (unix_uids.is_some() || unix_gids.is_some()) {
         table.fault("networks", "never holds on a Unix socket, which unix_uids and unix_gids ask for");
     }
-    Draft { table, name, networks, unix_uids, unix_gids, grant }
+    Draft { table, name, networks, unix_uids, unix_gids, grant, observe_until }
 }
 
 /// A list that is written; one without an item would match nobody.
