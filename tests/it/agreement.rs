@@ -52,7 +52,7 @@ fn is_varied(decided: &[&Decided]) {
     for (code, least) in [
         ("allowed", 1800),
         ("operation_denied", 500),
-        ("observed", 100),
+        ("observed", 50),
         ("caller_not_allowed", 500),
         ("unknown_operation", 500),
         ("method_not_allowed", 100),

@@ -15,6 +15,7 @@ mod control;
 mod credentials;
 mod demo;
 mod environments;
+mod explain;
 mod faults;
 mod forwarding;
 mod framing;
