@@ -192,6 +192,76 @@ fn a_trusted_proxy_names_who_counts() {
     );
 }
 
+/// The documentation shows what is really printed; only the fingerprint needs a vault.
+#[test]
+fn the_documented_explanations_are_the_printed_ones() {
+    let document = include_str!("../../docs/policy.md");
+    let shown: Vec<&str> = document.split("```console\n$ mxgate explain ").skip(1).collect();
+    assert_eq!(shown.len(), 2);
+    for shown in shown {
+        let shown = shown.split("\n```").next().unwrap();
+        let (command, printed) = shown.split_once('\n').unwrap();
+        let (arguments, target) = command.rsplit_once(' ').unwrap();
+        let (arguments, method) = arguments.rsplit_once(' ').unwrap();
+        let mut asked = from("10.20.1.7", &format!("{method} {target}"));
+        assert!(arguments.contains("--config config/two-environments.toml --from 10.20.1.7"), "{arguments}");
+        if let Some((_, header)) = arguments.split_once("-H '") {
+            let (name, value) = header.trim_end_matches('\'').split_once(": ").unwrap();
+            asked.headers.push((name.into(), value.into()));
+        }
+        assert_eq!(explain(&asked).to_string(), printed.replace(", fingerprint 8f434346", ""));
+    }
+}
+
+/// Each configuration and table in the documentation of these commands is one.
+#[test]
+fn the_documented_examples_are_read() {
+    let document = include_str!("../../docs/policy.md");
+    let own = document.split_once("## Explain, test, replay").unwrap().1;
+    let own = own.split("\n## ").take(2).collect::<String>();
+    let blocks: Vec<&str> =
+        own.split("```toml\n").skip(1).filter_map(|block| block.split("```").next()).collect();
+    assert_eq!(blocks.len(), 3);
+    for block in blocks {
+        if block.contains("[[case]]") {
+            let outcomes = cases::Table::parse(block).unwrap().run(&explainer(EXAMPLE));
+            assert!(outcomes.iter().all(|outcome| outcome.failure.is_none()), "{outcomes:?}");
+            continue;
+        }
+        let soon = humantime::format_rfc3339_seconds(SystemTime::now() + std::time::Duration::from_secs(60));
+        let block = block.replace("\"2026-12-01\" ", &format!("\"{soon}\" "));
+        let networks = if block.contains("networks") { "" } else { "networks = [\"10.20.1.0/24\"]\n" };
+        let rest = EXAMPLE.split_once("[[listener]]").unwrap().1;
+        let text = format!("allow = [\"10.20.0.0/16\"]\n{block}{networks}[[listener]]{rest}");
+        let loaded = Config::parse(&text, "f", &Overrides::none()).unwrap();
+        assert_eq!(loaded.config.callers.len(), 1);
+    }
+}
+
+#[test]
+fn what_observe_mode_lets_through_is_told_apart() {
+    let soon = humantime::format_rfc3339_seconds(SystemTime::now() + std::time::Duration::from_secs(3600));
+    let text = EXAMPLE.replacen("[[caller]]", &format!("[[caller]]\nobserve_until = \"{soon}\""), 1);
+    let explainer = explainer(&text);
+    let told = |line| explainer.explain(&from("10.20.1.7", line)).unwrap();
+    let observed = told("POST /users");
+    assert_eq!((code(&observed), observed.operation), ("allowed", Some("createUser")));
+    let would = observed.would_refuse.as_ref().unwrap();
+    assert_eq!(would.refused.code, "operation_denied");
+    assert!(
+        observed.to_string().contains(&format!("allowed by observe mode alone, until {soon}")),
+        "{observed}"
+    );
+    assert_eq!(observed.to_json()["would_refuse"]["code"], "operation_denied");
+    assert!(told("GET /users").would_refuse.is_none());
+    assert_eq!(code(&told("DELETE /users/U")), "operation_denied");
+    let table = "[[case]]\nname = \"n\"\nfrom = \"10.20.1.7\"\nrequest = \"POST /users\"\nexpect = ";
+    for (expect, fails) in [("\"operation_denied\"", false), ("\"allowed\"", true)] {
+        let outcomes = cases::Table::parse(&format!("{table}{expect}")).unwrap().run(&explainer);
+        assert_eq!(outcomes[0].failure.is_some(), fails, "{outcomes:?}");
+    }
+}
+
 #[test]
 fn what_steers_a_terminal_is_escaped() {
     let told = explain(&from("10.20.1.7", "GET /\u{1b}[31m"));
