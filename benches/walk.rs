@@ -1,15 +1,16 @@
-//! What the stages between the gate and the upstream cost: admission, match, injection.
+//! What the stages between the gate and the upstream cost: admission, limits, match, injection.
 //!
 //! Each is asserted to do its work before it is measured.
 
 #![allow(missing_docs, reason = "criterion_group! makes a function without any")]
 #![allow(clippy::expect_used, reason = "a benchmark that cannot be set up fails by panicking")]
 
-use std::{fmt::Write as _, hint::black_box, io::Write as _};
+use std::{fmt::Write as _, hint::black_box, io::Write as _, time::Duration};
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use mxgate::stages::Stages;
+use tokio::time::Instant;
 
 const USER: &str = "USR-fa7537f3-48aa-a683-a02a-b18940482f54";
 const MEMBER: &str = "MBR-7c6f361b-e582-15b6-60c0-358f12466b4b";
@@ -17,6 +18,11 @@ const ACCOUNT: &str = "ACT-06d7f44b-caae-0f6e-1384-01f52e75dcb1";
 
 /// A gateway with `networks` allowed networks, and its key in a file.
 fn stages(networks: usize) -> Stages {
+    limited(networks, "", "breaker.failures_max = 0")
+}
+
+/// The same, with `limits` of its caller and more keys of its environment.
+fn limited(networks: usize, limits: &str, environment: &str) -> Stages {
     let mut key = tempfile::NamedTempFile::new().expect("a file");
     key.write_all(b"8f3ac0e4b7d15926a0c4e8f1d2b36597a8c0f4e1").expect("a key");
     let mut allow = String::from("\"127.0.0.0/8\"");
@@ -31,11 +37,13 @@ fn stages(networks: usize) -> Stages {
         name = "benchmark"
         networks = ["127.0.0.0/8"]
         grant = {{ production = ["read", "write"] }}
+        {limits}
         [[listener]]
         address = "127.0.0.1:0"
         environment = "production"
         [environment.production]
         credential = {{ kind = "basic", client_id = "benchmark", api_key = "file:{}" }}
+        {environment}
         "#,
         key.path().display()
     );
@@ -84,6 +92,55 @@ fn matching(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// A request is let in and is over at once. `find` is not the limits' part: it is in each of them.
+fn limits(criterion: &mut Criterion) {
+    const MUCH: &str = "requests_per_second = 1_000_000, burst = 1_000_000";
+    let all = format!(
+        "limits = {{ {MUCH}, in_flight_max = 100, connections_max = 100, bytes_per_second = 1_000_000_000 }}"
+    );
+    let budget = format!("budget.get = {{ {MUCH}, in_flight_max = 100 }}");
+    let mut group = criterion.benchmark_group("limits");
+    let none = stages(10);
+    group.bench_function("the caller found, no limits asked", |bencher| bencher.iter(|| none.find()));
+    for (name, limits) in [
+        ("a caller without any", ""),
+        ("rate", &format!("limits = {{ {MUCH} }}")),
+        ("requests in flight", "limits = { in_flight_max = 100 }"),
+        ("connections", "limits = { connections_max = 100 }"),
+        ("all of them", &all),
+    ] {
+        let stages = limited(10, limits, "");
+        let now = Instant::now();
+        assert!(stages.limit(now));
+        // The rate's clock goes on, so that it lets every request through.
+        let mut at = now;
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                at += Duration::from_micros(2);
+                stages.limit(black_box(at))
+            });
+        });
+        assert!(stages.limit(at + Duration::from_secs(2)), "{name}");
+    }
+    for (name, environment) in [
+        ("neither budget nor breaker", "breaker.failures_max = 0".to_owned()),
+        ("a breaker that is closed", "breaker.failures_max = 20".to_owned()),
+        ("budget and breaker", format!("{budget}\nbreaker.failures_max = 20")),
+    ] {
+        let stages = limited(10, "", &environment);
+        let mut at = Instant::now();
+        assert!(stages.budget(&Method::GET, at));
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                at += Duration::from_micros(2);
+                stages.budget(&Method::GET, black_box(at))
+            });
+        });
+        assert!(stages.budget(&Method::GET, at + Duration::from_secs(2)), "{name}");
+    }
+    group.finish();
+}
+
 fn injection(criterion: &mut Criterion) {
     let stages = stages(10);
     let granted = stages.decide(&Method::GET, "/users").expect("a grant");
@@ -125,5 +182,5 @@ fn injection(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(walk, admission, matching, injection);
+criterion_group!(walk, admission, limits, matching, injection);
 criterion_main!(walk);

@@ -4,6 +4,7 @@
 mod check;
 mod document;
 pub mod fault;
+pub mod limits;
 mod load;
 pub mod overrides;
 pub mod permissions;
@@ -104,6 +105,8 @@ pub struct Caller {
     pub unix_gids: Option<Vec<u32>>,
     /// What it may do, by environment; nothing at those that are not named.
     pub grant: BTreeMap<String, Vec<grant::Item>>,
+    /// What it may use.
+    pub limits: limits::CallerLimits,
     /// Until then, much of what its grants refuse is let through and noted: see [`crate::policy::grant`].
     pub observe_until: Option<SystemTime>,
 }
@@ -185,6 +188,10 @@ pub struct Environment {
     /// Connections to this environment, of all workers together, who each need at least one. Default 256, 1 to
     /// 2,000 (MX's own limit per address).
     pub connections_max: usize,
+    /// What all callers together may use of it.
+    pub budget: limits::Budget,
+    /// When it is left alone for a while.
+    pub breaker: limits::Breaker,
     /// Waits.
     pub timeouts: Timeouts,
 }

@@ -126,6 +126,8 @@ pub struct Explanation {
     pub classes: Vec<&'static str>,
     /// Which item of the grant decided, in words.
     pub rule: Option<String>,
+    /// What the request is counted against, whether or not that is reached, a line each.
+    pub limits: Vec<String>,
     /// What is attached.
     pub credential: Option<UsedCredential>,
     /// What is sent.
@@ -346,6 +348,10 @@ impl Explainer {
                 .map(|operation| operation.classes.iter().map(|class| class.as_str()).collect())
                 .unwrap_or_default(),
             rule,
+            limits: caller
+                .zip(environment)
+                .map(|(caller, environment)| words::limits(caller, environment, &question.method))
+                .unwrap_or_default(),
             credential,
             sent,
             refused,

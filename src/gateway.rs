@@ -24,13 +24,14 @@ use hyper::body::Incoming;
 use self::{
     answer::{AnswerBody, Passage},
     choice::{Attached, Choice},
-    entry::Entry,
+    entry::{Entry, Live},
     refusal::{Failure, Refusal},
 };
 use crate::{
     admission::{Caller, Origin},
     browser,
     credential::Credential,
+    limits::{breaker::Pass, outcome},
     listener::{connection::Connection, peer::Peer, watch::Expiry},
     policy::{self, Denial, Grant, target::Target},
     redaction::Masker,
@@ -67,12 +68,15 @@ async fn walk(
     request: Request<Incoming>,
     entry: &mut Entry,
 ) -> Result<Passage, End> {
-    let Approved { outgoing, environment, masker } = approve(at, view, request, entry)?;
+    let Approved { outgoing, environment, masker, pass } = approve(at, view, request, entry)?;
     let timeouts = &environment.settings.timeouts;
     let asked = entry.asked_upstream();
     at.session.watch.total(asked, timeouts.total);
-    let forwarded = pin!(upstream::forward(&environment.pool, outgoing, timeouts, &at.session, asked));
-    let answer = match at.session.watch.until_expired(forwarded).await {
+    let forwarded =
+        pin!(upstream::forward(&environment.pool, outgoing, timeouts, &at.session, asked, entry.paced()));
+    let heard = at.session.watch.until_expired(forwarded).await;
+    outcome::note(&environment.settings, pass, &at.session, &heard);
+    let answer = match heard {
         Ok(Ok(answer)) => answer,
         // The caller's own body was refused or broke off: that is why the upstream got no request.
         Ok(Err(failure)) => return Err(at.session.body_refusal().map_or(failure.into(), End::from)),
@@ -87,6 +91,7 @@ struct Approved<'v> {
     outgoing: Outgoing,
     environment: &'v Rc<EnvironmentView>,
     masker: Option<Arc<Masker>>,
+    pass: Pass,
 }
 
 /// What can be done before anything is sent. Nothing in it waits, so that a request in flight carries none of it.
@@ -101,14 +106,16 @@ fn approve<'v>(
     let environment = view.environment(listener.environment).ok_or(Failure::NotReady)?;
     entry.environment(environment);
 
-    let decided = decide(&view.snapshot, listener, &at.peer, &head, entry)?;
+    let decided = decide(&view.snapshot, listener, &at.peer, &head, &mut Live { view, entry })?;
     let attached = decided.choice.attached(&environment.credential, environment.bearer.as_ref())?;
     let (credential, repeatable) = (attached.credential(), decided.grant.repeatable(&head.method));
     entry.credential(credential);
     let sent = decided.head(&head, &environment.settings, &attached);
     let masker = credential.map(Credential::masker);
+    // Last: what is not sent uses nothing up.
+    let pass = entry.sending(environment, &head.method, repeatable)?;
     let outgoing = Outgoing::new(&head.method, sent, body, repeatable, head.headers);
-    Ok(Approved { outgoing, environment, masker })
+    Ok(Approved { outgoing, environment, masker, pass })
 }
 
 /// Every decision about a request, in order; `trail` hears each. It needs no connection and no secret, so
@@ -155,7 +162,7 @@ pub(crate) trait Trail {
     fn turned_away(&mut self, refusal: Refusal, origin: Origin);
     /// Who calls.
     fn admitted(&mut self, caller: Caller, name: Option<&Arc<str>>);
-    /// What only a running gateway knows: whether an operator has stopped this.
+    /// What only a running gateway knows: whether an operator has stopped this, or a limit is reached.
     fn check_running(&mut self, environment: &str, caller: Caller) -> Result<(), Refusal>;
     /// What the caller asks for and may not have.
     fn denied(&mut self, denial: &Denial);

@@ -2,7 +2,7 @@
 //!
 //! One request's walk, and the modules in its order:
 //! `listener` accepts and makes a peer; the gate in front of hyper lets one unambiguous request
-//! through; [`gateway`] opens a [`record`] and walks: `admission` (who), [`policy`] (what),
+//! through; [`gateway`] opens a [`record`] and walks: `admission` (who), `limits` (how much), [`policy`] (what),
 //! `credential` (with which secret), `upstream` (forward), [`redaction`] (the answer streams back
 //! masked). Every early end is a [`gateway::refusal`] and goes through one place.
 //!
@@ -21,6 +21,7 @@ pub mod framing;
 pub mod fuzzing;
 mod gate;
 pub mod gateway;
+mod limits;
 pub mod listener;
 pub mod log;
 pub mod metrics;

@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use self::{accept::Permit, connection::Connection, peer::Peer, stream::Stream};
-use crate::{gate::inbound::Session, worker::state::Worker};
+use crate::{gate::inbound::Session, limits::Owner, worker::state::Worker};
 
 /// The fixed part of one listener.
 #[derive(Debug)]
@@ -69,7 +69,11 @@ pub(crate) async fn serve(worker: Rc<Worker>, arrival: Arrival) {
     match opened.unwrap_or(Err(Unusable::TooSlow)) {
         Ok((stream, peer)) => {
             let session = Session::new(limits);
-            connection::serve(Rc::new(Connection { worker, listener, peer, session }), stream).await;
+            connection::serve(
+                Rc::new(Connection { worker, listener, peer, session, owner: Owner::default() }),
+                stream,
+            )
+            .await;
         }
         Err(reason) => tracing::debug!(listener = listener.name, %reason, "connection dropped"),
     }

@@ -18,17 +18,20 @@ use std::{
     cell::Cell,
     marker::PhantomData,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant, SystemTime},
 };
+
+use arc_swap::ArcSwapOption;
 
 use self::histogram::Histogram;
 pub use self::render::Format;
 use crate::{
     gateway::refusal::{Failure, Refusal},
     record::writer,
+    snapshot::Snapshot,
 };
 
 /// How often a worker calls [`WorkerMetrics::tick`].
@@ -48,6 +51,8 @@ struct Inner {
     records: Arc<writer::Counters>,
     callers_turned_away: AtomicU64,
     reloads: Reloads,
+    /// What upstreams' budgets and breakers are asked of.
+    snapshot: OnceLock<Arc<ArcSwapOption<Snapshot>>>,
 }
 
 #[derive(Debug, Default)]
@@ -86,6 +91,7 @@ impl Metrics {
             records,
             callers_turned_away: AtomicU64::new(0),
             reloads: Reloads::default(),
+            snapshot: OnceLock::new(),
         };
         (Self(Arc::new(inner)), handles)
     }
@@ -93,6 +99,12 @@ impl Metrics {
     /// A caller's connection was closed at accept, at a cap. For the acceptor's thread.
     pub fn caller_turned_away(&self) {
         self.0.callers_turned_away.fetch_add(1, Relaxed);
+    }
+
+    /// Shows the budgets and breakers of what `snapshot` holds at each scrape.
+    pub(crate) fn show_upstreams(&self, snapshot: Arc<ArcSwapOption<Snapshot>>) {
+        // Set once, at the start.
+        let _ = self.0.snapshot.set(snapshot);
     }
 
     /// A snapshot was swapped in, at start or by a reload.

@@ -7,11 +7,15 @@
 
 use std::{collections::HashMap, sync::Arc, time::SystemTime};
 
+use tokio::time::Instant;
+
 use crate::{
     admission::{Admission, CallerIndex, Networks, callers::Callers},
     browser,
     config::{self, BearerOperations, Config},
+    control::messages::UpstreamStatus,
     credential::{Prepared, Unusable},
+    limits::{CallerLimits, breaker::Breaker, budget::Budget},
     listener::tls::{self, ServerTls},
     policy::{Api, grant::Allowed},
     redaction,
@@ -28,6 +32,8 @@ pub(crate) struct Snapshot {
     pub(crate) environments: Vec<Arc<Environment>>,
     /// What each caller may do at each environment.
     pub(crate) grants: Grants,
+    /// What each caller may use, in the configuration's order; `None` for those without limits.
+    pub(crate) limits: Vec<Option<CallerLimits>>,
     /// One for each listener, in the configuration's order.
     pub(crate) listeners: Vec<ListenerSettings>,
 }
@@ -112,6 +118,8 @@ pub(crate) struct Environment {
     pub(crate) bearer: Bearer,
     pub(crate) dial: Arc<DialTarget>,
     pub(crate) timeouts: config::Timeouts,
+    pub(crate) budget: Budget,
+    pub(crate) breaker: Option<Arc<Breaker>>,
     /// Decoded names of query parameters that are credentials, here or elsewhere at MX.
     pub(crate) query_names: Vec<String>,
 }
@@ -223,13 +231,7 @@ impl Snapshot {
             redaction::held().remember(secrets.iter().flat_map(Secrets::known));
         }
         for (settings, secrets) in config.environments.values().zip(secrets) {
-            let dial = if vault.is_blank() {
-                DialTarget::nowhere(settings)
-            } else {
-                let before = previous.and_then(|previous| previous.environment(&settings.name));
-                DialTarget::new(settings, before.map(|before| &before.dial))
-            };
-            match environment(settings, secrets, dial) {
+            match environment(settings, secrets, previous, vault.is_blank()) {
                 Ok(environment) => environments.push(Arc::new(environment)),
                 Err(error) => errors.push(error),
             }
@@ -256,6 +258,7 @@ impl Snapshot {
                 callers: Callers::new(&config.callers),
             },
             grants,
+            limits: limits(&config.callers, previous),
             environments,
             listeners,
         })
@@ -272,9 +275,31 @@ impl Snapshot {
         Self::build(&config, &Vault::blank(), None)
     }
 
+    /// How much of each environment is in use.
+    pub(crate) fn upstreams(&self) -> Vec<UpstreamStatus> {
+        let now = Instant::now();
+        let one = |environment: &Arc<Environment>| UpstreamStatus {
+            environment: environment.name.to_string(),
+            breaker: environment.breaker.as_ref().map(|breaker| breaker.status(now)),
+            breaker_opened: environment.breaker.as_ref().map_or(0, |breaker| breaker.opened()),
+            budget: environment.budget.status(now),
+        };
+        self.environments.iter().map(one).collect()
+    }
+
     pub(crate) fn environment(&self, name: &str) -> Option<&Arc<Environment>> {
         self.environments.iter().find(|environment| &*environment.name == name)
     }
+}
+
+/// With the counts of `previous`, by the callers' names.
+fn limits(callers: &[config::Caller], previous: Option<&Snapshot>) -> Vec<Option<CallerLimits>> {
+    let before = previous.iter().flat_map(|previous| previous.limits.iter().flatten());
+    let before: HashMap<&str, &CallerLimits> = before.map(|limits| (limits.name(), limits)).collect();
+    let one = |caller: &config::Caller| {
+        CallerLimits::new(&caller.name, &caller.limits, before.get(caller.name.as_str()).copied())
+    };
+    callers.iter().map(one).collect()
 }
 
 fn listener(settings: &config::Listener, index: &HashMap<&str, usize>) -> Result<ListenerSettings, Error> {
@@ -349,7 +374,8 @@ impl Secrets {
 fn environment(
     settings: &config::Environment,
     secrets: Secrets,
-    dial: Result<Arc<DialTarget>, TlsFault>,
+    previous: Option<&Snapshot>,
+    is_blank: bool,
 ) -> Result<Environment, Error> {
     let name = &settings.name;
     let api = match &settings.api {
@@ -366,9 +392,20 @@ fn environment(
         _ if matches!(settings.credential, config::Credential::Bearer { .. }) => Bearer::Environment,
         _ => Bearer::Refused,
     };
+    let before = previous.and_then(|previous| previous.environment(name));
+    let dial = if is_blank {
+        DialTarget::nowhere(settings)
+    } else {
+        DialTarget::new(settings, before.map(|before| &before.dial))
+    };
     let dial = dial.map_err(|source| Error::Tls { what: format!("environment {name}"), source })?;
+    // What is known of a host is not known of another, nor of one that is verified in another way.
+    let same_host = before.filter(|before| Arc::ptr_eq(&before.dial, &dial));
+    let name: Arc<str> = name.as_str().into();
     Ok(Environment {
-        name: name.as_str().into(),
+        budget: Budget::new(&settings.budget, before.map(|before| &before.budget)),
+        breaker: Breaker::new(&name, &settings.breaker, same_host.and_then(|before| before.breaker.as_ref())),
+        name,
         api,
         accept_version: http::HeaderValue::from_str(&settings.accept_version)
             .unwrap_or(http::HeaderValue::from_static("v20250224")),

@@ -3,27 +3,33 @@
 //! In: a configuration as text. Out: the same calls that `gateway` makes, one by one. A credential is attached with
 //! a grant here as there.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, rc::Rc, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method};
+use tokio::time::Instant;
 
 use crate::{
     admission::Caller,
     config::{Config, overrides::Overrides},
     credential::Credential,
+    limits::{self, Owner, budget},
     listener::peer::Peer,
+    metrics::Metrics,
     policy::{self, Grant, target::Target},
     snapshot::{Environment, Snapshot},
     upstream::headers,
     vault::Vault,
+    worker::view::{Place, View},
 };
 
 /// A snapshot's first environment, and a caller's connection.
 pub struct Stages {
-    snapshot: Snapshot,
+    snapshot: Arc<Snapshot>,
     credential: Credential,
     peer: Peer,
+    view: View,
+    connection: Owner,
 }
 
 /// What policy said yes to.
@@ -39,8 +45,35 @@ impl Stages {
         let config = loaded.map_err(|faults| faults.to_string())?.config;
         let vault = Vault::open(config.vault.as_ref()).map_err(|error| error.to_string())?;
         let snapshot = Snapshot::build(&config, &vault, None).map_err(|errors| format!("{errors:?}"))?;
+        let snapshot = Arc::new(snapshot);
+        let (_, mut workers) = Metrics::new(1, ["listUsers"], Arc::default());
+        let metrics = Rc::new(workers.pop().ok_or("no worker")?);
+        let place = Place { index: 0, workers: 1, metrics };
+        let view = View::new(snapshot.clone(), None, &place);
         let credential = snapshot.environments.first().ok_or("no environment")?.credential.for_worker();
-        Ok(Self { snapshot, credential, peer: Peer::Tcp(peer) })
+        Ok(Self { snapshot, credential, peer: Peer::Tcp(peer), view, connection: Owner::default() })
+    }
+
+    /// Limits: whether the caller's next request passes them; it is over at once.
+    pub fn limit(&self, now: Instant) -> bool {
+        let caller = self.caller(&HeaderMap::new());
+        caller.is_some_and(|caller| {
+            limits::admit(self.view.limits(caller.index()), &self.connection, now).is_ok()
+        })
+    }
+
+    /// What [`Self::limit`] does before it: finding the caller.
+    pub fn find(&self) -> bool {
+        self.caller(&HeaderMap::new()).is_some()
+    }
+
+    /// Budget and breaker: whether a request may be sent; it is over at once.
+    pub fn budget(&self, method: &Method, now: Instant) -> bool {
+        self.view.environment(0).is_some_and(|environment| {
+            let breaker = &environment.settings.breaker;
+            breaker.as_ref().is_none_or(|breaker| breaker.admit(true, now).is_ok())
+                && budget::admit(environment, method, now).is_ok()
+        })
     }
 
     /// Admission: whether the caller is let in.

@@ -27,7 +27,10 @@ use self::{
     pool::{Freshness, Pool},
     upload::{Body, Progress, Upload},
 };
-use crate::{config::Timeouts, gate::inbound::Session, gateway::refusal::Failure, listener::watch::Expiry};
+use crate::{
+    config::Timeouts, gate::inbound::Session, gateway::refusal::Failure, limits::pace::Paced,
+    listener::watch::Expiry,
+};
 
 /// An answer whose body is still to be read.
 pub(crate) struct Answer {
@@ -44,6 +47,7 @@ pub(crate) async fn forward(
     timeouts: &Timeouts,
     session: &Rc<Session>,
     asked: Instant,
+    mut paced: Option<Paced>,
 ) -> Result<Answer, Failure> {
     let mut freshness = if outgoing.repeatable() { Freshness::Pooled } else { Freshness::Checked };
     let mut fields = mem::take(&mut outgoing.spare);
@@ -52,7 +56,8 @@ pub(crate) async fn forward(
         let lease = pool.lease(freshness, now).await?;
         let lease_began = lease.since();
         let may_repeat = outgoing.repeatable() && lease.was_used();
-        let progress = Progress { session: session.clone(), first_byte: timeouts.first_byte };
+        let progress =
+            Progress { session: session.clone(), first_byte: timeouts.first_byte, paced: paced.take() };
         let body = mem::replace(&mut outgoing.body, Body::Over);
         let upload = Upload::new(outgoing.head.clone(), body, progress);
         let mut exchange = Box::new(Exchange::new(lease, upload));

@@ -161,6 +161,7 @@ mod tests {
             unix_uids: None,
             unix_gids: None,
             grant: std::collections::BTreeMap::new(),
+            limits: config::limits::CallerLimits::default(),
             observe_until: None,
         }
     }

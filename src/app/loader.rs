@@ -28,6 +28,7 @@ use crate::{
         suspension::Suspensions,
         systemd,
     },
+    limits::CallerLimits,
     listener::accept::Census,
     log::Log,
     metrics::Metrics,
@@ -105,6 +106,8 @@ impl Loader {
             fault: None,
             log_override: false,
         };
+        let snapshot = Arc::<ArcSwapOption<Snapshot>>::default();
+        metrics.show_upstreams(snapshot.clone());
         Arc::new(Self {
             path,
             log,
@@ -112,7 +115,7 @@ impl Loader {
             metrics,
             stage,
             suspensions: Arc::default(),
-            snapshot: Arc::default(),
+            snapshot,
             loads: watch::Sender::new(0),
             reloading: tokio::sync::Mutex::default(),
             state: Mutex::new(state),
@@ -341,6 +344,7 @@ impl Gateway for Arc<Loader> {
                 fingerprint: loaded.map(|loaded| loaded.credential.used().fingerprint().to_owned()),
             }
         };
+        let limits = snapshot.iter().flat_map(|snapshot| snapshot.limits.iter().flatten());
         GatewayStatus {
             generation: snapshot.as_ref().map_or(0, |snapshot| snapshot.generation),
             loaded_at: humantime::format_rfc3339_seconds(state.loaded_at).to_string(),
@@ -349,6 +353,8 @@ impl Gateway for Arc<Loader> {
             log_filter: state.config.log.filter.clone(),
             listeners: state.config.listeners.iter().map(|listener| listener.address.to_string()).collect(),
             environments: state.config.environments.values().map(|settings| environment(settings)).collect(),
+            upstreams: snapshot.as_ref().map(|snapshot| snapshot.upstreams()).unwrap_or_default(),
+            limits: limits.map(CallerLimits::status).collect(),
             observing: state.config.callers.iter().filter_map(observing).collect(),
         }
     }

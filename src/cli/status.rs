@@ -8,9 +8,15 @@ use anyhow::{Context, bail};
 use clap::Subcommand;
 use mxgate::control::{
     client::Client,
-    messages::{Done, ReloadReport, Resume, SetLogLevel, Status, Suspend, Target},
+    messages::{
+        BreakerStatus, CallerLimitsStatus, Done, ReloadReport, Resume, SetLogLevel, Status, Suspend, Target,
+        UpstreamStatus, Use,
+    },
 };
 use serde::Serialize;
+
+/// How many callers' limits are shown to people.
+const LIMITS_SHOWN_MAX: usize = 20;
 
 /// What to do with the running gateway.
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
@@ -158,6 +164,8 @@ fn status_text(status: &Status) -> String {
     for one in &gateway.observing {
         lines.add("observe mode", format_args!("{}, until {}", one.caller, one.until));
     }
+    gateway.upstreams.iter().for_each(|one| upstream_lines(one, &mut lines));
+    limits_lines(&gateway.limits, &mut lines);
     for one in &status.suspensions {
         match one.for_s {
             Some(seconds) => {
@@ -175,6 +183,52 @@ fn status_text(status: &Status) -> String {
         lines.add("", format_args!("overridden by {} for {}", one.filter, duration(one.for_s)));
     }
     lines.0
+}
+
+fn upstream_lines(upstream: &UpstreamStatus, lines: &mut Lines) {
+    let name = &upstream.environment;
+    let opened = upstream.breaker_opened;
+    match upstream.breaker {
+        None | Some(BreakerStatus::Closed) => {}
+        Some(BreakerStatus::Open { for_s }) => lines.add(
+            "breaker",
+            format_args!("{name}: OPEN for {}, opened {opened} times so far", duration(for_s)),
+        ),
+        Some(BreakerStatus::HalfOpen) => {
+            lines.add("breaker", format_args!("{name}: HALF OPEN, opened {opened} times so far"));
+        }
+    }
+    if let Some(budget) = &upstream.budget {
+        let methods = [("GET", budget.get_in_flight), ("others", budget.other_in_flight)];
+        let used = methods.into_iter().filter_map(|(methods, used)| {
+            used.map(|used| format!("{methods} {} of {} in flight", used.now, used.max))
+        });
+        let halved = budget.halved_for_s.map(|seconds| format!("HALVED for {}", duration(seconds)));
+        let text: Vec<String> = used.chain(halved).collect();
+        if !text.is_empty() {
+            lines.add("budget", format_args!("{name}: {}", text.join(", ")));
+        }
+    }
+}
+
+/// Those who use something or were refused, the most refused first.
+fn limits_lines(limits: &[CallerLimitsStatus], lines: &mut Lines) {
+    let is_used = |used: Option<Use>| used.is_some_and(|used| used.now > 0);
+    let is_shown =
+        |one: &&CallerLimitsStatus| one.refused > 0 || is_used(one.in_flight) || is_used(one.connections);
+    let mut shown: Vec<&CallerLimitsStatus> = limits.iter().filter(is_shown).collect();
+    shown.sort_by_key(|one| std::cmp::Reverse(one.refused));
+    for one in shown.iter().take(LIMITS_SHOWN_MAX) {
+        let uses = [("requests in flight", one.in_flight), ("connections", one.connections)];
+        let used = uses
+            .into_iter()
+            .filter_map(|(what, used)| used.map(|used| format!("{} of {} {what}", used.now, used.max)));
+        let text: Vec<String> = used.chain([format!("{} refused so far", one.refused)]).collect();
+        lines.add("limits", format_args!("{}: {}", one.caller, text.join(", ")));
+    }
+    if let Some(more @ 1..) = shown.len().checked_sub(LIMITS_SHOWN_MAX) {
+        lines.add("", format_args!("and {more} more callers; --json shows all"));
+    }
 }
 
 fn reload_text(report: &ReloadReport) -> String {
@@ -234,7 +288,7 @@ mod tests {
     use mxgate::{
         control::{
             Gateway, Handle, Listeners, Parts, Readiness,
-            messages::{EnvironmentStatus, GatewayStatus, LogOverride, Observing, Suspension},
+            messages::{BudgetStatus, EnvironmentStatus, GatewayStatus, LogOverride, Observing, Suspension},
             socket::ControlSocket,
             suspension::Suspensions,
         },
@@ -418,8 +472,7 @@ mod tests {
                 log_filter: "info".into(),
                 listeners: vec!["127.0.0.1:8080".into()],
                 environments: vec![sandbox()],
-                reload_fault: None,
-                observing: Vec::new(),
+                ..GatewayStatus::default()
             },
             ..Status::default()
         };
@@ -439,6 +492,25 @@ log filter     info
         status.gateway.reload_fault = Some("line 3".into());
         status.gateway.environments[0].fingerprint = None;
         status.log_override = Some(LogOverride { filter: "debug".into(), for_s: 60 });
+        let breaker = Some(BreakerStatus::Open { for_s: 4 });
+        let budget = BudgetStatus {
+            get_in_flight: Some(Use { now: 12, max: 200 }),
+            other_in_flight: None,
+            halved_for_s: Some(12),
+        };
+        status.gateway.upstreams = vec![UpstreamStatus {
+            environment: "sandbox".into(),
+            breaker,
+            breaker_opened: 2,
+            budget: Some(budget),
+        }];
+        let limits = |caller: usize, refused| CallerLimitsStatus {
+            caller: format!("caller{caller}"),
+            in_flight: Some(Use { now: 0, max: 20 }),
+            connections: None,
+            refused,
+        };
+        status.gateway.limits = (0..22).map(|caller| limits(caller, caller as u64)).collect();
         status.suspensions = vec![Suspension { target: Target::Address("10.0.0.0/8".into()), for_s: None }];
         let observing = Observing { caller: "ledger".into(), until: "2026-12-01T00:00:00Z".into() };
         status.gateway.observing = vec![observing];
@@ -451,9 +523,15 @@ log filter     info
             "(NOT READABLE)\n",
             "overridden by debug for 1m\n",
             "suspended      address 10.0.0.0/8, until it is resumed\n",
+            "breaker        sandbox: OPEN for 4s, opened 2 times so far\n",
+            "budget         sandbox: GET 12 of 200 in flight, HALVED for 12s\n",
+            "limits         caller21: 0 of 20 requests in flight, 21 refused so far\n",
+            "limits         caller2: 0 of 20 requests in flight, 2 refused so far\n",
+            "and 1 more callers; --json shows all\n",
         ] {
             assert!(text.contains(part), "{part} is not in\n{text}");
         }
+        assert!(!text.contains("caller0:") && !text.contains("caller1:"), "{text}");
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod across;
 mod caller;
 mod credential;
 mod environment;
+mod limits;
 mod listener;
 mod network;
 mod observe;

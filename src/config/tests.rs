@@ -3,6 +3,7 @@
 mod examples;
 mod faults;
 mod keys;
+mod limits;
 mod loading;
 mod variables;
 

@@ -45,6 +45,10 @@ pub struct GatewayStatus {
     pub listeners: Vec<String>,
     /// Environments in the order of their names.
     pub environments: Vec<EnvironmentStatus>,
+    /// What may be used of each of them, in the same order; empty before there is anything to serve with.
+    pub upstreams: Vec<UpstreamStatus>,
+    /// Callers that have limits, in the configuration's order.
+    pub limits: Vec<CallerLimitsStatus>,
     /// Callers in observe mode.
     #[serde(default)]
     pub observing: Vec<Observing>,
@@ -57,6 +61,67 @@ pub struct Observing {
     pub caller: String,
     /// Until when, RFC 3339.
     pub until: String,
+}
+
+/// How much of an environment is in use, and whether its host works.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpstreamStatus {
+    /// The environment's name.
+    pub environment: String,
+    /// Whether its requests go out; `None`: they always do.
+    pub breaker: Option<BreakerStatus>,
+    /// How often its breaker has opened.
+    pub breaker_opened: u64,
+    /// `None`: it has no budget.
+    pub budget: Option<BudgetStatus>,
+}
+
+/// A breaker's state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BreakerStatus {
+    /// Everything goes out.
+    Closed,
+    /// Nothing goes out.
+    Open {
+        /// For so many seconds.
+        for_s: u64,
+    },
+    /// One request at a time goes out.
+    HalfOpen,
+}
+
+/// A shared budget.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BudgetStatus {
+    /// Requests with GET and HEAD; `None`: any number.
+    pub get_in_flight: Option<Use>,
+    /// Requests with other methods; `None`: any number.
+    pub other_in_flight: Option<Use>,
+    /// Seconds for which it is half of that, since the upstream asked for it.
+    pub halved_for_s: Option<u64>,
+}
+
+/// What one caller uses of its limits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CallerLimitsStatus {
+    /// Its name.
+    pub caller: String,
+    /// Requests; `None`: any number.
+    pub in_flight: Option<Use>,
+    /// Connections; `None`: any number.
+    pub connections: Option<Use>,
+    /// Requests over a limit since the start.
+    pub refused: u64,
+}
+
+/// How many there are, and how many there may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Use {
+    /// Now.
+    pub now: u32,
+    /// At most.
+    pub max: u32,
 }
 
 /// One environment.

@@ -37,7 +37,7 @@ impl Explanation {
             "listener": self.listener, "environment": self.environment, "host": self.host,
             "origin": self.origin, "caller": self.caller, "recognised": self.recognised,
             "operation": self.operation, "template": self.template, "classes": self.classes,
-            "rule": self.rule,
+            "rule": self.rule, "limits": self.limits,
             "credential": credential, "sent": sent,
         })
     }
@@ -61,6 +61,9 @@ impl fmt::Display for Explanation {
         }
         if let Some(rule) = &self.rule {
             step(f, "grant", rule)?;
+        }
+        for (index, limit) in self.limits.iter().enumerate() {
+            step(f, if index == 0 { "limits" } else { "" }, limit)?;
         }
         if let Some(used) = &self.credential {
             step(f, "credential", &credential(used))?;

@@ -263,6 +263,24 @@ fn what_observe_mode_lets_through_is_told_apart() {
 }
 
 #[test]
+fn the_limits_that_count_are_shown() {
+    let caller = "limits = { requests_per_second = 50, in_flight_max = 20 }\n";
+    let budget = "budget = { get = { in_flight_max = 200 }, other = { in_flight_max = 50 } }\n";
+    let text = EXAMPLE.replacen("[[caller]]\n", &format!("[[caller]]\n{caller}"), 1);
+    let text = text.replace("[environment.production]\n", &format!("[environment.production]\n{budget}"));
+    let told = explainer(&text).explain(&from("10.20.1.7", "GET /users")).unwrap();
+    assert_eq!(
+        told.limits,
+        [
+            "ledger: 50 requests a second, 50 at once, 20 in flight",
+            "all at production, GET and HEAD: 200 in flight",
+        ]
+    );
+    assert!(told.to_string().contains("\n  limits      ledger: 50 requests"), "{told}");
+    assert!(explain(&from("10.20.1.7", "GET /users")).limits.is_empty());
+}
+
+#[test]
 fn what_steers_a_terminal_is_escaped() {
     let told = explain(&from("10.20.1.7", "GET /\u{1b}[31m"));
     assert!(!told.to_string().contains('\u{1b}'));

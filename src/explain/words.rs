@@ -93,3 +93,30 @@ pub(super) fn kind(credential: &Credential) -> &'static str {
         Credential::Header { .. } => "header",
     }
 }
+
+/// What the request would be counted against, whether or not that is reached.
+pub(super) fn limits(caller: &Caller, environment: &config::Environment, method: &str) -> Vec<String> {
+    let limits = &caller.limits;
+    let own = [
+        limits.rate.map(rate),
+        limits.in_flight_max.map(|max| format!("{max} in flight")),
+        limits.connections_max.map(|max| format!("{max} connections")),
+        limits.bytes_per_second.map(|bytes| format!("{bytes} bytes a second")),
+    ];
+    let (budget, methods) = match method {
+        "GET" | "HEAD" => (&environment.budget.get, "GET and HEAD"),
+        _ => (&environment.budget.other, "other methods"),
+    };
+    let shared = [budget.rate.map(rate), budget.in_flight_max.map(|max| format!("{max} in flight"))];
+    let line = |whose: String, parts: Vec<String>| {
+        (!parts.is_empty()).then(|| format!("{whose}: {}", parts.join(", ")))
+    };
+    let own = line(caller.name.clone(), own.into_iter().flatten().collect());
+    let shared =
+        line(format!("all at {}, {methods}", environment.name), shared.into_iter().flatten().collect());
+    own.into_iter().chain(shared).collect()
+}
+
+fn rate(rate: config::limits::Rate) -> String {
+    format!("{} requests a second, {} at once", rate.per_second, rate.burst)
+}

@@ -227,7 +227,7 @@ fn upload(request: Request<Incoming>, head: Vec<u8>, options: Options, session: 
         trailers: announced.iter().map(|name| HeaderName::from_static(name)).collect(),
     };
     let outgoing = Outgoing::new(&received.method, head, body, false, received.headers);
-    let progress = Progress { session: session.clone(), first_byte: Duration::from_secs(3_600) };
+    let progress = Progress { session: session.clone(), first_byte: Duration::from_secs(3_600), paced: None };
     Upload::new(outgoing.head, outgoing.body, progress)
 }
 

@@ -6,13 +6,14 @@ use std::{
     pin::Pin,
     rc::Rc,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use super::{End, entry::Entry, refusal::Failure};
 use crate::{
     gate::inbound::Session,
+    limits::pace::Paced,
     listener::{connection::Connection, watch::Expiry},
     redaction::{
         self, Masker,
@@ -60,6 +61,7 @@ pub(crate) fn pass_on(
     let upstream = UpstreamBody {
         body: MaskedBody::new(exchange, masker, CountMasked(at.session.clone())),
         idle: environment.settings.timeouts.idle,
+        paced: entry.paced(),
         waiting: false,
         broken: None,
     };
@@ -123,6 +125,8 @@ enum Content {
 pub(crate) struct UpstreamBody {
     body: MaskedBody<Box<Exchange>, CountMasked>,
     idle: Duration,
+    /// What its bytes keep to.
+    paced: Option<Paced>,
     /// Whether the wait for the next piece has begun.
     waiting: bool,
     /// Why no more of it will come.
@@ -152,6 +156,9 @@ impl UpstreamBody {
             self.cut_off(&end, entry);
             return Poll::Ready(Some(Err(Cut)));
         }
+        if let Some(paced) = &mut self.paced {
+            ready!(paced.poll(cx, &session.watch));
+        }
         match Pin::new(&mut self.body).poll_frame(cx) {
             Poll::Pending => {
                 // Only time in which the upstream could have sent something counts, not a caller that
@@ -167,7 +174,11 @@ impl UpstreamBody {
                 session.watch.upstream_done();
                 match &frame {
                     Some(Ok(frame)) => {
-                        entry.sent(frame.data_ref().map_or(0, Bytes::len));
+                        let bytes = frame.data_ref().map_or(0, Bytes::len);
+                        entry.sent(bytes);
+                        if let Some(paced) = &self.paced {
+                            paced.spend(bytes);
+                        }
                         if self.body.is_end_stream() {
                             entry.complete();
                         }

@@ -17,11 +17,12 @@ use super::{
 use crate::{
     admission::{Caller, Origin},
     credential::Credential,
+    limits::{self, CallerLimits, SOON, breaker::Pass, budget, pace::Paced},
     listener::{connection::Connection, peer::Peer},
     metrics,
     policy::{Call, Denial, Grant},
     record::{Decision, Record, UsedCredential},
-    worker::view::EnvironmentView,
+    worker::view::{EnvironmentView, View},
 };
 
 /// What is known so far about one request. Dropping it closes the record: once, however the request ended.
@@ -44,6 +45,11 @@ pub(crate) struct Entry {
     upstream_began: Option<Instant>,
     upstream: Option<Duration>,
     complete: bool,
+    /// What the caller, and then the environment, give the request; given back with the record.
+    permit: Option<limits::Permit>,
+    budget: Option<budget::Permit>,
+    /// When another attempt may succeed.
+    wait: Duration,
 }
 
 impl Entry {
@@ -67,7 +73,51 @@ impl Entry {
             upstream_began: None,
             upstream: None,
             complete: false,
+            permit: None,
+            budget: None,
+            wait: SOON,
         })
+    }
+
+    /// Counts the request for its caller.
+    pub(crate) fn limited(&mut self, limits: Option<&Rc<CallerLimits>>) -> Result<(), Refusal> {
+        let admitted = limits::admit(limits, &self.at.owner, self.began);
+        self.permit = admitted.map_err(|over| self.over(over))?;
+        Ok(())
+    }
+
+    /// Counts the request as one that is sent to `environment`, unless that is left alone.
+    pub(crate) fn sending(
+        &mut self,
+        environment: &Rc<EnvironmentView>,
+        method: &Method,
+        repeatable: bool,
+    ) -> Result<Pass, End> {
+        let pass = match &environment.settings.breaker {
+            Some(breaker) => breaker.admit(repeatable, self.began).map_err(|wait| {
+                self.wait = wait;
+                Failure::BreakerOpen
+            })?,
+            None => Pass::usual(),
+        };
+        let admitted = budget::admit(environment, method, self.began);
+        self.budget = admitted.map_err(|over| self.over(over))?;
+        Ok(pass)
+    }
+
+    fn over(&mut self, over: limits::Over) -> Refusal {
+        self.wait = over.wait;
+        over.refusal
+    }
+
+    /// When another attempt may succeed, for an answer that says so.
+    pub(crate) fn wait(&self) -> Duration {
+        self.wait
+    }
+
+    /// What the caller's bodies keep to.
+    pub(crate) fn paced(&self) -> Option<Paced> {
+        self.permit.as_ref().and_then(limits::Permit::pace).map(Paced::new)
     }
 
     pub(crate) fn request_id(&self) -> &RequestId {
@@ -141,37 +191,46 @@ impl Entry {
     }
 }
 
-impl Trail for Entry {
+/// A walk in the running gateway: it is written down, and told what only a running gateway knows.
+pub(crate) struct Live<'w> {
+    pub(crate) view: &'w View,
+    pub(crate) entry: &'w mut Entry,
+}
+
+impl Trail for Live<'_> {
     fn turned_away(&mut self, refusal: Refusal, origin: Origin) {
-        self.origin = Some(origin);
-        self.at.worker.log_refused_address(refusal, origin);
+        self.entry.origin = Some(origin);
+        self.entry.at.worker.log_refused_address(refusal, origin);
     }
 
     fn admitted(&mut self, caller: Caller, name: Option<&Arc<str>>) {
-        self.origin = Some(caller.origin());
-        self.caller = name.cloned();
+        self.entry.origin = Some(caller.origin());
+        self.entry.caller = name.cloned();
     }
 
     fn check_running(&mut self, environment: &str, caller: Caller) -> Result<(), Refusal> {
-        self.at.worker.check_suspended(environment, caller.origin(), self.began)
+        let began = self.entry.began;
+        self.entry.at.worker.check_suspended(environment, caller.origin(), began)?;
+        self.entry.limited(self.view.limits(caller.index()))
     }
 
     fn denied(&mut self, denial: &Denial) {
-        self.call = denial.operation.map(Call::Operation);
+        self.entry.call = denial.operation.map(Call::Operation);
     }
 
     fn would_refuse(&mut self, refusal: Refusal, grant: &Grant) {
-        self.would_refuse = Some(refusal.code());
+        let entry = &mut *self.entry;
+        entry.would_refuse = Some(refusal.code());
         let operation = grant.operation().map_or("", |operation| operation.id);
-        self.at.worker.log_would_refuse(self.caller.as_deref(), operation, self.origin);
+        entry.at.worker.log_would_refuse(entry.caller.as_deref(), operation, entry.origin);
     }
 
     fn now(&self) -> SystemTime {
-        self.start
+        self.entry.start
     }
 
     fn granted(&mut self, grant: &Grant) {
-        self.call = Some(grant.call().clone());
+        self.entry.call = Some(grant.call().clone());
     }
 }
 

@@ -66,6 +66,14 @@ reasons! {
         NoCredential = "no_credential", FORBIDDEN;
         /// The environment or this address was stopped by an operator.
         Suspended = "suspended", FORBIDDEN;
+        /// The caller has as many connections as it may have.
+        ConnectionLimit = "connection_limit", TOO_MANY_REQUESTS;
+        /// The caller has as many requests in flight as it may have.
+        InFlightLimit = "in_flight_limit", TOO_MANY_REQUESTS;
+        /// The caller sends requests faster than it may.
+        RateLimit = "rate_limit", TOO_MANY_REQUESTS;
+        /// All callers together use what the environment may be asked for.
+        EnvironmentBudget = "environment_budget", TOO_MANY_REQUESTS;
     }
 }
 
@@ -92,6 +100,8 @@ reasons! {
         TotalTimeout = "total_timeout", GATEWAY_TIMEOUT;
         /// Every upstream connection is busy.
         UpstreamBusy = "upstream_busy", SERVICE_UNAVAILABLE;
+        /// The upstream failed again and again: nothing is sent for a while.
+        BreakerOpen = "breaker_open", SERVICE_UNAVAILABLE;
         /// No usable configuration or secret is loaded.
         NotReady = "not_ready", SERVICE_UNAVAILABLE;
         /// A defect of ours: the stage panicked.

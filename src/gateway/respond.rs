@@ -15,12 +15,13 @@ use super::{
     entry::{Entry, RequestId},
     refusal::{Failure, Refusal},
 };
-use crate::listener::connection::Connection;
+use crate::{limits::retry_after, listener::connection::Connection};
 
 /// Answers a request that ended early.
 pub(crate) fn end(at: &Rc<Connection>, end: End, mut entry: Box<Entry>) -> Response<AnswerBody> {
     let (status, code, detail) = parts(&end);
     entry.ended(&end, status);
+    let retry_after = retry_after::seconds(entry.wait());
     let text = problem(status, code, detail, entry.request_id());
     let id = entry.request_id().header();
     let mut response = Response::new(AnswerBody::own(at, text, entry));
@@ -34,12 +35,13 @@ pub(crate) fn end(at: &Rc<Connection>, end: End, mut entry: Box<Entry>) -> Respo
     {
         headers.insert(ALLOW, methods);
     }
-    if status == StatusCode::SERVICE_UNAVAILABLE {
-        headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
+        headers.insert(RETRY_AFTER, HeaderValue::from(retry_after));
     }
-    // Whoever may not call keeps no connection either. A malformed target is one wherever it was found: what
+    // Whoever may not call keeps no connection either, and nobody keeps one too many. A malformed target is one wherever it was found: what
     // follows it is not read.
-    let ends = [Refusal::CallerNotAllowed.code(), Refusal::MalformedTarget.code()].contains(&code);
+    let ends = [Refusal::CallerNotAllowed, Refusal::MalformedTarget, Refusal::ConnectionLimit];
+    let ends = ends.iter().any(|refusal| refusal.code() == code);
     if ends || at.worker.closing() || at.session.body_pending() {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
@@ -105,6 +107,10 @@ fn explain_refusal(refusal: Refusal) -> &'static str {
         Refusal::OperationDenied => "This operation is not available through the gateway.",
         Refusal::NoCredential => "This operation takes a Bearer token, and none is configured for it.",
         Refusal::Suspended => "An operator has suspended this.",
+        Refusal::ConnectionLimit => "This caller has as many connections as it may have.",
+        Refusal::InFlightLimit => "This caller has as many requests in flight as it may have.",
+        Refusal::RateLimit => "This caller sends requests faster than it may.",
+        Refusal::EnvironmentBudget => "All callers together use what the upstream may be asked for.",
     }
 }
 
@@ -120,6 +126,7 @@ fn explain_failure(failure: Failure) -> &'static str {
         Failure::UpstreamIdleTimeout => "The upstream stopped answering.",
         Failure::TotalTimeout => "The exchange took too long.",
         Failure::UpstreamBusy => "All connections to the upstream are in use.",
+        Failure::BreakerOpen => "The upstream has failed again and again; it is left alone for a while.",
         Failure::NotReady => "The gateway has no usable configuration or secret yet.",
         Failure::Internal => "The gateway failed.",
     }

@@ -28,6 +28,7 @@ use crate::{
         inbound::{Inbound, Session},
     },
     gateway::{self, answer::AnswerBody, respond},
+    limits::Owner,
     worker::state::Worker,
 };
 
@@ -44,6 +45,8 @@ pub(crate) struct Connection {
     pub(crate) listener: std::sync::Arc<ListenerState>,
     pub(crate) peer: Peer,
     pub(crate) session: Rc<Session>,
+    /// The caller that it is counted for.
+    pub(crate) owner: Owner,
 }
 
 /// Why hyper's part ended.

@@ -75,6 +75,13 @@ impl Watch {
         self.total.set(Some(start + wait));
     }
 
+    /// All that is waited for has this much more time: it was not what anybody waited for.
+    pub(crate) fn extend(&self, more: Duration) {
+        self.inbound.set(self.inbound.get().map(|(end, expiry)| (end + more, expiry)));
+        self.upstream.set(self.upstream.get().map(|(end, expiry)| (end + more, expiry)));
+        self.total.set(self.total.get().map(|end| end + more));
+    }
+
     /// The exchange is over: nothing is waited for upstream.
     pub(crate) fn exchange_done(&self) {
         self.upstream.set(None);

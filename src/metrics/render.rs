@@ -10,7 +10,10 @@ use prometheus_client::{
 };
 
 use super::{CLASSES, Inner, Set, histogram, histogram::Total, process};
-use crate::gateway::refusal::{Failure, Refusal};
+use crate::{
+    control::messages::{BreakerStatus, UpstreamStatus, Use},
+    gateway::refusal::{Failure, Refusal},
+};
 
 /// A text format of metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,6 +96,7 @@ impl Collector for Inner {
         let mut page = Page { encoder };
         self.requests(&mut page)?;
         self.connections(&mut page)?;
+        self.upstreams(&mut page)?;
         self.event_loops(&mut page)?;
         self.records(&mut page)?;
         self.reloads(&mut page)?;
@@ -180,6 +184,55 @@ impl Inner {
         )?;
         let help = "Requests that went out on a connection used before";
         page.counter("mxgate_upstream_connections_reused", help, self.total(|set| &set.upstreams_reused))
+    }
+
+    /// As many series as there are environments.
+    fn upstreams(&self, page: &mut Page<'_>) -> fmt::Result {
+        let snapshot = self.snapshot.get().and_then(|snapshot| snapshot.load_full());
+        let upstreams = snapshot.map(|snapshot| snapshot.upstreams()).unwrap_or_default();
+        let label = |upstream: &'_ UpstreamStatus| upstream.environment.clone();
+
+        let help = "Whether an environment's breaker is closed (0), half open (1) or open (2)";
+        let mut family = page.family("mxgate_breaker_state", help, None, MetricType::Gauge)?;
+        for one in &upstreams {
+            let state = match one.breaker {
+                None | Some(BreakerStatus::Closed) => 0.0,
+                Some(BreakerStatus::HalfOpen) => 1.0,
+                Some(BreakerStatus::Open { .. }) => 2.0,
+            };
+            family.gauge_of(&[("environment", &label(one))], state)?;
+        }
+        let help = "How often an environment's breaker has opened";
+        let mut family = page.family("mxgate_breaker_opened", help, None, MetricType::Counter)?;
+        for one in &upstreams {
+            family.counter(&[("environment", &label(one))], one.breaker_opened)?;
+        }
+
+        let budgets = || upstreams.iter().filter_map(|one| Some((label(one), one.budget.as_ref()?)));
+        let help = "Whether an environment's budget is halved, since its upstream asked for less";
+        let mut family = page.family("mxgate_budget_halved", help, None, MetricType::Gauge)?;
+        for (environment, budget) in budgets() {
+            let halved = f64::from(u8::from(budget.halved_for_s.is_some()));
+            family.gauge_of(&[("environment", &environment)], halved)?;
+        }
+        let uses = |pick: fn(Use) -> u32| {
+            budgets().flat_map(move |(environment, budget)| {
+                [("get", budget.get_in_flight), ("other", budget.other_in_flight)].into_iter().filter_map(
+                    move |(methods, uses)| Some((environment.clone(), methods, f64::from(pick(uses?)))),
+                )
+            })
+        };
+        let help = "Requests in flight that count for an environment's budget, by methods";
+        let mut family = page.family("mxgate_budget_in_flight", help, None, MetricType::Gauge)?;
+        for (environment, methods, now) in uses(|uses| uses.now) {
+            family.gauge_of(&[("environment", &environment), ("methods", methods)], now)?;
+        }
+        let help = "Requests in flight that an environment's budget allows, by methods";
+        let mut family = page.family("mxgate_budget_in_flight_max", help, None, MetricType::Gauge)?;
+        for (environment, methods, max) in uses(|uses| uses.max) {
+            family.gauge_of(&[("environment", &environment), ("methods", methods)], max)?;
+        }
+        Ok(())
     }
 
     fn event_loops(&self, page: &mut Page<'_>) -> fmt::Result {

@@ -14,7 +14,7 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 use tokio::io::AsyncWrite;
 
-use crate::{gate::inbound::Session, listener::watch::Expiry};
+use crate::{gate::inbound::Session, limits::pace::Paced, listener::watch::Expiry};
 
 /// What is left of a request to be sent.
 pub(crate) struct Upload {
@@ -44,6 +44,8 @@ pub(crate) enum Body {
 pub(crate) struct Progress {
     pub(crate) session: Rc<Session>,
     pub(crate) first_byte: Duration,
+    /// What its bytes keep to.
+    pub(crate) paced: Option<Paced>,
 }
 
 /// Why a request could not be sent whole.
@@ -74,9 +76,12 @@ impl Upload {
         while !self.sent {
             // What the caller has sent already goes out with the head, in one write.
             if self.piece.iter().all(Bytes::is_empty) {
-                match self.body.poll_piece(cx, self.progress.session.body_pending()) {
+                match self.poll_piece(cx) {
                     Poll::Ready(Some(piece)) => {
                         self.piece = piece?;
+                        if let Some(paced) = &self.progress.paced {
+                            paced.spend(self.piece.iter().map(Bytes::len).sum());
+                        }
                         self.progress.session.watch.upstream(self.progress.first_byte, Expiry::FirstByte);
                     }
                     rest if self.head.is_empty() => {
@@ -91,6 +96,15 @@ impl Upload {
             ready!(self.poll_write(cx, stream)).map_err(|_| Unsent::Upstream)?;
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// The next piece, when it may pass.
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Piece, Unsent>>> {
+        let progress = &mut self.progress;
+        if let Some(paced) = progress.paced.as_mut().filter(|_| !matches!(self.body, Body::Over)) {
+            ready!(paced.poll(cx, &progress.session.watch));
+        }
+        self.body.poll_piece(cx, progress.session.body_pending())
     }
 
     fn poll_write<S: AsyncWrite + Unpin>(

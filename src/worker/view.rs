@@ -5,7 +5,9 @@ use std::{rc::Rc, sync::Arc};
 use tokio::time::Instant;
 
 use crate::{
+    admission::CallerIndex,
     credential::{Credential, Prepared},
+    limits::CallerLimits,
     metrics::WorkerMetrics,
     snapshot::{Environment, ListenerSettings, Snapshot},
     upstream::pool::{Pool, PoolSettings},
@@ -22,6 +24,8 @@ pub(crate) struct Place {
 pub(crate) struct View {
     pub(crate) snapshot: Arc<Snapshot>,
     environments: Vec<Rc<EnvironmentView>>,
+    /// By the callers' index, up to the last who has any.
+    limits: Vec<Option<Rc<CallerLimits>>>,
 }
 
 /// An environment with this worker's copies and connections.
@@ -34,7 +38,7 @@ pub(crate) struct EnvironmentView {
 
 impl View {
     /// Connections whose upstream is still the same are kept; the others are retired.
-    pub(super) fn new(snapshot: Arc<Snapshot>, previous: Option<&Self>, place: &Place) -> Self {
+    pub(crate) fn new(snapshot: Arc<Snapshot>, previous: Option<&Self>, place: &Place) -> Self {
         let environments: Vec<_> = snapshot
             .environments
             .iter()
@@ -47,7 +51,9 @@ impl View {
                 pool.retire();
             }
         }
-        Self { snapshot, environments }
+        let limited = snapshot.limits.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
+        let limits = snapshot.limits.iter().take(limited).map(|limits| limits.clone().map(Rc::new));
+        Self { limits: limits.collect(), snapshot, environments }
     }
 
     /// Closes upstream connections that were idle for too long.
@@ -61,6 +67,11 @@ impl View {
 
     pub(crate) fn environment(&self, index: usize) -> Option<&Rc<EnvironmentView>> {
         self.environments.get(index)
+    }
+
+    /// What a caller may use; `None` for one without limits.
+    pub(crate) fn limits(&self, caller: CallerIndex) -> Option<&Rc<CallerLimits>> {
+        self.limits.get(caller.get())?.as_ref()
     }
 }
 

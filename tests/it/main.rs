@@ -8,6 +8,8 @@ mod admission;
 mod agreement;
 mod balance;
 mod browser;
+mod budgets;
+mod caller_limits;
 mod canary;
 mod check;
 mod clients;

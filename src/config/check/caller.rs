@@ -7,11 +7,12 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::{environment::is_name, network::network, observe, paths};
+use super::{environment::is_name, limits, network::network, observe, paths};
 use crate::{
     config::{
         Api, Caller, Environment,
         fault::Problem,
+        limits::CallerLimits,
         walk::{Table, shown_key},
     },
     policy::grant::{Item, Malformed, Term},
@@ -25,6 +26,7 @@ pub(super) struct Draft<'a> {
     unix_uids: Option<Vec<u32>>,
     unix_gids: Option<Vec<u32>>,
     grant: BTreeMap<&'a str, Vec<Item>>,
+    limits: CallerLimits,
     observe_until: Option<SystemTime>,
 }
 
@@ -37,6 +39,7 @@ impl Draft<'_> {
             unix_uids: self.unix_uids,
             unix_gids: self.unix_gids,
             grant: self.grant.into_iter().map(|(name, items)| (name.to_owned(), items)).collect(),
+            limits: self.limits,
             observe_until: self.observe_until,
         })
     }
@@ -52,6 +55,7 @@ fn one(table: Table<'_>) -> Draft<'_> {
     let unix_uids = given(&table, "unix_uids", |table| ids(table, "unix_uids"));
     let unix_gids = given(&table, "unix_gids", |table| ids(table, "unix_gids"));
     let grant = table.named_lists("grant", item).into_iter().collect();
+    let limits = limits::caller(&table.section("limits"));
     let observe_until = observe::until(&table);
     if networks.is_none() && unix_uids.is_none() && unix_gids.is_none() {
         let allowed = "expected one or more of networks, unix_uids and unix_gids";
@@ -60,7 +64,7 @@ fn one(table: Table<'_>) -> Draft<'_> {
     if networks.is_some() && (unix_uids.is_some() || unix_gids.is_some()) {
         table.fault("networks", "never holds on a Unix socket, which unix_uids and unix_gids ask for");
     }
-    Draft { table, name, networks, unix_uids, unix_gids, grant, observe_until }
+    Draft { table, name, networks, unix_uids, unix_gids, grant, limits, observe_until }
 }
 
 /// A list that is written; one without an item would match nobody.
@@ -124,6 +128,8 @@ pub(super) fn beside_each_other(
                 Some(None) => {}
             }
         }
+        let granted = caller.grant.keys().copied();
+        limits::within_budgets(&caller.table, &caller.limits, environments, granted);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{credential, listener::certificate, network, paths};
+use super::{credential, limits, listener::certificate, network, paths};
 use crate::{
     config::{Api, BearerOperations, Environment, IpFamily, Timeouts, fault::Problem, walk::Table},
     mx,
@@ -41,6 +41,8 @@ fn one(file: &Table<'_>, name: &str, table: &Table<'_>) -> Option<Environment> {
         _ => IpFamily::Any,
     };
     let connections_max = table.size("connections_max");
+    let budget = limits::budget(&table.section("budget"));
+    let breaker = limits::breaker(&table.section("breaker"));
     let timeouts = timeouts(table);
 
     let (host, port) = address?;
@@ -56,6 +58,8 @@ fn one(file: &Table<'_>, name: &str, table: &Table<'_>) -> Option<Environment> {
         client_certificate,
         ip_family,
         connections_max,
+        budget,
+        breaker,
         timeouts,
     })
 }

@@ -93,10 +93,37 @@ static CALLER: &[Key] = &[
         Required,
         "What it may do, by environment: operation ids of MX, classes such as \"read\", \"tag:transactions\", \"method:GET\", \"path:GET /new/{id}\", at an environment with paths \"paths\"; with a - before it, what it may not do, which always wins",
     ),
+    section("limits", CALLER_LIMITS, "What it may use, of all its connections together; absent: not limited"),
     text(
         "observe_until",
         Optional,
         "Observe mode until then, such as \"2026-12-01\" or \"2026-12-01T12:00:00Z\" (UTC), at most 30 days ahead: what its grants refuse is let through and noted, but for what is destructive, money, bank-data or key-admin, and unknown paths; absent: off",
+    ),
+];
+
+static CALLER_LIMITS: &[Key] = &[
+    optional(
+        "requests_per_second",
+        1,
+        1_000_000,
+        "requests",
+        "Requests, as a token bucket; absent: any number",
+    ),
+    optional("burst", 1, 1_000_000, "requests", "What the token bucket holds; absent: requests_per_second"),
+    optional("in_flight_max", 1, 1_000_000, "requests", "Requests at once; absent: any number"),
+    optional(
+        "connections_max",
+        1,
+        1_000_000,
+        "connections",
+        "Connections at once, each counted from its first request; absent: any number",
+    ),
+    optional(
+        "bytes_per_second",
+        16_384,
+        10_000_000_000,
+        "bytes",
+        "Body bytes, uploads and answers together, paced; absent: as fast as they come",
     ),
 ];
 
@@ -179,6 +206,8 @@ static ENVIRONMENT: &[Key] = &[
         256,
         "Connections to the host, of all workers together; MX takes 2,000 from one address",
     ),
+    section("budget", BUDGET, "What all callers together may use of it, by method; absent: not limited"),
+    section("breaker", BREAKER, "When the host is left alone for a while, since it fails"),
     millis("connect_timeout_ms", 100, MINUTE, 5 * SECOND, "TCP connect, per attempt"),
     millis("tls_timeout_ms", 100, MINUTE, 5 * SECOND, "TLS handshake"),
     millis(
@@ -192,6 +221,35 @@ static ENVIRONMENT: &[Key] = &[
     millis("total_timeout_ms", 100, HOUR, 5 * MINUTE, "The whole exchange"),
     millis("pool_idle_timeout_ms", 100, 10 * MINUTE, 30 * SECOND, "How long an unused connection is kept"),
     millis("connection_age_max_ms", 1000, HOUR, 5 * MINUTE, "How long any connection is used"),
+];
+
+static BUDGET: &[Key] = &[
+    section("get", METHOD_BUDGET, "GET and HEAD; absent: not limited"),
+    section("other", METHOD_BUDGET, "All other methods; absent: not limited"),
+];
+
+static METHOD_BUDGET: &[Key] = &[
+    optional(
+        "requests_per_second",
+        1,
+        1_000_000,
+        "requests",
+        "Requests, as a token bucket; absent: any number",
+    ),
+    optional("burst", 1, 1_000_000, "requests", "What the token bucket holds; absent: requests_per_second"),
+    optional("in_flight_max", 1, 1_000_000, "requests", "Requests at once; absent: any number"),
+];
+
+static BREAKER: &[Key] = &[
+    integer(
+        "failures_max",
+        0,
+        10_000,
+        "failures",
+        20,
+        "Failures of the host in a row after which requests are refused at once; 0: never",
+    ),
+    millis("open_ms", 100, 5 * MINUTE, 5 * SECOND, "How long, until single requests try again"),
 ];
 
 static CREDENTIAL: &[Variant] = &[
@@ -307,6 +365,11 @@ const fn integer(
     doc: &'static str,
 ) -> Key {
     Key::new(name, Kind::Integer { min, max, unit }, Integer(default), doc)
+}
+
+/// Absent is a meaning of its own.
+const fn optional(name: &'static str, min: u64, max: u64, unit: &'static str, doc: &'static str) -> Key {
+    Key::new(name, Kind::Integer { min, max, unit }, Optional, doc)
 }
 
 const fn ids(name: &'static str, unit: &'static str, doc: &'static str) -> Key {

@@ -165,6 +165,10 @@ fn base(credential: &str) -> Node {
     for key in ["certificate", "key"] {
         set(&mut root, &format!("environment.reporting.client_certificate.{key}"), text("/pem"));
     }
+    for methods in ["get", "other"] {
+        let path = format!("environment.reporting.budget.{methods}.requests_per_second");
+        set(&mut root, &path, Data::Integer(Some(10)));
+    }
     if !credential.is_empty() {
         let Data::Table(mut table) = document::parse(&format!("c = {credential}"), "").root.data else {
             unreachable!()

@@ -90,7 +90,11 @@ impl Bench {
             drop(queue);
             finish(wire, script.end)
         });
-        let gateway = upstream.setup().table("[process]\nworkers = 1").start();
+        let gateway = upstream
+            .setup()
+            .in_environment("breaker.failures_max = 0")
+            .table("[process]\nworkers = 1")
+            .start();
         Self { gateway, upstream, scripts, go }
     }
 
