@@ -1,8 +1,10 @@
-//! What the stages between the gate and the upstream cost: admission, limits, match, injection.
+//! What the stages between the gate and the upstream cost: admission, limits, match, injection; and admission and match
+//! with many callers, with the memory that their snapshot takes.
 //!
 //! Each is asserted to do its work before it is measured.
 
 #![allow(missing_docs, reason = "criterion_group! makes a function without any")]
+#![allow(clippy::print_stdout, reason = "memory is none of criterion's measures")]
 #![allow(clippy::expect_used, reason = "a benchmark that cannot be set up fails by panicking")]
 
 use std::{fmt::Write as _, hint::black_box, io::Write as _, time::Duration};
@@ -141,6 +143,108 @@ fn limits(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// As the gateway has, so that memory is given back as there.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// `count` callers with an address each, of which the one in the middle calls.
+fn many_callers(count: usize) -> String {
+    let mut text = String::from(
+        r#"
+        allow = ["10.0.0.0/8"]
+        [[listener]]
+        address = "127.0.0.1:0"
+        environment = "production"
+        [environment.production]
+        credential = { kind = "basic", client_id = "benchmark", api_key = "file:KEY" }
+        "#,
+    );
+    for n in 0..count {
+        let address = address(n);
+        let grant = match n % 3 {
+            0 => r#""read", "createMember", "-tag:insights""#,
+            1 => r#""bundle:aggregation", "bundle:connect", "mints-access", "carries-bank-login""#,
+            _ => r#""read", "write", "bank-data", "path:GET /new/thing/{id}""#,
+        };
+        // The one in the middle has the same grant whatever the count is.
+        let grant = if n == count / 2 { r#""read", "write", "-tag:insights""# } else { grant };
+        write!(
+            text,
+            "[[caller]]\nname = \"caller-{n}\"\nnetworks = [\"{address}/32\"]\ngrant = {{ production = [{grant}] }}\n"
+        )
+        .expect("a text");
+    }
+    text
+}
+
+fn address(n: usize) -> String {
+    format!("10.0.{}.{}", n >> 8, n & 255)
+}
+
+/// Memory in use once the allocator has given back what it does not need.
+fn settled() -> usize {
+    let resident = || {
+        let status = std::fs::read_to_string("/proc/self/status").expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its size").trim();
+        line.trim_end_matches(" kB").parse::<usize>().expect("a number") << 10
+    };
+    let mut last = usize::MAX;
+    loop {
+        // jemalloc looks at the clock when something is allocated.
+        for _ in 0..100 {
+            (0..1000).for_each(|size| drop(black_box(Vec::<u8>::with_capacity(64 + size))));
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        let now = resident();
+        if last.abs_diff(now) < 64 << 10 {
+            return now;
+        }
+        last = now;
+    }
+}
+
+fn callers(criterion: &mut Criterion) {
+    let table = include_str!("../src/mx/operations.tsv").lines().skip(1);
+    let all: Vec<(Method, String)> = table
+        .map(|line| {
+            let mut columns = line.split('\t');
+            let method = columns.next().expect("a method").parse().expect("a method");
+            (method, columns.next().expect("a path").replace(['{', '}'], "-"))
+        })
+        .collect();
+    let mut group = criterion.benchmark_group("callers");
+    for count in [10, 10_000] {
+        let before = settled();
+        let mut key = tempfile::NamedTempFile::new().expect("a file");
+        key.write_all(b"8f3ac0e4b7d15926a0c4e8f1d2b36597a8c0f4e1").expect("a key");
+        let configuration = many_callers(count).replace("KEY", &key.path().display().to_string());
+        let bytes = configuration.len();
+        let peer = format!("{}:40000", address(count / 2)).parse().expect("an address");
+        let began = std::time::Instant::now();
+        let stages = Stages::new(&configuration, peer).expect("a configuration");
+        let built = began.elapsed();
+        drop(configuration);
+        let grown = settled().saturating_sub(before);
+        println!(
+            "{count} callers: {bytes} bytes of configuration, checked and built in {built:?}, {grown} bytes resident"
+        );
+        let granted = all.iter().filter(|(method, target)| stages.decide(method, target).is_some()).count();
+        assert_eq!(granted, 114, "of {} operations", all.len());
+        group.bench_function(format!("{count} callers, all {} operations", all.len()), |bencher| {
+            bencher.iter(|| {
+                all.iter()
+                    .filter(|(method, target)| stages.decide(black_box(method), black_box(target)).is_some())
+                    .count()
+            });
+        });
+        let headers = HeaderMap::new();
+        group.bench_function(format!("{count} callers, admission"), |bencher| {
+            bencher.iter(|| stages.admit(black_box(&headers)));
+        });
+    }
+    group.finish();
+}
+
 fn injection(criterion: &mut Criterion) {
     let stages = stages(10);
     let granted = stages.decide(&Method::GET, "/users").expect("a grant");
@@ -182,5 +286,5 @@ fn injection(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(walk, admission, limits, matching, injection);
+criterion_group!(walk, admission, limits, matching, callers, injection);
 criterion_main!(walk);

@@ -5,6 +5,7 @@ mod config;
 mod demo;
 mod explain;
 mod health;
+mod operations;
 mod out;
 mod policy;
 mod run;
@@ -45,6 +46,8 @@ enum Command {
     Explain(explain::Args),
     /// Compare two configurations in the words of policy.
     Config(config::Args),
+    /// List MX's operations, and what a grant allows of them.
+    Operations(operations::Args),
     /// Ask a running gateway whether it is ready, for a container's health check.
     Health(health::Args),
     /// Test a policy, and compare it with what was recorded.
@@ -75,6 +78,7 @@ pub(crate) fn run() -> ExitCode {
         }
         Command::Config(args) => return config::run(&args, json).unwrap_or_else(|error| failed(&error)),
         Command::Policy(args) => return policy::run(args, json).unwrap_or_else(|error| failed(&error)),
+        Command::Operations(args) => return operations::run(&args, json),
         Command::Demo(args) => demo::run(&args),
         Command::Health(args) => health::run(&args, json),
         Command::Vault(args) => vault::run(args, json),

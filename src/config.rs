@@ -25,6 +25,7 @@ use std::{
 
 use ipnet::IpNet;
 
+pub use self::check::grant_item;
 pub(crate) use self::check::log_filter;
 pub use self::load::Loaded;
 use crate::{policy::grant, vault::reference::Reference};

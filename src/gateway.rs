@@ -33,7 +33,7 @@ use crate::{
     credential::Credential,
     limits::{breaker::Pass, outcome},
     listener::{connection::Connection, peer::Peer, watch::Expiry},
-    policy::{self, Denial, Grant, target::Target},
+    policy::{self, Api, Denial, Grant, form, target::Target},
     redaction::Masker,
     snapshot::{Environment, ListenerSettings, Snapshot},
     upstream::{
@@ -112,6 +112,10 @@ fn approve<'v>(
     entry.credential(credential);
     let sent = decided.head(&head, &environment.settings, &attached);
     let masker = credential.map(Credential::masker);
+    if let Some(operation) = decided.grant.operation() {
+        let versions = view.snapshot.versions.get(decided.caller.index().get());
+        versions.inspect(|versions| versions.note(at.worker.place(), operation, &head.headers));
+    }
     // Last: what is not sent uses nothing up.
     let pass = entry.sending(environment, &head.method, repeatable)?;
     let outgoing = Outgoing::new(&head.method, sent, body, repeatable, head.headers);
@@ -151,9 +155,12 @@ pub(crate) fn decide<'r>(
         Ok(grant)
     })?;
     trail.granted(&grant);
+    if environment.api == Api::Platform && form::is_form(&head.headers) {
+        return Err(Refusal::FormBody.into());
+    }
 
     let choice = Choice::of(environment, &grant, &head.headers)?;
-    Ok(Decided { target, grant, choice })
+    Ok(Decided { caller, target, grant, choice })
 }
 
 /// Hears what is found out about a request, as it is found out.
@@ -176,6 +183,7 @@ pub(crate) trait Trail {
 
 /// A request that may go out.
 pub(crate) struct Decided<'r> {
+    caller: Caller,
     target: Target<'r>,
     pub(crate) grant: Grant,
     pub(crate) choice: Choice,

@@ -13,12 +13,13 @@
 mod histogram;
 mod process;
 mod render;
+pub mod versions;
 
 use std::{
     cell::Cell,
     marker::PhantomData,
     sync::{
-        Arc, OnceLock,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant, SystemTime},
@@ -26,8 +27,8 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 
-use self::histogram::Histogram;
 pub use self::render::Format;
+use self::{histogram::Histogram, versions::CallerVersions};
 use crate::{
     gateway::refusal::{Failure, Refusal},
     record::writer,
@@ -53,6 +54,8 @@ struct Inner {
     reloads: Reloads,
     /// What upstreams' budgets and breakers are asked of.
     snapshot: OnceLock<Arc<ArcSwapOption<Snapshot>>>,
+    /// Of the callers of the snapshot in use. No worker takes this lock.
+    versions: Mutex<Vec<Arc<CallerVersions>>>,
 }
 
 #[derive(Debug, Default)]
@@ -92,6 +95,7 @@ impl Metrics {
             callers_turned_away: AtomicU64::new(0),
             reloads: Reloads::default(),
             snapshot: OnceLock::new(),
+            versions: Mutex::default(),
         };
         (Self(Arc::new(inner)), handles)
     }
@@ -121,6 +125,17 @@ impl Metrics {
     pub fn reload_failed(&self) {
         self.0.reloads.last_succeeded.store(0, Relaxed);
         self.0.reloads.failed.fetch_add(1, Relaxed);
+    }
+
+    /// These callers are told of from now on; a caller that stays keeps its counts.
+    pub(crate) fn watch_versions(&self, callers: Vec<Arc<CallerVersions>>) {
+        *self.0.versions.lock().unwrap_or_else(PoisonError::into_inner) = callers;
+    }
+
+    /// Which callers use what MX leaves behind, since the start.
+    #[must_use]
+    pub fn versions(&self) -> Vec<versions::Use> {
+        self.0.versions()
     }
 
     /// How long the quietest worker has not ticked: the event loop that is stuck, if one is.
@@ -170,6 +185,11 @@ impl Metrics {
 }
 
 impl Inner {
+    fn versions(&self) -> Vec<versions::Use> {
+        let callers = self.versions.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        callers.iter().filter_map(|caller| caller.read()).collect()
+    }
+
     fn total(&self, counter: impl Fn(&Set) -> &Count) -> u64 {
         self.workers.iter().map(|worker| counter(worker).get()).sum()
     }
@@ -329,7 +349,7 @@ fn class(status: Option<u16>) -> usize {
 
 /// A counter with one writer: a load and a store are enough, where `fetch_add` would lock the line.
 #[derive(Debug, Default)]
-struct Count(AtomicU64);
+pub(crate) struct Count(AtomicU64);
 
 impl Count {
     fn add(&self, more: u64) {

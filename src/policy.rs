@@ -3,7 +3,9 @@
 //! Deciding is pure: no clock, no I/O, no `async`, and it starts from no. Only this module can make a
 //! `Grant`, and a credential is attached only with one.
 
+pub(crate) mod form;
 pub mod grant;
+mod reading;
 pub mod target;
 
 use http::{HeaderValue, Method};
@@ -88,10 +90,28 @@ pub(crate) fn decide(
     target: &Target<'_>,
 ) -> Result<Grant, Denial> {
     let allowed = allowed.ok_or(Refusal::OperationDenied)?;
-    match api {
+    let grant = match api {
         Api::Platform => decide_platform(allowed, method, target),
         Api::Paths => decide_paths(allowed, method, target),
+    }?;
+    // Whatever a lax server could take the path for has to be granted as well.
+    for path in reading::other_readings(target.path()) {
+        // The catalogue's templates are all in small letters.
+        if let (Api::Platform, Found::Operation(operation)) =
+            (api, catalogue().find(method, &path.to_ascii_lowercase()))
+            && !allowed.operation(operation.index)
+        {
+            return Err(denied(operation));
+        }
+        if let FoundPath::Pattern(_) = allowed.withheld().find(method, &path) {
+            return Err(Refusal::OperationDenied.into());
+        }
     }
+    Ok(grant)
+}
+
+fn denied(operation: &'static Operation) -> Denial {
+    Denial { refusal: Refusal::OperationDenied, operation: Some(operation), allowed_methods: None }
 }
 
 fn decide_platform(allowed: &Allowed, method: &Method, target: &Target<'_>) -> Result<Grant, Denial> {
@@ -99,11 +119,7 @@ fn decide_platform(allowed: &Allowed, method: &Method, target: &Target<'_>) -> R
         Found::Operation(operation) if allowed.operation(operation.index) => {
             Ok(Grant { call: Call::Operation(operation) })
         }
-        Found::Operation(operation) => Err(Denial {
-            refusal: Refusal::OperationDenied,
-            operation: Some(operation),
-            allowed_methods: None,
-        }),
+        Found::Operation(operation) => Err(denied(operation)),
         // MX may have more than the catalogue, and a grant may name it.
         Found::OtherMethods(methods) => match allowed.patterns().find(method, target.path()) {
             FoundPath::Pattern(template) => Ok(Grant { call: Call::Pattern(template.clone()) }),
@@ -136,3 +152,6 @@ fn methods(patterns: &[Pattern]) -> Result<HeaderValue, http::header::InvalidHea
     let methods: Vec<&str> = patterns.iter().map(|pattern| pattern.method().as_str()).chain(head).collect();
     methods.join(", ").try_into()
 }
+
+#[cfg(test)]
+mod tests;

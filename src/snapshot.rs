@@ -17,6 +17,7 @@ use crate::{
     credential::{Prepared, Unusable},
     limits::{CallerLimits, breaker::Breaker, budget::Budget},
     listener::tls::{self, ServerTls},
+    metrics::versions::{self, CallerVersions},
     policy::{Api, grant::Allowed},
     redaction,
     upstream::dial::{DialTarget, TlsFault},
@@ -34,6 +35,8 @@ pub(crate) struct Snapshot {
     pub(crate) grants: Grants,
     /// What each caller may use, in the configuration's order; `None` for those without limits.
     pub(crate) limits: Vec<Option<CallerLimits>>,
+    /// What each caller uses of MX's old versions.
+    pub(crate) versions: Vec<Arc<CallerVersions>>,
     /// One for each listener, in the configuration's order.
     pub(crate) listeners: Vec<ListenerSettings>,
 }
@@ -259,6 +262,10 @@ impl Snapshot {
             },
             grants,
             limits: limits(&config.callers, previous),
+            versions: versions::of_callers(
+                config.callers.iter().map(|caller| caller.name.as_str()),
+                previous.map_or(&[], |previous| &previous.versions),
+            ),
             environments,
             listeners,
         })
@@ -332,7 +339,10 @@ impl ListenerSettings {
 }
 
 /// Names under which credentials travel in a query: the usual ones, and this environment's own.
-fn query_names(credential: &config::Credential) -> Vec<String> {
+/// At MX also those that some frameworks take another method from; no operation of MX has such a parameter.
+fn query_names(api: Api, credential: &config::Credential) -> Vec<String> {
+    const OVERRIDES: [&str; 4] =
+        ["method", "method_override", "http_method_override", "x_http_method_override"];
     const USUAL: [&str; 8] = [
         "api_key",
         "apikey",
@@ -346,6 +356,9 @@ fn query_names(credential: &config::Credential) -> Vec<String> {
     let mut names: Vec<String> = USUAL.map(str::to_owned).into();
     if let config::Credential::Query { client_id_name, api_key_name, .. } = credential {
         names.extend([client_id_name.clone(), api_key_name.clone()]);
+    }
+    if api == Api::Platform {
+        names.extend(OVERRIDES.map(str::to_owned));
     }
     names
 }
@@ -413,7 +426,7 @@ fn environment(
         bearer,
         dial,
         timeouts: settings.timeouts.clone(),
-        query_names: query_names(&settings.credential),
+        query_names: query_names(api, &settings.credential),
     })
 }
 

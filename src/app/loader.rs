@@ -262,6 +262,7 @@ impl Loader {
             self.log.set_filter(&config.log.filter).map_err(|error| error.to_string())?;
         }
         self.census.set_limits(capacity::limits(&config));
+        self.metrics.watch_versions(snapshot.versions.clone());
         self.snapshot.store(Some(Arc::new(snapshot)));
         self.metrics.reload_succeeded(generation);
         state.config = config;

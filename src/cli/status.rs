@@ -10,7 +10,7 @@ use mxgate::control::{
     client::Client,
     messages::{
         BreakerStatus, CallerLimitsStatus, Done, ReloadReport, Resume, SetLogLevel, Status, Suspend, Target,
-        UpstreamStatus, Use,
+        UpstreamStatus, Use, VersionReport,
     },
 };
 use serde::Serialize;
@@ -22,7 +22,11 @@ const LIMITS_SHOWN_MAX: usize = 20;
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub(crate) enum Command {
     /// Show what is running: readiness, configuration, environments, what is suspended
-    Status,
+    Status {
+        /// Instead: one part of it in full
+        #[command(subcommand)]
+        part: Option<Part>,
+    },
     /// Load configuration and secrets again; on a fault the old ones stay in use
     Reload,
     /// Change the log filter for a time
@@ -54,6 +58,13 @@ pub(crate) enum Command {
     },
 }
 
+/// A part of the status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
+pub(crate) enum Part {
+    /// Callers that send no Accept-Version, or use operations that MX deprecates
+    Versions,
+}
+
 /// What can be suspended.
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub(crate) enum What {
@@ -83,7 +94,10 @@ pub(crate) fn run(command: Command, socket: &Path, json: bool, out: &mut dyn Wri
 
 async fn run_on(client: &Client, command: Command, json: bool, out: &mut dyn Write) -> anyhow::Result<()> {
     match command {
-        Command::Status => show(&client.status().await?, status_text, json, out),
+        Command::Status { part: Some(Part::Versions) } => {
+            show(&client.versions().await?, versions_text, json, out)
+        }
+        Command::Status { part: None } => show(&client.status().await?, status_text, json, out),
         Command::Reload => show(&client.reload().await?, reload_text, json, out),
         Command::LogLevel { filter, duration, reset } => {
             let command = match (filter, reset) {
@@ -231,6 +245,30 @@ fn limits_lines(limits: &[CallerLimitsStatus], lines: &mut Lines) {
     }
 }
 
+fn versions_text(report: &VersionReport) -> String {
+    let since = duration(report.uptime_s);
+    if report.callers.is_empty() {
+        return format!("In {since} every request named its version, and none used what MX deprecates.\n");
+    }
+    let names = report.callers.iter().flat_map(|caller| &caller.deprecated).map(|one| one.operation.len());
+    let width = names.chain([UNVERSIONED.len()]).max().unwrap_or_default();
+    let mut text = format!("In {since}:\n");
+    for caller in &report.callers {
+        // A `String` takes every write.
+        _ = writeln!(text, "\n{}", caller.caller);
+        if caller.unversioned > 0 {
+            _ = writeln!(text, "  {UNVERSIONED:width$}  {:>9}", caller.unversioned);
+        }
+        for one in &caller.deprecated {
+            let since = &one.deprecated_in;
+            _ = writeln!(text, "  {:width$}  {:>9}  deprecated in {since}", one.operation, one.requests);
+        }
+    }
+    text
+}
+
+const UNVERSIONED: &str = "without Accept-Version";
+
 fn reload_text(report: &ReloadReport) -> String {
     let mut lines = Lines::default();
     lines.add("loaded", format_args!("generation {}", report.generation));
@@ -313,7 +351,8 @@ mod tests {
         let environment = || What::Environment { name: "sandbox".into() };
         let hour = Duration::from_secs(3600);
         for (arguments, expected) in [
-            ("status", Command::Status),
+            ("status", Command::Status { part: None }),
+            ("status versions", Command::Status { part: Some(Part::Versions) }),
             ("reload", Command::Reload),
             (
                 "log-level debug",
@@ -445,7 +484,7 @@ mod tests {
     fn nobody_there_is_said_with_the_path() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("control.sock");
-        let error = run(Command::Status, &path, false, &mut Vec::new()).unwrap_err();
+        let error = run(Command::Status { part: None }, &path, false, &mut Vec::new()).unwrap_err();
         assert!(error.to_string().contains(&path.display().to_string()), "{error}");
         assert!(error.to_string().contains("is it running"), "{error}");
     }

@@ -12,6 +12,7 @@ mod network;
 mod observe;
 mod paths;
 
+pub use self::caller::item as grant_item;
 use super::{
     Config, ForwardedHeader, Health, Limits, Log, Process, RecordDestination, VaultFile,
     document::Node,

@@ -107,10 +107,16 @@ impl<'a> Table<'a> {
     /// What `parse` makes of each text of a list, without those that it refuses.
     pub(super) fn list<T>(&self, name: &str, parse: impl Fn(&str) -> Result<T, Problem>) -> Vec<T> {
         let Some(node) = self.get(name) else { return Vec::new() };
-        self.texts_of(name, node, &parse)
+        self.texts_of(name, node, &parse).into_iter().map(|(_, parsed)| parsed).collect()
     }
 
-    fn texts_of<T>(&self, name: &str, node: &Node, parse: &impl Fn(&str) -> Result<T, Problem>) -> Vec<T> {
+    /// Each with its place in the list.
+    fn texts_of<T>(
+        &self,
+        name: &str,
+        node: &Node,
+        parse: &impl Fn(&str) -> Result<T, Problem>,
+    ) -> Vec<(usize, T)> {
         let Data::List(values) = &node.data else {
             self.mistyped(name, node, "a list of texts");
             return Vec::new();
@@ -121,7 +127,7 @@ impl<'a> Table<'a> {
                 self.mistyped(&item, value, "text");
                 return None;
             };
-            parse(text).map_err(|problem| self.fault(&item, problem)).ok()
+            parse(text).map_err(|problem| self.fault(&item, problem)).ok().map(|parsed| (index, parsed))
         };
         values.iter().enumerate().filter_map(parse).collect()
     }
@@ -157,12 +163,12 @@ impl<'a> Table<'a> {
         values.iter().enumerate().filter_map(read).collect()
     }
 
-    /// `{ ANY = [texts] }`: what `parse` makes of each text, by name.
+    /// `{ ANY = [texts] }`: what `parse` makes of each text, with its place in its list, by name.
     pub(super) fn named_lists<T>(
         &self,
         name: &str,
         parse: impl Fn(&str) -> Result<T, Problem>,
-    ) -> Vec<(&'a str, Vec<T>)> {
+    ) -> Vec<(&'a str, Vec<(usize, T)>)> {
         let Some(node) = self.get(name) else { return Vec::new() };
         let Data::Table(entries) = &node.data else {
             self.mistyped(name, node, "lists by name, such as { production = [\"read\"] }");

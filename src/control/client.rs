@@ -13,7 +13,7 @@ use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::net::UnixStream;
 
-use super::messages::{Done, Fault, ReloadReport, Resume, SetLogLevel, Status, Suspend};
+use super::messages::{Done, Fault, ReloadReport, Resume, SetLogLevel, Status, Suspend, VersionReport};
 
 /// Longer than the server's own bound, so that its answer comes first.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(130);
@@ -73,6 +73,14 @@ impl Client {
     /// See [`Error`]; so for all commands.
     pub async fn status(&self) -> Result<Status, Error> {
         self.send(Method::GET, "/status", None::<&()>).await
+    }
+
+    /// Who uses what MX leaves behind.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn versions(&self) -> Result<VersionReport, Error> {
+        self.send(Method::GET, "/versions", None::<&()>).await
     }
 
     /// Loads the configuration again.

@@ -3,6 +3,7 @@
 //! | request | body | answer |
 //! |---|---|---|
 //! | `GET /status` | | [`Status`] |
+//! | `GET /versions` | | [`VersionReport`] |
 //! | `POST /reload` | | [`ReloadReport`]; 422 when the old configuration was kept |
 //! | `POST /log-level` | [`SetLogLevel`] | [`Done`] |
 //! | `POST /suspend` | [`Suspend`] | [`Done`] |
@@ -33,7 +34,7 @@ use super::{
     Parts,
     connections::{self, Bounds},
     log_level::{FOR_DEFAULT, FOR_MAX, LogLevel},
-    messages::{Done, Fault, ReloadReport, Resume, SetLogLevel, Status, Suspend, Target},
+    messages::{Done, Fault, ReloadReport, Resume, SetLogLevel, Status, Suspend, Target, VersionReport},
     socket::{self, ControlSocket},
     suspension,
 };
@@ -95,6 +96,7 @@ fn router(parts: Parts, needs_vault: bool) -> Router {
     let shared = Shared { parts, needs_vault, log_level, reloading: Mutex::new(()) };
     Router::new()
         .route("/status", get(status))
+        .route("/versions", get(versions))
         .route("/reload", post(reload))
         .route("/log-level", post(log_level_set))
         .route("/suspend", post(suspend))
@@ -122,6 +124,11 @@ async fn status(State(shared): Shares) -> Masked<Status> {
         suspensions: suspensions.list(now),
         gateway: gateway.status(),
     })
+}
+
+async fn versions(State(shared): Shares) -> Masked<VersionReport> {
+    let metrics = &shared.parts.metrics;
+    Masked(VersionReport { uptime_s: metrics.uptime(Instant::now()).as_secs(), callers: metrics.versions() })
 }
 
 async fn reload(

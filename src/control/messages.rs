@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::metrics::versions;
+
 /// The answer to `GET /status`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
@@ -172,6 +174,15 @@ impl std::fmt::Display for Target {
             Self::Address(network) => write!(f, "address {network}"),
         }
     }
+}
+
+/// The answer to `GET /versions`: who uses what MX leaves behind.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VersionReport {
+    /// Whole seconds since the start; counts are since then, a caller's since it was first configured.
+    pub uptime_s: u64,
+    /// Callers that have something to change, in the configuration's order.
+    pub callers: Vec<versions::Use>,
 }
 
 /// The answer to `POST /reload`.

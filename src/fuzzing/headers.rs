@@ -229,7 +229,10 @@ const HOP_BY_HOP: [&str; 7] = [
     "te",
 ];
 
-const DETOURS: [&str; 14] = [
+const DETOURS: [&str; 17] = [
+    "x-method",
+    "method-override",
+    "http-method-override",
     "forwarded",
     "x-forwarded-for",
     "x-forwarded-host",
@@ -274,6 +277,7 @@ pub(super) fn claims_upstream(
 }
 
 fn claims_fields(received: &HeaderMap, sent: &HeaderMap, environment: &Environment) -> Result<(), String> {
+    let sent = &without_our_type(received, sent, environment)?;
     let own = injected(environment);
     for (name, value) in &own {
         let same: Vec<_> = sent.iter().filter(|(other, _)| plain(other.as_str()) == plain(name)).collect();
@@ -322,6 +326,24 @@ fn claims_fields(received: &HeaderMap, sent: &HeaderMap, environment: &Environme
         }
     }
     the_rest_is_kept(received, sent)
+}
+
+/// A body without a type gets one at MX, which is JSON; a type that `Connection` takes out is none. The rest of the claims
+/// is about what remains.
+fn without_our_type(received: &HeaderMap, sent: &HeaderMap, at: &Environment) -> Result<HeaderMap, String> {
+    let mut rest = sent.clone();
+    let has_body = received.contains_key("transfer-encoding")
+        || received.get("content-length").is_some_and(|length| length != "0");
+    let is_typed = received.contains_key("content-type")
+        && !listed(received, "connection").iter().any(|named| named == "content-type");
+    if at.api == policy::Api::Platform && has_body && !is_typed {
+        let ours: Vec<_> = sent.get_all("content-type").iter().collect();
+        if ours != ["application/json"] {
+            return Err(format!("a body without a type has {ours:?}"));
+        }
+        rest.remove("content-type");
+    }
+    Ok(rest)
 }
 
 /// Fields that are nobody's business pass as they came, values in their order.

@@ -61,6 +61,8 @@ reasons! {
         MethodNotAllowed = "method_not_allowed", METHOD_NOT_ALLOWED;
         /// The operation exists and is denied.
         OperationDenied = "operation_denied", FORBIDDEN;
+        /// The body is a form, which a server may take another method from; MX takes JSON.
+        FormBody = "form_body", UNSUPPORTED_MEDIA_TYPE;
         /// The operation needs a Bearer token and neither one nor pass-through is configured (or the
         /// caller sent none to pass through).
         NoCredential = "no_credential", FORBIDDEN;

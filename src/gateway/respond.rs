@@ -105,6 +105,7 @@ fn explain_refusal(refusal: Refusal) -> &'static str {
         Refusal::UnknownOperation => "No known operation has this path.",
         Refusal::MethodNotAllowed => "The path is known, but not with this method.",
         Refusal::OperationDenied => "This operation is not available through the gateway.",
+        Refusal::FormBody => "A form is not accepted here: MX takes JSON.",
         Refusal::NoCredential => "This operation takes a Bearer token, and none is configured for it.",
         Refusal::Suspended => "An operator has suspended this.",
         Refusal::ConnectionLimit => "This caller has as many connections as it may have.",

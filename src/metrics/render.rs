@@ -95,6 +95,7 @@ impl Collector for Inner {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut page = Page { encoder };
         self.requests(&mut page)?;
+        self.versions_used(&mut page)?;
         self.connections(&mut page)?;
         self.upstreams(&mut page)?;
         self.event_loops(&mut page)?;
@@ -160,6 +161,23 @@ impl Inner {
         page.bytes("mxgate_sent", help, self.total(|set| &set.bytes_out))?;
         let help = "Secrets masked in answers";
         page.counter("mxgate_secrets_masked", help, self.total(|set| &set.masked))
+    }
+
+    fn versions_used(&self, page: &mut Page<'_>) -> fmt::Result {
+        let used = self.versions();
+        let help = "Requests of a caller that named no Accept-Version";
+        let mut family = page.family("mxgate_unversioned_requests", help, None, MetricType::Counter)?;
+        for one in used.iter().filter(|one| one.unversioned > 0) {
+            family.counter(&[("caller", one.caller.as_str())], one.unversioned)?;
+        }
+        let help = "Requests of a caller for an operation that MX deprecates";
+        let mut family = page.family("mxgate_deprecated_requests", help, None, MetricType::Counter)?;
+        for (one, operation) in used.iter().flat_map(|one| one.deprecated.iter().map(move |each| (one, each)))
+        {
+            let labels = [("caller", one.caller.as_str()), ("operation", operation.operation.as_str())];
+            family.counter(&labels, operation.requests)?;
+        }
+        Ok(())
     }
 
     fn connections(&self, page: &mut Page<'_>) -> fmt::Result {

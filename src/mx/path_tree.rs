@@ -7,8 +7,12 @@
 //! node is visited at most once and nothing is allocated, so no path can make a match slow.
 //!
 //! What must never happen: a path matches a template that MX's own routing would read as another one.
-//! So a segment that is only a sibling's suffix (`/.pdf`) matches nothing. (The crate `matchit` falls back to
-//! the plain parameter there, and allocates from the fourth parameter on.)
+//! So a segment that is only a sibling's suffix (`/.pdf`) matches nothing, and neither does one in a parameter's
+//! place that a lax server could take for the fixed text beside it: in another case, or with something behind it
+//! (`/institutions/favorites.json`, `/institutions/Favorites;x`). (The crate `matchit` falls back to the plain
+//! parameter there, and allocates from the fourth parameter on.)
+
+pub mod overlap;
 
 /// Values by path template; see the module's text.
 #[derive(Debug)]
@@ -42,6 +46,7 @@ struct Node<T> {
 }
 
 /// One segment of a template.
+#[derive(Debug, PartialEq, Eq)]
 enum Segment<'t> {
     Fixed(&'t str),
     Suffixed(&'t str),
@@ -98,7 +103,11 @@ impl<T> Node<T> {
     }
 
     fn find_parameter(&self, segment: &str, others: Option<&str>) -> Option<&T> {
-        match self.suffixed.iter().find(|(suffix, _)| segment.ends_with(&**suffix)) {
+        if self.fixed.iter().any(|(fixed, _)| is_look_alike(segment, fixed)) {
+            return None;
+        }
+        match self.suffixed.iter().find(|(suffix, _)| ends_alike(segment, suffix)) {
+            Some((suffix, _)) if !segment.ends_with(&**suffix) => None,
             Some((suffix, _)) if suffix.len() == segment.len() => None,
             Some((_, child)) => child.find(others),
             None => self.parameter.as_ref()?.find(others),
@@ -166,6 +175,26 @@ impl<'t> Segment<'t> {
     }
 }
 
+/// Whether a lax server could take `segment` for `fixed`: in another case, or with `;x`, `.json`, `%20` behind it.
+/// The text itself is none.
+fn is_look_alike(segment: &str, fixed: &str) -> bool {
+    let Some((start, behind)) = segment.split_at_checked(fixed.len()) else { return false };
+    start.eq_ignore_ascii_case(fixed) && segment != fixed && !continues(behind)
+}
+
+/// Whether a lax server could say that `segment` ends in `suffix`: in any case, or with something behind it.
+fn ends_alike(segment: &str, suffix: &str) -> bool {
+    let starts = 0..segment.len();
+    starts
+        .filter_map(|at| segment.get(at..)?.split_at_checked(suffix.len()))
+        .any(|(found, behind)| found.eq_ignore_ascii_case(suffix) && !continues(behind))
+}
+
+/// Whether a name goes on here, so that it is a longer one.
+fn continues(behind: &str) -> bool {
+    behind.starts_with(|next: char| next.is_ascii_alphanumeric() || next == '-' || next == '_')
+}
+
 /// The first segment, and the others if a slash follows.
 fn split(segments: &str) -> (&str, Option<&str>) {
     match segments.split_once('/') {
@@ -196,13 +225,30 @@ mod tests {
     }
 
     #[test]
+    fn what_could_be_taken_for_fixed_text_is_no_parameter() {
+        let tree = tree(&["/i/favorites", "/i/{code}", "/i/{code}/credentials"]);
+        for code in ["Favorites", "FAVORITES", "favorites;x", "favorites.json", "favorites%3Fx", "favorites~"]
+        {
+            assert_eq!(tree.find(&format!("/i/{code}")), None, "{code}");
+            assert_eq!(tree.find(&format!("/i/{code}/credentials")), None, "{code}");
+        }
+        for code in
+            ["favorites2", "favorites-x", "favorites_x", "favorite", "my.favorites", "xFavorites", "ü"]
+        {
+            assert_eq!(tree.find(&format!("/i/{code}")), Some(&"/i/{code}"), "{code}");
+        }
+    }
+
+    #[test]
     fn a_suffix_is_told_from_the_plain_parameter() {
         let tree = tree(&["/s/{s}", "/s/{s}.pdf"]);
         assert_eq!(tree.find("/s/a.pdf"), Some(&"/s/{s}.pdf"));
         assert_eq!(tree.find("/s/a%2Fb.pdf"), Some(&"/s/{s}.pdf"));
-        assert_eq!(tree.find("/s/a.PDF"), Some(&"/s/{s}"));
         assert_eq!(tree.find("/s/a.pdfx"), Some(&"/s/{s}"));
-        assert_eq!(tree.find("/s/.pdf"), None);
+        assert_eq!(tree.find("/s/a.pdf.pdf"), Some(&"/s/{s}.pdf"));
+        for neither in ["/s/.pdf", "/s/a.PDF", "/s/a.pdf;x", "/s/a.pdf%20", "/s/a.pdf.json", "/s/.PDF"] {
+            assert_eq!(tree.find(neither), None, "{neither}");
+        }
     }
 
     #[test]

@@ -7,15 +7,19 @@
 //! methods and bundles bring an operation with a sensitive class only if each such class is asked for in the
 //! same list; and what administers keys is had by its operation id alone.
 
+pub mod bundle;
+pub mod review;
+
 use std::{fmt, sync::Arc};
 
 use http::Method;
 
+use self::bundle::{BUNDLES, Bundle};
 use crate::{
     config::PathPattern,
     mx::{
         catalogue::{Class, Classes, Operation, OperationIndex, catalogue},
-        path_tree::PathTree,
+        path_tree::{PathTree, overlap::same_paths},
     },
 };
 
@@ -44,6 +48,8 @@ pub enum Term {
     Class(Class),
     /// `tag:spending-plan`: MX's grouping, its spaces as hyphens.
     Tag(&'static str),
+    /// `bundle:aggregation`: what a kind of service needs.
+    Bundle(&'static Bundle),
     /// `method:GET`.
     Method(Method),
     /// `path:GET /new/thing/{id}`: what the catalogue does not have; at an environment with `paths`, one of those.
@@ -77,6 +83,7 @@ impl Item {
         let term = match name.split_once(':') {
             Some(("path", path)) => Term::Path(pattern(path)?),
             Some(("tag", tag)) => Term::tag(tag)?,
+            Some(("bundle", bundle)) => Term::bundle(bundle)?,
             Some(("method", method)) => Term::method(method)?,
             Some((word, _)) => {
                 let what = "starts with an unknown word before its colon";
@@ -92,6 +99,15 @@ impl Item {
             term => Ok(Self { excludes, term }),
         }
     }
+
+    /// Whether both mean the same.
+    fn is_same(&self, other: &Self) -> bool {
+        let same_term = match (&self.term, &other.term) {
+            (Term::Path(one), Term::Path(other)) => is_same_pattern(one, other),
+            (one, other) => one == other,
+        };
+        self.excludes == other.excludes && same_term
+    }
 }
 
 /// As it is written.
@@ -106,6 +122,7 @@ impl fmt::Display for Item {
             }
             Term::Class(class) => f.write_str(class.as_str()),
             Term::Tag(tag) => write!(f, "tag:{}", spelled(tag)),
+            Term::Bundle(bundle) => write!(f, "bundle:{}", bundle.name),
             Term::Method(method) => write!(f, "method:{method}"),
             Term::Path(pattern) => write!(f, "path:{} {}", pattern.method, pattern.template),
             Term::Paths => f.write_str("paths"),
@@ -113,7 +130,11 @@ impl fmt::Display for Item {
     }
 }
 
-const PREFIXES: [&str; 3] = ["tag", "method", "path"];
+fn is_same_pattern(one: &PathPattern, other: &PathPattern) -> bool {
+    one.method == other.method && same_paths(&one.template, &other.template)
+}
+
+const PREFIXES: [&str; 4] = ["tag", "bundle", "method", "path"];
 
 impl Malformed {
     fn new<T: ToString>(what: &'static str, written: &str, valid: impl IntoIterator<Item = T>) -> Self {
@@ -147,17 +168,26 @@ impl Term {
         })
     }
 
+    fn bundle(name: &str) -> Result<Self, Malformed> {
+        Bundle::named(name)
+            .map(Self::Bundle)
+            .ok_or_else(|| Malformed::new("is no bundle", name, BUNDLES.iter().map(|bundle| bundle.name)))
+    }
+
     fn method(name: &str) -> Result<Self, Malformed> {
         const METHODS: [Method; 5] = [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
         let found = METHODS.iter().find(|method| method.as_str() == name).cloned();
         found.map(Self::Method).ok_or_else(|| Malformed::new("is no method that is granted", name, METHODS))
     }
 
-    fn covers(&self, operation: &Operation) -> bool {
+    /// Whether it is about `operation`, wherever its classes may put it.
+    #[must_use]
+    pub fn covers(&self, operation: &Operation) -> bool {
         match self {
             Self::Operation(index) => *index == operation.index,
             Self::Class(class) => operation.classes.contains(*class),
             Self::Tag(tag) => operation.tag == *tag,
+            Self::Bundle(bundle) => bundle.covers(operation),
             Self::Method(method) => operation.method == *method,
             Self::Path(_) | Self::Paths => false,
         }
@@ -165,10 +195,10 @@ impl Term {
 
     fn covers_pattern(&self, pattern: &PathPattern) -> bool {
         match self {
-            Self::Path(path) => path == pattern,
+            Self::Path(path) => is_same_pattern(path, pattern),
             Self::Method(method) => pattern.method == *method,
             Self::Paths => true,
-            Self::Operation(_) | Self::Class(_) | Self::Tag(_) => false,
+            Self::Operation(_) | Self::Class(_) | Self::Tag(_) | Self::Bundle(_) => false,
         }
     }
 }
@@ -197,6 +227,15 @@ impl Rule<'_> {
     #[must_use]
     pub const fn is_allowed(&self) -> bool {
         matches!(self, Self::Allows(_))
+    }
+
+    /// The class that nothing asks for.
+    #[must_use]
+    pub const fn missing_class(&self) -> Option<Class> {
+        match self {
+            Self::NotAskedFor(_, class) => Some(*class),
+            _ => None,
+        }
     }
 }
 
@@ -265,11 +304,41 @@ impl fmt::Debug for OperationSet {
     }
 }
 
+/// What a list allows at one environment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Effect<'i> {
+    /// Operations of the catalogue; none at an environment that lists its own paths.
+    pub operations: OperationSet,
+    /// Paths that are not the catalogue's: those that the list adds, or of the listed ones those that it allows.
+    pub paths: Vec<&'i PathPattern>,
+}
+
+impl<'i> Effect<'i> {
+    /// `listed` are the environment's own `paths`; `None` at MX's Platform API.
+    #[must_use]
+    pub fn of(items: &'i [Item], listed: Option<&'i [PathPattern]>) -> Self {
+        let allows = |pattern: &&PathPattern| {
+            let covering = || items.iter().filter(|item| item.term.covers_pattern(pattern));
+            covering().next().is_some() && !covering().any(|item| item.excludes)
+        };
+        match listed {
+            None => {
+                Self { operations: OperationSet::of(items), paths: patterns(items).filter(allows).collect() }
+            }
+            Some(listed) => {
+                Self { operations: OperationSet::default(), paths: listed.iter().filter(allows).collect() }
+            }
+        }
+    }
+}
+
 /// What one caller may do at one environment, ready for requests.
 #[derive(Debug)]
 pub(crate) struct Allowed {
     operations: OperationSet,
     patterns: Patterns,
+    /// What the environment lists beside that.
+    withheld: Patterns,
 }
 
 impl Allowed {
@@ -278,17 +347,10 @@ impl Allowed {
     /// # Errors
     /// The template that cannot be matched, and why.
     pub(crate) fn new(items: &[Item], listed: Option<&[PathPattern]>) -> Result<Self, String> {
-        let Some(listed) = listed else {
-            return Ok(Self {
-                operations: OperationSet::of(items),
-                patterns: Patterns::new(patterns(items))?,
-            });
-        };
-        let granted = listed.iter().filter(|pattern| {
-            let covering = || items.iter().filter(|item| item.term.covers_pattern(pattern));
-            covering().next().is_some() && !covering().any(|item| item.excludes)
-        });
-        Ok(Self { operations: OperationSet::default(), patterns: Patterns::new(granted)? })
+        let Effect { operations, paths } = Effect::of(items, listed);
+        let others = listed.unwrap_or_default().iter().filter(|pattern| !paths.contains(pattern));
+        let withheld = Patterns::new(others)?;
+        Ok(Self { operations, patterns: Patterns::new(paths)?, withheld })
     }
 
     /// The same, widened by what observe mode lets through: of MX's catalogue, all that cannot hurt at once.
@@ -308,6 +370,10 @@ impl Allowed {
 
     pub(crate) fn patterns(&self) -> &Patterns {
         &self.patterns
+    }
+
+    pub(crate) fn withheld(&self) -> &Patterns {
+        &self.withheld
     }
 }
 
@@ -374,110 +440,4 @@ impl Pattern {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn items(texts: &[&str]) -> Vec<Item> {
-        texts.iter().map(|text| item(text).unwrap()).collect()
-    }
-
-    fn item(text: &str) -> Result<Item, Malformed> {
-        Item::parse(text, |path| {
-            let (method, template) = path.split_once(' ').unwrap();
-            Ok(PathPattern { method: method.parse().unwrap(), template: template.into() })
-        })
-    }
-
-    fn allows(texts: &[&str], id: &str) -> bool {
-        OperationSet::of(&items(texts)).contains(catalogue().by_id(id).unwrap().index)
-    }
-
-    #[test]
-    fn an_empty_list_allows_nothing() {
-        assert_eq!(OperationSet::of(&[]).iter().count(), 0);
-    }
-
-    #[test]
-    fn read_and_write_are_the_plain_ones() {
-        let classes = |texts: &[&str]| -> Vec<Classes> {
-            OperationSet::of(&items(texts)).iter().map(|operation| operation.classes).collect()
-        };
-        assert_eq!(classes(&["read"]).len(), 82);
-        assert_eq!(classes(&["write"]).len(), 42);
-        for classes in
-            classes(&["read", "write", "method:GET", "method:POST", "method:DELETE", "tag:statements"])
-        {
-            assert!(SENSITIVE.iter().all(|class| !classes.contains(*class)), "{classes:?}");
-            assert!(!classes.contains(Class::KeyAdmin));
-        }
-    }
-
-    #[test]
-    fn an_operation_of_two_sensitive_classes_needs_both() {
-        let both = "deleteMicrodeposit";
-        assert!(catalogue().by_id(both).unwrap().classes.contains(Class::Money));
-        assert!(!allows(&["write", "destructive"], both));
-        assert!(!allows(&["write", "money"], both));
-        assert!(allows(&["destructive", "money"], both));
-        assert!(allows(&[both], both));
-    }
-
-    #[test]
-    fn exclusions_always_win() {
-        assert!(allows(&["read"], "listUsers"));
-        for not in ["-listUsers", "-tag:users", "-method:GET", "-read"] {
-            assert!(!allows(&["read", "listUsers", not], "listUsers"), "{not}");
-            assert!(!allows(&[not, "read", "listUsers"], "listUsers"), "{not}");
-        }
-        assert!(allows(&["read", "-write"], "listUsers"));
-    }
-
-    #[test]
-    fn key_administration_is_had_by_name_alone() {
-        assert!(item("key-admin").is_err());
-        assert!(item("-key-admin").is_ok());
-        let id = catalogue().operations().iter().find(|o| o.classes.contains(Class::KeyAdmin)).unwrap().id;
-        let everything =
-            ["read", "write", "destructive", "bank-data", "mints-access", "carries-bank-login", "money"];
-        assert!(!allows(&everything, id));
-        assert!(allows(&[id], id));
-        assert!(!allows(&[id, "-key-admin"], id));
-        assert_eq!(OperationSet::of(&items(&everything)).iter().count(), 173);
-    }
-
-    #[test]
-    fn a_typo_names_what_is_valid() {
-        for (text, valid) in
-            [("listUser", "listUsers"), ("tag:user", "users"), ("method:get", "GET"), ("x:y", "tag")]
-        {
-            let malformed = item(text).unwrap_err();
-            assert!(malformed.valid.iter().any(|one| one == valid), "{text}: {malformed:?}");
-        }
-        for text in ["", "-", "--read", "Read", "read ", "tag:", "*"] {
-            assert!(item(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn the_catalogue_fits_into_a_set() {
-        assert!(catalogue().operations().len() <= 3 * 64);
-    }
-
-    #[test]
-    fn paths_of_another_api_are_granted_as_listed() {
-        let listed = ["GET /a/{id}", "POST /a", "GET /b"].map(|text| PathPattern {
-            method: text.split(' ').next().unwrap().parse().unwrap(),
-            template: text.split(' ').nth(1).unwrap().into(),
-        });
-        let found = |texts: &[&str], method: Method, path: &str| {
-            let allowed = Allowed::new(&items(texts), Some(&listed)).unwrap();
-            matches!(allowed.patterns().find(&method, path), Found::Pattern(_))
-        };
-        assert!(found(&["paths"], Method::POST, "/a"));
-        assert!(!found(&["paths", "-path:POST /a"], Method::POST, "/a"));
-        assert!(found(&["paths", "-path:POST /a"], Method::HEAD, "/b"));
-        assert!(!found(&["path:POST /a"], Method::GET, "/b"));
-        assert!(!found(&["read", "write"], Method::GET, "/b"));
-        assert!(!found(&["path:GET /not/listed"], Method::GET, "/not/listed"));
-    }
-}
+mod tests;

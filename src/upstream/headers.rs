@@ -14,8 +14,8 @@ use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Uri,
     header::{
-        ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_LOCATION, HOST, LOCATION,
-        TE, TRAILER, TRANSFER_ENCODING, VIA,
+        ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_LOCATION, CONTENT_TYPE,
+        HOST, LOCATION, TE, TRAILER, TRANSFER_ENCODING, VIA,
     },
     uri::Scheme,
 };
@@ -23,7 +23,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     mx::media::{self, Accept},
-    policy::Grant,
+    policy::{Api, Grant},
     snapshot::Environment,
 };
 
@@ -58,12 +58,17 @@ pub(crate) fn to_upstream(
     let negotiated = Negotiated::new(received, &named, environment, grant);
 
     let te = special.te && accepts_trailers(received);
-    let own: [(&str, Option<&[u8]>); 8] = [
+    let is_untyped = environment.api == Api::Platform
+        && (special.chunked || special.length)
+        && (!special.content_type || named.contains(&CONTENT_TYPE));
+    let own: [(&str, Option<&[u8]>); 9] = [
         ("host", Some(environment.dial.authority.as_bytes())),
         ("via", Some(b"1.1 mxgate")),
         // So that the secret that was sent can be found in an answer that echoes it.
         ("accept-encoding", Some(b"identity")),
         ("transfer-encoding", special.chunked.then_some(b"chunked")),
+        // A body without a type is a form to some servers, and MX takes JSON.
+        ("content-type", is_untyped.then_some(b"application/json")),
         ("trailer", (!trailers.is_empty()).then_some(trailer.as_bytes())),
         ("connection", te.then_some(b"te")),
         ("te", te.then_some(b"trailers")),
@@ -135,6 +140,8 @@ fn is_replaced(name: &HeaderName) -> bool {
 struct Special {
     connection: bool,
     chunked: bool,
+    length: bool,
+    content_type: bool,
     te: bool,
     trailer: bool,
     location: bool,
@@ -148,6 +155,10 @@ impl Special {
             match *name {
                 CONNECTION => special.connection = true,
                 TRANSFER_ENCODING => special.chunked = true,
+                CONTENT_LENGTH => {
+                    special.length = headers.get(CONTENT_LENGTH).is_some_and(|length| length != "0")
+                }
+                CONTENT_TYPE => special.content_type = true,
                 TE => special.te = true,
                 TRAILER => special.trailer = true,
                 LOCATION | CONTENT_LOCATION => special.location = true,
@@ -252,7 +263,9 @@ fn is_credential(name: &str) -> bool {
 
 /// What some servers take another method, path, host or caller from.
 fn is_detour(name: &str) -> bool {
-    matches!(name, "x-method-override" | "x-host" | "x-real-ip" | "x-client-ip" | "x-cluster-client-ip")
+    matches!(name, "_method" | "x-method" | "method-override" | "x-method-override" | "http-method-override")
+        || matches!(name, "x-override-url" | "x-envoy-original-path")
+        || matches!(name, "x-host" | "x-real-ip" | "x-client-ip" | "x-cluster-client-ip")
         || matches!(name, "true-client-ip" | "cf-connecting-ip")
         || ["x-http-method", "x-original-", "x-rewrite-", "x-forwarded"]
             .iter()

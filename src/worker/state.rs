@@ -83,6 +83,11 @@ impl Worker {
         &self.place.metrics
     }
 
+    /// Which of the workers it is.
+    pub(crate) fn place(&self) -> &Place {
+        &self.place
+    }
+
     /// Takes the stage up, for looks that cost nothing.
     pub(super) fn set_stage(&self, stage: Stage) {
         self.stage_now.set(stage);

@@ -15,7 +15,10 @@ use crate::{
         limits::CallerLimits,
         walk::{Table, shown_key},
     },
-    policy::grant::{Item, Malformed, Term},
+    policy::grant::{
+        Item, Malformed, Term,
+        review::{Finding, review},
+    },
 };
 
 /// A caller as far as it could be read.
@@ -25,8 +28,9 @@ pub(super) struct Draft<'a> {
     networks: Option<Vec<IpNet>>,
     unix_uids: Option<Vec<u32>>,
     unix_gids: Option<Vec<u32>>,
-    grant: BTreeMap<&'a str, Vec<Item>>,
     limits: CallerLimits,
+    /// Items with their places in their lists.
+    grant: BTreeMap<&'a str, Vec<(usize, Item)>>,
     observe_until: Option<SystemTime>,
 }
 
@@ -38,11 +42,19 @@ impl Draft<'_> {
             networks: self.networks,
             unix_uids: self.unix_uids,
             unix_gids: self.unix_gids,
-            grant: self.grant.into_iter().map(|(name, items)| (name.to_owned(), items)).collect(),
             limits: self.limits,
+            grant: self
+                .grant
+                .into_iter()
+                .map(|(name, items)| (name.to_owned(), without_places(items)))
+                .collect(),
             observe_until: self.observe_until,
         })
     }
+}
+
+fn without_places(items: Vec<(usize, Item)>) -> Vec<Item> {
+    items.into_iter().map(|(_, item)| item).collect()
 }
 
 pub(super) fn all<'a>(file: &Table<'a>) -> Vec<Draft<'a>> {
@@ -54,8 +66,8 @@ fn one(table: Table<'_>) -> Draft<'_> {
     let networks = given(&table, "networks", |table| table.list("networks", network));
     let unix_uids = given(&table, "unix_uids", |table| ids(table, "unix_uids"));
     let unix_gids = given(&table, "unix_gids", |table| ids(table, "unix_gids"));
-    let grant = table.named_lists("grant", item).into_iter().collect();
     let limits = limits::caller(&table.section("limits"));
+    let grant = grant(&table);
     let observe_until = observe::until(&table);
     if networks.is_none() && unix_uids.is_none() && unix_gids.is_none() {
         let allowed = "expected one or more of networks, unix_uids and unix_gids";
@@ -65,6 +77,23 @@ fn one(table: Table<'_>) -> Draft<'_> {
         table.fault("networks", "never holds on a Unix socket, which unix_uids and unix_gids ask for");
     }
     Draft { table, name, networks, unix_uids, unix_gids, grant, limits, observe_until }
+}
+
+/// The lists by environment, without what is no item.
+fn grant<'a>(table: &Table<'a>) -> BTreeMap<&'a str, Vec<(usize, Item)>> {
+    let mut grant = BTreeMap::new();
+    for (environment, texts) in table.named_lists("grant", |text| Ok(item(text))) {
+        let key = format!("grant.{}", shown_key(environment));
+        if texts.is_empty() {
+            table.warn(&key, "is empty: it allows nothing");
+        }
+        let mut read = |(place, item): (usize, Result<Item, Problem>)| {
+            let item = item.map_err(|problem| table.fault(&format!("{key}[{place}]"), problem));
+            Some((place, item.ok()?))
+        };
+        grant.insert(environment, texts.into_iter().filter_map(&mut read).collect());
+    }
+    grant
 }
 
 /// A list that is written; one without an item would match nobody.
@@ -87,7 +116,11 @@ fn name(text: &str) -> Result<String, Problem> {
     Err(Problem::new("is a name of another form").allowed(form))
 }
 
-fn item(text: &str) -> Result<Item, Problem> {
+/// One item of a grant, as it stands in a list.
+///
+/// # Errors
+/// What is wrong with it, and the nearest valid name.
+pub fn item(text: &str) -> Result<Item, Problem> {
     Item::parse(text, paths::pattern)
 }
 
@@ -119,6 +152,9 @@ pub(super) fn beside_each_other(
         {
             caller.table.fault("name", Problem::new(format!("is the same as {first}")));
         }
+        if caller.grant.is_empty() && caller.table.has("grant") {
+            caller.table.warn("grant", "names no environment: this caller may do nothing");
+        }
         for (environment, items) in &caller.grant {
             let key = format!("grant.{}", shown_key(environment));
             let names = environments.keys().map(String::as_str);
@@ -133,15 +169,19 @@ pub(super) fn beside_each_other(
     }
 }
 
-/// Whether the items of a grant mean something at their environment.
-fn fits(caller: &Draft<'_>, key: &str, items: &[Item], api: &Api) {
-    for (index, item) in items.iter().enumerate() {
-        let fault = |problem: Problem| caller.table.fault(&format!("{key}[{index}]"), problem);
+/// Whether the items of a grant mean something at their environment, and do something.
+fn fits(caller: &Draft<'_>, key: &str, items: &[(usize, Item)], api: &Api) {
+    let mut is_sound = true;
+    for (place, item) in items {
+        let mut fault = |problem: Problem| {
+            is_sound = false;
+            caller.table.fault(&format!("{key}[{place}]"), problem);
+        };
         match (api, &item.term) {
             (Api::Platform, Term::Paths) => {
                 fault("is for an environment that lists paths, and this one has MX's operations".into());
             }
-            (Api::Paths(_), Term::Operation(_) | Term::Class(_) | Term::Tag(_)) => {
+            (Api::Paths(_), Term::Operation(_) | Term::Class(_) | Term::Tag(_) | Term::Bundle(_)) => {
                 let allowed = "expected \"paths\", \"path:\" with one of them, or \"method:\"";
                 fault(
                     Problem::new("is of MX's Platform API, and this environment lists its own paths")
@@ -159,5 +199,32 @@ fn fits(caller: &Draft<'_>, key: &str, items: &[Item], api: &Api) {
             }
             _ => {}
         }
+    }
+    if is_sound {
+        odd(caller, key, items, api);
+    }
+}
+
+/// What is odd about a list whose items fit.
+fn odd(caller: &Draft<'_>, key: &str, items: &[(usize, Item)], api: &Api) {
+    let list = without_places(items.to_vec());
+    let listed = if let Api::Paths(listed) = api { Some(listed.as_slice()) } else { None };
+    for (place, finding) in review(&list, listed) {
+        // Places count in the file, where other items may have been unreadable.
+        let in_file = |place: usize| items.get(place).map_or(place, |(in_file, _)| *in_file);
+        let finding = if let Finding::Duplicate(first) = finding {
+            Finding::Duplicate(in_file(first))
+        } else {
+            finding
+        };
+        let (key, problem) = (format!("{key}[{}]", in_file(place)), Problem::new(finding.to_string()));
+        if finding.is_fault() {
+            caller.table.fault(&key, problem);
+        } else {
+            caller.table.warn(&key, problem);
+        }
+    }
+    if !list.is_empty() && list.iter().all(|item| item.excludes) {
+        caller.table.warn(key, "allows nothing: it only excludes");
     }
 }

@@ -243,3 +243,57 @@ fn sections_and_lists_of_the_wrong_shape_are_faults() {
         "lower-case letters and digits, joined by single - or _, a letter first",
     );
 }
+
+#[test]
+fn what_a_grant_cannot_mean_is_a_fault_with_the_nearest_name() {
+    let grant = |items: &str| with("[\"read\"]", &format!("[{items}]"));
+    let item = ": caller[0].grant.production";
+    for (items, expected) in [
+        ("\"listUser\"", "[0]: is no class and no operation of MX; did you mean \"listUsers\"?"),
+        ("\"raed\"", "[0]: is no class and no operation of MX; did you mean \"read\"?"),
+        ("\"read\", \"tag:insight\"", "[1]: is no tag of MX; did you mean \"insights\"?"),
+        ("\"bundle:agregation\"", "[0]: is no bundle; did you mean \"aggregation\"?"),
+        (
+            "\"bundle:x\"",
+            "[0]: is no bundle; one of \"aggregation\", \"connect\", \"enrichment\", \"insights\", \
+             \"money-management\", \"verification\"",
+        ),
+        ("\"bundel:connect\"", "[0]: starts with an unknown word before its colon; did you mean \"bundle\"?"),
+        (
+            "\"path:GET /users/{id}\"",
+            "[0]: could also match MX's operation readUser, which decides there; grant that operation instead",
+        ),
+        (
+            "\"read\", \"-path:GET /new\"",
+            "[1]: excludes a path that nothing grants; an operation of MX is excluded by its id",
+        ),
+    ] {
+        assert_fault(&grant(items), &format!("{item}{expected}"));
+    }
+    assert_accepted(&grant("\"bundle:aggregation\", \"path:GET /new/{id}\", \"-method:POST\""), &[]);
+    // Places are those of the file, and a list of which nothing could be read is not called empty.
+    assert_eq!(lines(&parse(&grant("\"raed\""))).len(), 1);
+    let shifted = lines(&parse(&grant("\"raed\", \"read\", \"listUsers\"")));
+    assert!(shifted[1].contains("grant.production[2]: adds nothing to \"read\""), "{shifted:#?}");
+}
+
+#[test]
+fn a_grant_that_does_nothing_is_warned_of() {
+    let grant = |items: &str| with("[\"read\"]", &format!("[{items}]"));
+    let key = "warning: caller[0].grant.production";
+    assert_accepted(&grant(""), &[&format!("{key}: is empty: it allows nothing")]);
+    assert_accepted(
+        &grant("\"-read\""),
+        &[
+            &format!("{key}: allows nothing: it only excludes"),
+            &format!("{key}[0]: excludes nothing that the other items allow"),
+        ],
+    );
+    let asks = "allows nothing: all that it covers has a sensitive class that is not asked for";
+    assert_accepted(&grant("\"read\", \"tag:widgets\""), &[&format!("{key}[1]: {asks}: mints-access")]);
+    assert_accepted(&grant("\"read\", \"read\""), &[&format!("{key}[1]: is the same as item 0")]);
+    assert_accepted(
+        &with("{ production = [\"read\"] }", "{}"),
+        &["warning: caller[0].grant: names no environment: this caller may do nothing"],
+    );
+}

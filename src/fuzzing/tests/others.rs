@@ -175,7 +175,12 @@ fn a_head_that_is_not_what_was_meant_is_noticed() {
         assert_eq!(headers::claims_upstream(&received, &sent, environment), Ok(()));
         assert_eq!((sent.is_chunked, sent.trailers.len()), (is_chunked, usize::from(is_chunked)));
         type Change = fn(&mut headers::Sent);
-        let changes: [Change; 7] = [
+        let changes: [Change; 9] = [
+            |sent| drop(sent.headers.remove("content-type")),
+            |sent| {
+                let form = HeaderValue::from_static("application/x-www-form-urlencoded");
+                sent.headers.insert("content-type", form);
+            },
             |sent| sent.start = sent.start.replace(" /", " /../"),
             |sent| sent.start.push(' '),
             |sent| sent.start = sent.start.replace("api_key", "api-key"),
