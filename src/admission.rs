@@ -73,6 +73,11 @@ impl CallerIndex {
         Self(index)
     }
 
+    /// Those of the configured callers, in their order.
+    pub(crate) fn all() -> impl Iterator<Item = Self> {
+        (0..=u32::MAX).map(Self)
+    }
+
     pub(crate) fn get(self) -> usize {
         self.0 as usize
     }

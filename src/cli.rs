@@ -1,10 +1,13 @@
 //! The commands, one file each, thin.
 
 mod check;
+mod config;
 mod demo;
+mod explain;
 mod health;
 mod operations;
 mod out;
+mod policy;
 mod run;
 mod stand_in;
 mod status;
@@ -39,10 +42,16 @@ enum Command {
     Run(run::Args),
     /// Check a configuration and report every fault.
     Check(check::Args),
+    /// Say what would happen to a request, and why; send nothing.
+    Explain(explain::Args),
+    /// Compare two configurations in the words of policy.
+    Config(config::Args),
     /// List MX's operations, and what a grant allows of them.
     Operations(operations::Args),
     /// Ask a running gateway whether it is ready, for a container's health check.
     Health(health::Args),
+    /// Test a policy, and compare it with what was recorded.
+    Policy(policy::Args),
     /// Make, fill, check and copy the embedded vault.
     Vault(vault::Args),
     /// Stand in for MX, to test services against.
@@ -50,6 +59,9 @@ enum Command {
     #[command(flatten)]
     Control(status::Command),
 }
+
+/// Exit code of a command that was called wrongly, as clap's own.
+const EXIT_USAGE: u8 = 2;
 
 /// Exit code of a configuration with faults.
 const EXIT_FAULTS: u8 = 3;
@@ -61,6 +73,11 @@ pub(crate) fn run() -> ExitCode {
     let done = match command {
         Command::Run(args) => return run::run(&args),
         Command::Check(args) => return check::run(&args, json),
+        Command::Explain(args) => {
+            return explain::run(args, json).unwrap_or_else(|error| failed(&error));
+        }
+        Command::Config(args) => return config::run(&args, json).unwrap_or_else(|error| failed(&error)),
+        Command::Policy(args) => return policy::run(args, json).unwrap_or_else(|error| failed(&error)),
         Command::Operations(args) => return operations::run(&args, json),
         Command::Demo(args) => demo::run(&args),
         Command::Health(args) => health::run(&args, json),

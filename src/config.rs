@@ -15,7 +15,14 @@ mod tests;
 mod users;
 mod walk;
 
-use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use ipnet::IpNet;
 
@@ -113,6 +120,8 @@ pub struct Caller {
     pub end_user: Option<EndUser>,
     /// Fields of JSON answers that are masked for it. None by default.
     pub mask_fields: Vec<FieldPath>,
+    /// Until then, much of what its grants refuse is let through and noted: see [`crate::policy::grant`].
+    pub observe_until: Option<SystemTime>,
 }
 
 /// Where a listener binds.

@@ -5,6 +5,7 @@
 //! once, when the answer is over or the caller has left.
 
 pub(crate) mod answer;
+pub(crate) mod choice;
 pub(crate) mod entry;
 pub(crate) mod fields;
 pub mod refusal;
@@ -15,27 +16,34 @@ use std::{
     pin::{Pin, pin},
     rc::Rc,
     sync::Arc,
+    time::SystemTime,
 };
 
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header::AUTHORIZATION, uri::PathAndQuery};
+use http::{HeaderMap, Request, Response, request, uri::PathAndQuery};
 use hyper::body::Incoming;
 
 use self::{
     answer::{AnswerBody, Passage},
-    entry::Entry,
+    choice::{Attached, Choice},
+    entry::{Entry, Live},
     fields::FieldMask,
     refusal::{Failure, Refusal},
 };
 use crate::{
+    admission::{Caller, Origin},
     browser,
     credential::Credential,
     limits::{breaker::Pass, outcome},
-    listener::{connection::Connection, watch::Expiry},
+    listener::{connection::Connection, peer::Peer, watch::Expiry},
     policy::{self, Api, Denial, Grant, form, target::Target},
     redaction::Masker,
-    snapshot::Bearer,
-    upstream::{self, headers, outgoing::Outgoing},
-    users,
+    snapshot::{Environment, ListenerSettings, Snapshot},
+    upstream::{
+        self,
+        headers::{self, RequestHead},
+        outgoing::Outgoing,
+    },
+    users::{self, end_user::EndUser},
     worker::view::{EnvironmentView, View},
 };
 
@@ -95,7 +103,7 @@ struct Approved<'v> {
     pass: Pass,
 }
 
-/// All that is decided before anything is sent. Nothing in it waits, so that a request in flight carries none of it.
+/// What can be done before anything is sent. Nothing in it waits, so that a request in flight carries none of it.
 fn approve<'v>(
     at: &Connection,
     view: &'v View,
@@ -107,122 +115,121 @@ fn approve<'v>(
     let environment = view.environment(listener.environment).ok_or(Failure::NotReady)?;
     entry.environment(environment);
 
-    let caller = view.snapshot.admission.admit(&at.peer, &head.headers).map_err(|(refusal, origin)| {
-        entry.origin(origin);
-        at.worker.log_refused_address(refusal, origin);
+    let decided = decide(&view.snapshot, listener, &at.peer, &head, &mut Live { view, entry })?;
+    let attached = decided.choice.attached(&environment.credential, environment.bearer.as_ref())?;
+    let (credential, repeatable) = (attached.credential(), decided.grant.repeatable(&head.method));
+    entry.credential(credential);
+    let sent = decided.head(&head, &environment.settings, &attached);
+    let (caller, masker) = (decided.caller.index(), credential.map(Credential::masker));
+    if let Some(operation) = decided.grant.operation() {
+        let versions = view.snapshot.versions.get(caller.get());
+        versions.inspect(|versions| versions.note(at.worker.place(), operation, &head.headers));
+    }
+    // Last: what is not sent uses nothing up.
+    let pass = entry.sending(environment, &head.method, repeatable)?;
+    let outgoing = Outgoing::new(&head.method, sent, body, repeatable, head.headers);
+    let mask = view.snapshot.mask(caller).cloned();
+    Ok(Approved { outgoing, environment, masker, mask, pass })
+}
+
+/// Every decision about a request, in order; `trail` hears each. It needs no connection and no secret, so
+/// that `explain` walks the same way.
+pub(crate) fn decide<'r>(
+    snapshot: &Snapshot,
+    listener: &ListenerSettings,
+    peer: &Peer,
+    head: &'r request::Parts,
+    trail: &mut impl Trail,
+) -> Result<Decided<'r>, End> {
+    let environment = snapshot.environments.get(listener.environment).ok_or(Failure::NotReady)?;
+    let caller = snapshot.admission.admit(peer, &head.headers).map_err(|(refusal, origin)| {
+        trail.turned_away(refusal, origin);
         refusal
     })?;
-    entry.origin(caller.origin());
-    let admission = &view.snapshot.admission;
-    if let Some(name) = admission.callers.name(caller.index()) {
-        entry.caller(name);
-    }
-    browser::check_head(&head, &listener.browser())?;
-    at.worker.check_suspended(&environment.settings.name, caller.origin(), entry.began())?;
-    entry.limited(view.limits(caller.index()))?;
-
-    let bound = view.snapshot.users.of(caller.index());
-    let not_bound = |reason| at.worker.not_bound(reason, caller.origin());
-    let end_user = match bound.and_then(|bound| bound.end_user.as_ref()) {
-        Some(end_user) => Some(view.identify(end_user, caller.index(), &head.headers).map_err(not_bound)?),
+    trail.admitted(caller, snapshot.admission.callers.name(caller.index()));
+    browser::check_head(head, &listener.browser())?;
+    trail.check_running(&environment.name, caller)?;
+    let bound = snapshot.users.of(caller.index());
+    let end_user = match bound.and_then(users::Rule::end_user) {
+        Some(needed) => trail.end_user(needed, caller, &head.headers)?,
         None => None,
     };
+
     let path_and_query = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
     let target = Target::parse(path_and_query).map_err(|_| Refusal::MalformedTarget)?;
-    let allowed = view.snapshot.grants.of(caller.index(), listener.environment);
-    let grant = policy::decide(allowed, environment.settings.api, &head.method, &target)
-        .inspect_err(|denial| entry.denied(denial))?;
-    entry.granted(&grant);
-    if environment.settings.api == Api::Platform && form::is_form(&head.headers) {
+    let allowed = snapshot.grants.of(caller.index(), listener.environment);
+    let granted = |allowed| policy::decide(allowed, environment.api, &head.method, &target);
+    let grant = granted(allowed).or_else(|denial| {
+        // Observe mode: a wider grant for a time, asked in the same way.
+        let observed = snapshot.grants.observed(caller.index(), listener.environment, trail.now());
+        let Some(grant) = observed.and_then(|wider| granted(Some(wider)).ok()) else {
+            trail.denied(&denial);
+            return Err(denial);
+        };
+        trail.would_refuse(denial.refusal, &grant);
+        Ok(grant)
+    })?;
+    trail.granted(&grant);
+    if environment.api == Api::Platform && form::is_form(&head.headers) {
         return Err(Refusal::FormBody.into());
     }
     if let Some(bound) = bound {
         bound
             .check(listener.environment, &head.method, &grant, &target, end_user.as_deref())
-            .map_err(not_bound)?;
+            .map_err(|reason| trail.not_bound(reason, caller))?;
     }
 
-    let choice = choose(environment, &grant, &head.headers)?;
-    entry.credential(choice.credential());
-    let kept = target.without(&environment.settings.query_names);
-    let sent = headers::to_upstream(
-        &head.method,
-        sent_target(&kept, choice.credential()),
-        &head.headers,
-        &environment.settings,
-        &grant,
-        choice.fields(&grant),
-    );
-    if let Some(operation) = grant.operation() {
-        let versions = view.snapshot.versions.get(caller.index().get());
-        versions.inspect(|versions| versions.note(at.worker.place(), operation, &head.headers));
-    }
-    let repeatable = grant.repeatable(&head.method);
-    // Last: what is not sent uses nothing up.
-    let pass = entry.sending(environment, &head.method, repeatable)?;
-    let outgoing = Outgoing::new(&head.method, sent, body, repeatable, head.headers);
-    let mask = view.snapshot.mask(caller.index()).cloned();
-    Ok(Approved { outgoing, environment, masker: choice.credential().map(Credential::masker), mask, pass })
+    let choice = Choice::of(environment, &grant, &head.headers)?;
+    Ok(Decided { caller, target, grant, choice })
 }
 
-/// Which credential a granted request gets.
-enum Choice<'v> {
-    Ours(&'v Credential),
-    /// The caller's own Bearer token, on an operation that takes one, where that is configured.
-    PassThrough([(HeaderName, HeaderValue); 1]),
+/// Hears what is found out about a request, as it is found out.
+pub(crate) trait Trail {
+    /// Nobody who may call.
+    fn turned_away(&mut self, refusal: Refusal, origin: Origin);
+    /// Who calls.
+    fn admitted(&mut self, caller: Caller, name: Option<&Arc<str>>);
+    /// What only a running gateway knows: whether an operator has stopped this, or a limit is reached.
+    fn check_running(&mut self, environment: &str, caller: Caller) -> Result<(), Refusal>;
+    /// Who its end user is, as the token says that the caller needs; `None`: that cannot be known here.
+    fn end_user(
+        &mut self,
+        needed: &EndUser,
+        caller: Caller,
+        headers: &HeaderMap,
+    ) -> Result<Option<Rc<str>>, users::Told>;
+    /// The request is not for a user whom the caller may reach; gives what the caller is told.
+    fn not_bound(&mut self, reason: users::Reason, caller: Caller) -> users::Told;
+    /// What the caller asks for and may not have.
+    fn denied(&mut self, denial: &Denial);
+    /// What the caller asks for and is let through with, since it is in observe mode.
+    fn would_refuse(&mut self, refusal: Refusal, grant: &Grant);
+    /// When the request came.
+    fn now(&self) -> SystemTime;
+    /// What the caller asks for and may have.
+    fn granted(&mut self, grant: &Grant);
 }
 
-/// Never a broader credential than the operation takes: without the right one, the answer is no.
-fn choose<'v>(
-    environment: &'v EnvironmentView,
-    grant: &Grant,
-    headers: &HeaderMap,
-) -> Result<Choice<'v>, Refusal> {
-    if !grant.takes_bearer() {
-        return Ok(Choice::Ours(&environment.credential));
-    }
-    match (&environment.settings.bearer, &environment.bearer) {
-        (Bearer::Token(_), Some(token)) => Ok(Choice::Ours(token)),
-        (Bearer::Environment, _) => Ok(Choice::Ours(&environment.credential)),
-        (Bearer::PassThrough, _) => {
-            let token = only_bearer(headers).ok_or(Refusal::NoCredential)?;
-            Ok(Choice::PassThrough([(AUTHORIZATION, token)]))
-        }
-        (Bearer::Refused | Bearer::Token(_), _) => Err(Refusal::NoCredential),
-    }
+/// A request that may go out.
+pub(crate) struct Decided<'r> {
+    caller: Caller,
+    target: Target<'r>,
+    pub(crate) grant: Grant,
+    pub(crate) choice: Choice,
 }
 
-/// The one value, if it is a Bearer token and nothing else.
-fn only_bearer(headers: &HeaderMap) -> Option<HeaderValue> {
-    let mut values = headers.get_all(AUTHORIZATION).iter();
-    let value = values.next().filter(|_| values.next().is_none())?;
-    let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
-    let mut own = (scheme.eq_ignore_ascii_case("bearer") && is_b64token(token)).then(|| value.clone())?;
-    own.set_sensitive(true);
-    Some(own)
-}
-
-/// RFC 6750, 2.1. A comma could begin a second credential.
-fn is_b64token(token: &str) -> bool {
-    let start = token.trim_end_matches('=');
-    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte);
-    !start.is_empty() && start.bytes().all(is_allowed)
-}
-
-impl<'v> Choice<'v> {
-    /// A credential leaves only with the proof that policy allowed the request.
-    fn fields(&self, _grant: &Grant) -> &[(HeaderName, HeaderValue)] {
-        match self {
-            Self::Ours(credential) => credential.headers(),
-            Self::PassThrough(field) => field,
-        }
-    }
-
-    fn credential(&self) -> Option<&'v Credential> {
-        match self {
-            Self::Ours(credential) => Some(credential),
-            Self::PassThrough(_) => None,
-        }
+impl Decided<'_> {
+    /// The head that goes out.
+    pub(crate) fn head(
+        &self,
+        head: &request::Parts,
+        environment: &Environment,
+        attached: &Attached<'_>,
+    ) -> RequestHead {
+        let kept = self.target.without(&environment.query_names);
+        let target = sent_target(&kept, attached.credential());
+        let fields = attached.fields(&self.grant);
+        headers::to_upstream(&head.method, target, &head.headers, environment, &self.grant, fields)
     }
 }
 

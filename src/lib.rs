@@ -15,6 +15,7 @@ pub mod capacity;
 pub mod config;
 pub mod control;
 mod credential;
+pub mod explain;
 pub mod framing;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;

@@ -258,6 +258,11 @@ impl WorkerMetrics {
         }
     }
 
+    /// Counts a request that only observe mode lets through, beside [`Self::request`].
+    pub fn would_refuse(&self) {
+        self.set.would_refuse.add(1);
+    }
+
     /// Counts a failure, beside [`Self::request`].
     pub fn failed(&self, failure: Failure) {
         if let Some(count) = self.set.failures.get(failure as usize) {
@@ -323,6 +328,7 @@ struct Set {
     bytes_in: Count,
     bytes_out: Count,
     masked: Count,
+    would_refuse: Count,
     heartbeat: Heartbeat,
 }
 
@@ -343,6 +349,7 @@ impl Set {
             bytes_in: Count::default(),
             bytes_out: Count::default(),
             masked: Count::default(),
+            would_refuse: Count::default(),
             heartbeat: Heartbeat::default(),
         }
     }

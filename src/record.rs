@@ -68,6 +68,8 @@ pub struct Record<'a> {
     pub masked: u32,
     /// The user at the other end of a Unix socket.
     pub peer_uid: Option<u32>,
+    /// The code that it would have been refused with, were its caller not in observe mode.
+    pub would_refuse: Option<&'static str>,
 }
 
 /// How a request ended.
@@ -191,6 +193,7 @@ pub(crate) mod tests {
             duration_us: 56_789,
             upstream_us: Some(56_000),
             masked: 0,
+            would_refuse: None,
         }
     }
 
@@ -213,7 +216,13 @@ pub(crate) mod tests {
     fn the_documentation_lists_the_same_fields_in_the_same_order() {
         let used = UsedCredential::new("n", Secret::new(b"canary-value".to_vec()).unwrap().fingerprint());
         let peer_address = Some(IpAddr::from([10, 0, 0, 2]));
-        let line = line(&Record { peer_address, credential: Some(&used), peer_uid: Some(7), ..example() });
+        let line = line(&Record {
+            peer_address,
+            credential: Some(&used),
+            peer_uid: Some(7),
+            would_refuse: Some("operation_denied"),
+            ..example()
+        });
         let table = include_str!("../docs/records.md").lines().filter(|line| line.starts_with("| `"));
         let mut rest = line.as_str();
         let mut count = 0;

@@ -5,7 +5,7 @@
 //! What must never happen: a request sees parts of two snapshots, or a secret in an environment whose host
 //! it is not sealed for.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::SystemTime};
 
 use http::HeaderName;
 use tokio::time::Instant;
@@ -61,7 +61,12 @@ pub(crate) struct ListenerSettings {
 
 /// What each caller may do at each environment.
 #[derive(Debug, Default)]
-pub(crate) struct Grants(Vec<Vec<Option<Allowed>>>);
+pub(crate) struct Grants {
+    /// By caller, then by environment.
+    granted: Vec<Vec<Option<Allowed>>>,
+    /// Of the callers in observe mode: until when, and by environment what is let through till then.
+    observed: HashMap<CallerIndex, (SystemTime, Vec<Option<Allowed>>)>,
+}
 
 impl Grants {
     fn new(config: &Config, errors: &mut Vec<Error>) -> Self {
@@ -81,12 +86,35 @@ impl Grants {
             let all = config.environments.values().map(|environment| one(caller, environment));
             all.map(|allowed| allowed?.map_err(|error| errors.push(error)).ok()).collect()
         };
-        Self(config.callers.iter().map(&mut of).collect())
+        let granted: Vec<_> = config.callers.iter().map(&mut of).collect();
+        let mut observed = HashMap::new();
+        for (index, caller) in CallerIndex::all().zip(&config.callers) {
+            if let Some(until) = caller.observe_until {
+                // An environment of other paths than MX's has no classes to go by.
+                let allowed: Vec<Option<Allowed>> = of(caller);
+                let widened = config.environments.values().zip(allowed).map(|(environment, allowed)| {
+                    allowed.filter(|_| environment.api == config::Api::Platform).map(Allowed::observed)
+                });
+                observed.insert(index, (until, widened.collect()));
+            }
+        }
+        Self { granted, observed }
     }
 
     /// What `caller` may do at an environment; `None`: nothing.
     pub(crate) fn of(&self, caller: CallerIndex, environment: usize) -> Option<&Allowed> {
-        self.0.get(caller.get())?.get(environment)?.as_ref()
+        self.granted.get(caller.get())?.get(environment)?.as_ref()
+    }
+
+    /// What a caller in observe mode is let through with at `now`; `None`: it is not in it, or has no grant there.
+    pub(crate) fn observed(
+        &self,
+        caller: CallerIndex,
+        environment: usize,
+        now: SystemTime,
+    ) -> Option<&Allowed> {
+        let (until, allowed) = self.observed.get(&caller)?;
+        allowed.get(environment)?.as_ref().filter(|_| now < *until)
     }
 }
 
@@ -214,11 +242,13 @@ impl Snapshot {
         let secrets: Vec<Secrets> =
             config.environments.values().map(|settings| Secrets::resolve(settings, vault)).collect();
         // All at once, since each call compiles a masker over every secret, and before anything is told of them.
-        redaction::held().remember(secrets.iter().flat_map(Secrets::known));
+        if !vault.is_blank() {
+            redaction::held().remember(secrets.iter().flat_map(Secrets::known));
+        }
         let end_users = config.callers.iter().filter_map(|caller| caller.end_user.as_ref());
         let token_fields: Vec<HeaderName> = end_users.map(|end_user| end_user.header.clone()).collect();
         for (settings, secrets) in config.environments.values().zip(secrets) {
-            match environment(settings, secrets, &token_fields, previous) {
+            match environment(settings, secrets, &token_fields, previous, vault.is_blank()) {
                 Ok(environment) => environments.push(Arc::new(environment)),
                 Err(error) => errors.push(error),
             }
@@ -263,6 +293,17 @@ impl Snapshot {
             environments,
             listeners,
         })
+    }
+
+    /// One that decides as the configuration says and has neither secrets nor certificates: for what is asked
+    /// beforehand, where those files need not be.
+    ///
+    /// # Errors
+    /// As [`Self::build`].
+    pub(crate) fn blank(config: &Config) -> Result<Self, Vec<Error>> {
+        let mut config = config.clone();
+        config.listeners.iter_mut().for_each(|listener| listener.tls = None);
+        Self::build(&config, &Vault::blank(), None)
     }
 
     /// How much of each environment is in use.
@@ -377,6 +418,7 @@ fn environment(
     secrets: Secrets,
     token_fields: &[HeaderName],
     previous: Option<&Snapshot>,
+    is_blank: bool,
 ) -> Result<Environment, Error> {
     let name = &settings.name;
     let api = match &settings.api {
@@ -394,8 +436,12 @@ fn environment(
         _ => Bearer::Refused,
     };
     let before = previous.and_then(|previous| previous.environment(name));
-    let dial = DialTarget::new(settings, before.map(|before| &before.dial))
-        .map_err(|source| Error::Tls { what: format!("environment {name}"), source })?;
+    let dial = if is_blank {
+        DialTarget::nowhere(settings)
+    } else {
+        DialTarget::new(settings, before.map(|before| &before.dial))
+    };
+    let dial = dial.map_err(|source| Error::Tls { what: format!("environment {name}"), source })?;
     // What is known of a host is not known of another, nor of one that is verified in another way.
     let same_host = before.filter(|before| Arc::ptr_eq(&before.dial, &dial));
     let name: Arc<str> = name.as_str().into();

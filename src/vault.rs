@@ -29,7 +29,12 @@ pub mod source;
 #[derive(Debug)]
 pub struct Vault {
     embedded: Option<(VaultFile, embedded::Opened)>,
+    /// Every reference becomes [`PLACEHOLDER`].
+    is_blank: bool,
 }
+
+/// What stands where a secret would be, in what is only explained.
+pub(crate) const PLACEHOLDER: &[u8] = b"mxgate-placeholder-for-a-secret";
 
 /// One secret, ready to be used.
 #[derive(Debug, Clone)]
@@ -98,13 +103,36 @@ impl Vault {
     /// # Errors
     /// [`Error::Identity`] or [`Error::Embedded`].
     pub fn open(config: Option<&VaultFile>) -> Result<Self, Error> {
-        let Some(config) = config else { return Ok(Self { embedded: None }) };
+        let Some(config) = config else { return Ok(Self { embedded: None, is_blank: false }) };
         let identity = Identity::load(&config.identity)?;
         let opened = embedded::open(&config.path, &identity)?;
         for notice in &opened.notices {
             tracing::warn!(vault = %config.path.display(), "{notice}");
         }
-        Ok(Self { embedded: Some((config.clone(), opened)) })
+        Ok(Self { embedded: Some((config.clone(), opened)), is_blank: false })
+    }
+
+    /// Reads the configured vault and leaves no mark of having seen it, for one look at it.
+    ///
+    /// # Errors
+    /// As [`Vault::open`].
+    pub fn peek(config: Option<&VaultFile>) -> Result<Self, Error> {
+        let Some(config) = config else { return Ok(Self { embedded: None, is_blank: false }) };
+        let identity = Identity::load(&config.identity)?;
+        let opened = embedded::peek(&config.path, &identity)?;
+        Ok(Self { embedded: Some((config.clone(), opened)), is_blank: false })
+    }
+
+    /// One that reads nothing and has a placeholder for every reference: enough to decide with, nothing to send.
+    #[must_use]
+    pub fn blank() -> Self {
+        Self { embedded: None, is_blank: true }
+    }
+
+    /// Whether this is [`Vault::blank`].
+    #[must_use]
+    pub fn is_blank(&self) -> bool {
+        self.is_blank
     }
 
     /// Opens the same vault again, identity included. A vault older than this one is refused even when
@@ -130,6 +158,7 @@ impl Vault {
     pub fn resolve(&self, reference: &Reference) -> Result<Resolved, Error> {
         let absent = || Error::Absent { reference: reference.clone() };
         let mut bytes = match reference {
+            _ if self.is_blank => PLACEHOLDER.to_vec().into(),
             Reference::Vault(name) => {
                 let (_, opened) =
                     self.embedded.as_ref().ok_or_else(|| Error::NoVault { reference: reference.clone() })?;

@@ -166,6 +166,7 @@ mod tests {
             users_file: None,
             end_user: None,
             mask_fields: Vec::new(),
+            observe_until: None,
         }
     }
 

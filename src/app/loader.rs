@@ -24,7 +24,7 @@ use crate::{
     config::{self, Config},
     control::{
         Gateway, Readiness,
-        messages::{EnvironmentStatus, GatewayStatus, ReloadReport},
+        messages::{EnvironmentStatus, GatewayStatus, Observing, ReloadReport},
         suspension::Suspensions,
         systemd,
     },
@@ -309,6 +309,15 @@ fn file_of(reference: &Reference) -> Option<PathBuf> {
     }
 }
 
+/// Whether a caller is in observe mode now.
+fn observing(caller: &config::Caller) -> Option<Observing> {
+    let until = caller.observe_until.filter(|until| *until > SystemTime::now())?;
+    Some(Observing {
+        caller: caller.name.clone(),
+        until: humantime::format_rfc3339_seconds(until).to_string(),
+    })
+}
+
 /// All of them, in one line.
 fn joined<E>(errors: &[E], text: impl Fn(&E) -> String) -> String {
     errors.iter().map(text).collect::<Vec<_>>().join("; ")
@@ -352,6 +361,7 @@ impl Gateway for Arc<Loader> {
             environments: state.config.environments.values().map(|settings| environment(settings)).collect(),
             upstreams: snapshot.as_ref().map(|snapshot| snapshot.upstreams()).unwrap_or_default(),
             limits: limits.map(CallerLimits::status).collect(),
+            observing: state.config.callers.iter().filter_map(observing).collect(),
         }
     }
 

@@ -175,6 +175,9 @@ fn status_text(status: &Status) -> String {
             format_args!("{} at {}, {} ({fingerprint})", one.name, one.host, one.credential),
         );
     }
+    for one in &gateway.observing {
+        lines.add("observe mode", format_args!("{}, until {}", one.caller, one.until));
+    }
     gateway.upstreams.iter().for_each(|one| upstream_lines(one, &mut lines));
     limits_lines(&gateway.limits, &mut lines);
     for one in &status.suspensions {
@@ -323,7 +326,7 @@ mod tests {
     use mxgate::{
         control::{
             Gateway, Handle, Listeners, Parts, Readiness,
-            messages::{BudgetStatus, EnvironmentStatus, GatewayStatus, LogOverride, Suspension},
+            messages::{BudgetStatus, EnvironmentStatus, GatewayStatus, LogOverride, Observing, Suspension},
             socket::ControlSocket,
             suspension::Suspensions,
         },
@@ -548,8 +551,11 @@ log filter     info
         };
         status.gateway.limits = (0..22).map(|caller| limits(caller, caller as u64)).collect();
         status.suspensions = vec![Suspension { target: Target::Address("10.0.0.0/8".into()), for_s: None }];
+        let observing = Observing { caller: "ledger".into(), until: "2026-12-01T00:00:00Z".into() };
+        status.gateway.observing = vec![observing];
         let text = status_text(&status);
         for part in [
+            "observe mode   ledger, until 2026-12-01T00:00:00Z\n",
             "ready          NO: draining\n",
             "workers        STUCK: ",
             "last reload    FAILED: line 3\n",

@@ -9,6 +9,7 @@ mod environment;
 mod limits;
 mod listener;
 mod network;
+mod observe;
 mod paths;
 mod users;
 

@@ -164,7 +164,7 @@ impl fmt::Display for Faults {
 }
 
 /// Text from outside, with control characters and those that reorder or hide text escaped.
-pub(super) struct Escaped<'t>(pub(super) &'t str);
+pub(crate) struct Escaped<'t>(pub(crate) &'t str);
 
 impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

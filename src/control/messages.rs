@@ -51,6 +51,18 @@ pub struct GatewayStatus {
     pub upstreams: Vec<UpstreamStatus>,
     /// Callers that have limits, in the configuration's order.
     pub limits: Vec<CallerLimitsStatus>,
+    /// Callers in observe mode.
+    #[serde(default)]
+    pub observing: Vec<Observing>,
+}
+
+/// A caller in observe mode.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Observing {
+    /// Its name.
+    pub caller: String,
+    /// Until when, RFC 3339.
+    pub until: String,
 }
 
 /// How much of an environment is in use, and whether its host works.

@@ -7,22 +7,23 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use http::{HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use tokio::time::Instant;
 
 use super::{
-    End,
+    End, Trail,
     refusal::{Failure, Refusal},
 };
 use crate::{
-    admission::Origin,
+    admission::{Caller, Origin},
     credential::Credential,
     limits::{self, CallerLimits, SOON, breaker::Pass, budget, pace::Paced},
     listener::{connection::Connection, peer::Peer},
     metrics,
     policy::{Call, Denial, Grant},
     record::{Decision, Record, UsedCredential},
-    worker::view::EnvironmentView,
+    users::{self, Told, end_user::EndUser},
+    worker::view::{EnvironmentView, View},
 };
 
 /// What is known so far about one request. Dropping it closes the record: once, however the request ended.
@@ -39,6 +40,7 @@ pub(crate) struct Entry {
     credential: Option<Rc<UsedCredential>>,
     decision: Decision,
     code: Option<&'static str>,
+    would_refuse: Option<&'static str>,
     status: Option<StatusCode>,
     bytes_out: u64,
     upstream_began: Option<Instant>,
@@ -66,6 +68,7 @@ impl Entry {
             credential: None,
             decision: Decision::Aborted,
             code: None,
+            would_refuse: None,
             status: None,
             bytes_out: 0,
             upstream_began: None,
@@ -126,29 +129,8 @@ impl Entry {
         self.environment = Some(environment.clone());
     }
 
-    pub(crate) fn origin(&mut self, origin: Origin) {
-        self.origin = Some(origin);
-    }
-
-    pub(crate) fn caller(&mut self, name: &Arc<str>) {
-        self.caller = Some(name.clone());
-    }
-
-    pub(crate) fn granted(&mut self, grant: &Grant) {
-        self.call = Some(grant.call().clone());
-    }
-
-    pub(crate) fn denied(&mut self, denial: &Denial) {
-        self.call = denial.operation.map(Call::Operation);
-    }
-
     pub(crate) fn credential(&mut self, credential: Option<&Credential>) {
         self.credential = credential.map(|credential| credential.used.clone());
-    }
-
-    /// When the request's head was complete.
-    pub(crate) fn began(&self) -> Instant {
-        self.began
     }
 
     /// Says when.
@@ -210,6 +192,63 @@ impl Entry {
     }
 }
 
+/// A walk in the running gateway: it is written down, and told what only a running gateway knows.
+pub(crate) struct Live<'w> {
+    pub(crate) view: &'w View,
+    pub(crate) entry: &'w mut Entry,
+}
+
+impl Trail for Live<'_> {
+    fn turned_away(&mut self, refusal: Refusal, origin: Origin) {
+        self.entry.origin = Some(origin);
+        self.entry.at.worker.log_refused_address(refusal, origin);
+    }
+
+    fn admitted(&mut self, caller: Caller, name: Option<&Arc<str>>) {
+        self.entry.origin = Some(caller.origin());
+        self.entry.caller = name.cloned();
+    }
+
+    fn check_running(&mut self, environment: &str, caller: Caller) -> Result<(), Refusal> {
+        let began = self.entry.began;
+        self.entry.at.worker.check_suspended(environment, caller.origin(), began)?;
+        self.entry.limited(self.view.limits(caller.index()))
+    }
+
+    fn end_user(
+        &mut self,
+        needed: &EndUser,
+        caller: Caller,
+        headers: &HeaderMap,
+    ) -> Result<Option<Rc<str>>, Told> {
+        let identified = self.view.identify(needed, caller.index(), headers);
+        identified.map(Some).map_err(|reason| self.not_bound(reason, caller))
+    }
+
+    fn not_bound(&mut self, reason: users::Reason, caller: Caller) -> Told {
+        self.entry.at.worker.not_bound(reason, caller.origin())
+    }
+
+    fn denied(&mut self, denial: &Denial) {
+        self.entry.call = denial.operation.map(Call::Operation);
+    }
+
+    fn would_refuse(&mut self, refusal: Refusal, grant: &Grant) {
+        let entry = &mut *self.entry;
+        entry.would_refuse = Some(refusal.code());
+        let operation = grant.operation().map_or("", |operation| operation.id);
+        entry.at.worker.log_would_refuse(entry.caller.as_deref(), operation, entry.origin);
+    }
+
+    fn now(&self) -> SystemTime {
+        self.entry.start
+    }
+
+    fn granted(&mut self, grant: &Grant) {
+        self.entry.call = Some(grant.call().clone());
+    }
+}
+
 impl Drop for Entry {
     fn drop(&mut self) {
         let duration = self.began.elapsed();
@@ -262,6 +301,7 @@ impl Drop for Entry {
                 Peer::Unix { uid, .. } => Some(uid),
                 Peer::Tcp(_) => None,
             },
+            would_refuse: self.would_refuse,
         });
     }
 }

@@ -130,6 +130,9 @@ impl Inner {
             family.counter(&[("code", refusal.code())], count)?;
         }
 
+        let help = "Requests that would be refused, were their callers not in observe mode";
+        page.counter("mxgate_would_refuse", help, self.sum(|set| set.would_refuse.get()))?;
+
         let help = "Requests that failed at the upstream or in the gateway, by code";
         let mut family = page.family("mxgate_failures", help, None, MetricType::Counter)?;
         for failure in Failure::ALL {

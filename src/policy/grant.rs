@@ -27,6 +27,9 @@ use crate::{
 const SENSITIVE: [Class; 5] =
     [Class::BankData, Class::MintsAccess, Class::CarriesBankLogin, Class::Destructive, Class::Money];
 
+/// The classes that observe mode does not touch.
+const NEVER_OBSERVED: [Class; 4] = [Class::KeyAdmin, Class::Destructive, Class::Money, Class::BankData];
+
 /// One item of a grant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Item {
@@ -271,13 +274,17 @@ impl OperationSet {
     pub fn of(items: &[Item]) -> Self {
         let mut set = Self::default();
         for operation in catalogue().operations() {
-            if decide(items, operation).is_allowed()
-                && let Some(word) = set.0.get_mut(operation.index.get() / 64)
-            {
-                *word |= 1 << (operation.index.get() % 64);
+            if decide(items, operation).is_allowed() {
+                set.insert(operation.index);
             }
         }
         set
+    }
+
+    fn insert(&mut self, operation: OperationIndex) {
+        if let Some(word) = self.0.get_mut(operation.get() / 64) {
+            *word |= 1 << (operation.get() % 64);
+        }
     }
 
     /// Whether `operation` is one of them.
@@ -345,6 +352,17 @@ impl Allowed {
         let others = listed.unwrap_or_default().iter().filter(|pattern| !paths.contains(pattern));
         let withheld = Patterns::new(others)?;
         Ok(Self { operations, patterns: Patterns::new(paths)?, withheld })
+    }
+
+    /// The same, widened by what observe mode lets through: of MX's catalogue, all that cannot hurt at once.
+    pub(crate) fn observed(self) -> Self {
+        let mut operations = self.operations;
+        for operation in catalogue().operations() {
+            if !NEVER_OBSERVED.iter().any(|class| operation.classes.contains(*class)) {
+                operations.insert(operation.index);
+            }
+        }
+        Self { operations, ..self }
     }
 
     pub(crate) fn operation(&self, operation: OperationIndex) -> bool {

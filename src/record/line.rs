@@ -52,6 +52,9 @@ impl LineWriter {
         if let Some(uid) = record.peer_uid {
             number(text, "peer_uid", Some(uid.into()));
         }
+        if record.would_refuse.is_some() {
+            word(text, "would_refuse", record.would_refuse);
+        }
         text.extend_from_slice(b"}\n");
     }
 }

@@ -108,6 +108,25 @@ impl DialTarget {
         if let Some(previous) = previous.filter(|previous| previous.made_from == made_from) {
             return Ok(previous.clone());
         }
+        let tls = client_config(settings, &made_from)?;
+        Self::with(settings, tls, made_from)
+    }
+
+    /// One that reads no file and trusts nobody, so that nothing can be sent to it.
+    pub(crate) fn nowhere(settings: &Environment) -> Result<Arc<Self>, TlsFault> {
+        let made_from = MadeFrom {
+            host: settings.host.clone(),
+            port: settings.port,
+            family: settings.ip_family,
+            connections_max: settings.connections_max,
+            ca: None,
+            client: None,
+        };
+        let tls = builder(RootCertStore::empty())?.with_no_client_auth();
+        Self::with(settings, tls, made_from)
+    }
+
+    fn with(settings: &Environment, tls: ClientConfig, made_from: MadeFrom) -> Result<Arc<Self>, TlsFault> {
         let host = settings.host.trim_matches(['[', ']']).to_owned();
         let authority = match settings.port {
             443 => settings.host.clone(),
@@ -121,7 +140,7 @@ impl DialTarget {
             host: settings.host.clone(),
             port: settings.port,
             connections_max: settings.connections_max,
-            tls: TlsConnector::from(Arc::new(client_config(settings, &made_from)?)),
+            tls: TlsConnector::from(Arc::new(tls)),
             made_from,
         }))
     }
@@ -167,10 +186,7 @@ fn tls_failure(error: &std::io::Error) -> Failure {
 
 fn client_config(settings: &Environment, from: &MadeFrom) -> Result<ClientConfig, TlsFault> {
     let roots = roots(settings.ca_file.as_deref().zip(from.ca.as_deref()))?;
-    let builder = ClientConfig::builder_with_provider(crate::tls::provider())
-        .with_protocol_versions(crate::tls::VERSIONS)
-        .map_err(|source| TlsFault::Rejected { path: PathBuf::new(), source })?
-        .with_root_certificates(roots);
+    let builder = builder(roots)?;
     let mut config = match (&settings.client_certificate, &from.client) {
         (Some(files), Some((chain, key))) => builder
             .with_client_auth_cert(certificates(&files.certificate, chain)?, private_key(&files.key, key)?)
@@ -200,6 +216,15 @@ pub(crate) fn roots(authority: Option<(&Path, &[u8])>) -> Result<RootCertStore, 
         }
     }
     Ok(roots)
+}
+
+fn builder(
+    roots: RootCertStore,
+) -> Result<rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert>, TlsFault> {
+    Ok(ClientConfig::builder_with_provider(crate::tls::provider())
+        .with_protocol_versions(crate::tls::VERSIONS)
+        .map_err(|source| TlsFault::Rejected { path: PathBuf::new(), source })?
+        .with_root_certificates(roots))
 }
 
 /// Reads a PEM file, which is small.

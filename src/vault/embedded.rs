@@ -71,6 +71,16 @@ pub fn open(path: &Path, identity: &Identity) -> Result<Opened, Error> {
     Ok(Opened { generation, entries, notices })
 }
 
+/// The same without a note of what was seen: nothing is written.
+///
+/// # Errors
+/// As [`open`].
+pub fn peek(path: &Path, identity: &Identity) -> Result<Opened, Error> {
+    let (vault, _) = Place::of(path).load(identity)?;
+    let Document { generation, entries } = vault.document;
+    Ok(Opened { generation, entries, notices: Vec::new() })
+}
+
 /// Makes an empty vault.
 ///
 /// # Errors

@@ -56,6 +56,7 @@ pub(crate) struct Worker {
     stage_now: Cell<Stage>,
     recorder: RefCell<Recorder>,
     refused_addresses: RefCell<Flood>,
+    would_refuse: RefCell<Flood>,
     nothing_to_mask: Arc<Masker>,
 }
 
@@ -74,6 +75,7 @@ impl Worker {
             stage_now: Cell::new(Stage::Serving),
             recorder: RefCell::new(parts.recorder),
             refused_addresses: RefCell::new(Flood::new(REFUSED_INTERVAL, REFUSED_ADDRESSES_MAX)),
+            would_refuse: RefCell::new(Flood::new(REFUSED_INTERVAL, REFUSED_ADDRESSES_MAX)),
             nothing_to_mask: Arc::new(Masker::new([])),
         };
         (worker, parts.arrivals)
@@ -187,6 +189,26 @@ impl Worker {
         reason.told()
     }
 
+    /// Says what only observe mode lets through: one line an interval for each operation and address.
+    pub(crate) fn log_would_refuse(
+        &self,
+        caller: Option<&str>,
+        operation: &'static str,
+        origin: Option<Origin>,
+    ) {
+        self.metrics().would_refuse();
+        let address = match origin {
+            Some(Origin::Address(address)) => address,
+            // The callers on Unix sockets share a line.
+            _ => std::net::Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let verdict = self.would_refuse.borrow_mut().note((operation, address), std::time::Instant::now());
+        if let Verdict::Log { unsaid } = verdict {
+            let caller = caller.unwrap_or_default();
+            tracing::warn!(caller, operation, unsaid, "observe mode lets through what would be refused");
+        }
+    }
+
     pub(super) fn summarise_refused_addresses(&self) {
         for summary in self.refused_addresses.borrow_mut().due(std::time::Instant::now()) {
             match summary.key {
@@ -195,6 +217,10 @@ impl Worker {
                 }
                 None => tracing::warn!(count = summary.count, "refused, many more addresses"),
             }
+        }
+        for summary in self.would_refuse.borrow_mut().due(std::time::Instant::now()) {
+            let operation = summary.key.map_or("", |(operation, _)| operation);
+            tracing::warn!(operation, count = summary.count, "observe mode has let through more of it");
         }
     }
 

@@ -5,6 +5,7 @@
 #![allow(clippy::print_stderr, reason = "a failed test says why")]
 
 mod admission;
+mod agreement;
 mod balance;
 mod browser;
 mod budgets;
@@ -17,6 +18,7 @@ mod control;
 mod credentials;
 mod demo;
 mod environments;
+mod explain;
 mod faults;
 mod field_masks;
 mod forwarding;
@@ -32,6 +34,7 @@ mod lifecycle;
 mod limits;
 mod listeners;
 mod metrics;
+mod observe;
 mod pressure;
 mod raw_upstream;
 mod reload;

@@ -1,10 +1,13 @@
 //! `[[caller]]`.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::SystemTime,
+};
 
 use ipnet::IpNet;
 
-use super::{environment::is_name, limits, network::network, paths, users};
+use super::{environment::is_name, limits, network::network, observe, paths, users};
 use crate::{
     config::{
         Api, Caller, Environment,
@@ -29,6 +32,7 @@ pub(super) struct Draft<'a> {
     /// Items with their places in their lists.
     grant: BTreeMap<&'a str, Vec<(usize, Item)>>,
     users: users::Draft,
+    observe_until: Option<SystemTime>,
 }
 
 impl Draft<'_> {
@@ -49,6 +53,7 @@ impl Draft<'_> {
             users_file: self.users.users_file.take(),
             mask_fields: std::mem::take(&mut self.users.mask_fields),
             end_user: self.users.end_user()?,
+            observe_until: self.observe_until,
         })
     }
 }
@@ -69,6 +74,7 @@ fn one(table: Table<'_>) -> Draft<'_> {
     let limits = limits::caller(&table.section("limits"));
     let grant = grant(&table);
     let users = users::Draft::read(&table);
+    let observe_until = observe::until(&table);
     if networks.is_none() && unix_uids.is_none() && unix_gids.is_none() {
         let allowed = "expected one or more of networks, unix_uids and unix_gids";
         table.fault("name", Problem::new("can be recognised by nothing").allowed(allowed));
@@ -76,7 +82,7 @@ fn one(table: Table<'_>) -> Draft<'_> {
     if networks.is_some() && (unix_uids.is_some() || unix_gids.is_some()) {
         table.fault("networks", "never holds on a Unix socket, which unix_uids and unix_gids ask for");
     }
-    Draft { table, name, networks, unix_uids, unix_gids, grant, limits, users }
+    Draft { table, name, networks, unix_uids, unix_gids, grant, limits, users, observe_until }
 }
 
 /// The lists by environment, without what is no item.

@@ -94,6 +94,11 @@ static CALLER: &[Key] = &[
         "What it may do, by environment: operation ids of MX, classes such as \"read\", \"tag:transactions\", \"method:GET\", \"path:GET /new/{id}\", at an environment with paths \"paths\"; with a - before it, what it may not do, which always wins",
     ),
     section("limits", CALLER_LIMITS, "What it may use, of all its connections together; absent: not limited"),
+    text(
+        "observe_until",
+        Optional,
+        "Observe mode until then, such as \"2026-12-01\" or \"2026-12-01T12:00:00Z\" (UTC), at most 30 days ahead: what its grants refuse is let through and noted, but for what is destructive, money, bank-data or key-admin, and unknown paths; absent: off",
+    ),
 ];
 
 static CALLER_LIMITS: &[Key] = &[

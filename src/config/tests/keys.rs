@@ -208,6 +208,10 @@ fn another(case: &Case) -> Data {
         (_, "url") => text("https://other.example"),
         (_, "accept_version") => text("v20111101"),
         (_, "filter") => text("debug"),
+        (_, "observe_until") => {
+            let soon = std::time::SystemTime::now() + std::time::Duration::from_secs(3600);
+            text(&humantime::format_rfc3339_seconds(soon).to_string())
+        }
         (_, "destination") => text("off"),
         (Kind::Text, _) => text("other"),
         (kind, name) => panic!("no other value for {name}, {kind:?}"),

@@ -1,0 +1,617 @@
+//! What would happen to a request, and why, without sending anything.
+//!
+//! In: a configuration and a question (who asks, through which listener, for what). Out: an [`Explanation`]. The
+//! request is read by the gate's own reader (`framing`) and walks through the very function that decides in a running
+//! gateway (`gateway::decide`), on a snapshot without secrets: every credential is a placeholder, so nothing
+//! that is shown could hold one, and no vault, key or certificate has to be at hand.
+//!
+//! What only a running gateway knows is left out: suspensions, whether a limit is reached, and whether an end user's
+//! token is right.
+
+mod advice;
+pub mod cases;
+pub mod difference;
+mod records;
+pub mod replay;
+mod show;
+pub mod suggest;
+mod words;
+
+use std::{collections::BTreeMap, fmt, net::IpAddr, rc::Rc, sync::Arc, time::SystemTime};
+
+use http::{HeaderMap, HeaderName, HeaderValue, request};
+
+use crate::{
+    admission::{Caller, Origin},
+    config::{self, Config, ListenAddress},
+    framing::{HeadLimits, request as framed},
+    gateway::{self, Decided, End, Trail, choice::Attached, refusal::Refusal},
+    listener::peer::Peer,
+    policy::{Call, Denial, Grant, target::Target},
+    snapshot::{Environment, Snapshot},
+    users::{self, end_user::EndUser},
+    vault::{Vault, reference::Reference},
+};
+
+/// A configuration's decisions, made ready.
+#[derive(Debug)]
+pub struct Explainer {
+    config: Config,
+    snapshot: Snapshot,
+    /// `None`: not looked for.
+    fingerprints: Option<BTreeMap<Reference, Result<String, String>>>,
+}
+
+/// What is asked.
+#[derive(Debug, Clone)]
+pub struct Question {
+    /// Who sends the request.
+    pub asker: Asker,
+    /// The listener that it comes to, its address as configured. `None`: the first that fits `asker` and
+    /// `environment`.
+    pub listener: Option<String>,
+    /// Chooses among the listeners when none is named.
+    pub environment: Option<String>,
+    /// `GET`
+    pub method: String,
+    /// `/users?page=2`
+    pub target: String,
+    /// Name and value each. Without a `Host` among them, there is one that every listener answers to.
+    pub headers: Vec<(String, String)>,
+}
+
+/// Who sends a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Asker {
+    /// Somebody at this address.
+    Address(IpAddr),
+    /// Somebody on this machine, on a Unix socket.
+    Unix {
+        /// The user.
+        uid: u32,
+        /// The effective group.
+        gid: u32,
+    },
+    /// The configured caller of this name, however it is recognised.
+    Caller(String),
+}
+
+/// Why a question cannot be answered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unanswerable {
+    /// No listener has this address.
+    #[error("no listener has the address {asked}; there are {there}")]
+    NoListener {
+        /// As asked.
+        asked: String,
+        /// Those that exist.
+        there: String,
+    },
+    /// No listener can be meant.
+    #[error("no listener takes {0}; there are {1}")]
+    NoneFits(&'static str, String),
+    /// A listener of the other kind.
+    #[error("the listener {0} takes {1}")]
+    OtherKind(String, &'static str),
+    /// No caller has this name.
+    #[error("no caller has this name; there are {0}")]
+    NoCaller(String),
+    /// The configuration's values cannot be put to use.
+    #[error("{0}")]
+    Unusable(String),
+}
+
+/// What would become of a request.
+#[derive(Debug, Clone)]
+pub struct Explanation {
+    /// The method, as asked.
+    pub method: String,
+    /// Path and query, as asked.
+    pub target: String,
+    /// The listener.
+    pub listener: String,
+    /// The environment that the listener sends to.
+    pub environment: String,
+    /// Its host, and its port if that is not 443.
+    pub host: String,
+    /// The address or user that counted.
+    pub origin: Option<String>,
+    /// Who it is, when that was found out.
+    pub caller: Option<String>,
+    /// Why it is that caller, or nobody.
+    pub recognised: String,
+    /// The operation's id.
+    pub operation: Option<&'static str>,
+    /// The path template that matched.
+    pub template: Option<String>,
+    /// The classes of the operation.
+    pub classes: Vec<&'static str>,
+    /// Which item of the grant decided, in words.
+    pub rule: Option<String>,
+    /// What the request is counted against, whether or not that is reached, a line each.
+    pub limits: Vec<String>,
+    /// Whose data the caller is bound to, a line each; none: everybody's.
+    pub users: Vec<String>,
+    /// What is attached.
+    pub credential: Option<UsedCredential>,
+    /// What is sent.
+    pub sent: Option<Sent>,
+    /// Why it is refused; `None`: it would be sent.
+    pub refused: Option<Refused>,
+    /// Why it would be refused, were its caller not in observe mode.
+    pub would_refuse: Option<WouldRefuse>,
+}
+
+/// A refusal that observe mode prevents.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WouldRefuse {
+    /// Until when.
+    pub until: Option<SystemTime>,
+    /// The refusal.
+    pub refused: Refused,
+}
+
+/// A credential's name and fingerprint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UsedCredential {
+    /// The secret's reference, or `the caller's own Bearer token`.
+    pub name: String,
+    /// How it is attached, as the configuration says it.
+    pub kind: &'static str,
+    /// The first 8 digits of its digest.
+    pub fingerprint: Option<String>,
+    /// Why there is none.
+    pub note: Option<String>,
+}
+
+/// The head that would be sent. Values that hold a credential are masked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sent {
+    /// Path and query, without the caller's credentials, and without ours.
+    pub target: String,
+    /// Names of query parameters that are added, when the credential travels there.
+    pub query: Vec<String>,
+    /// Names of the caller's fields that stay in the gateway.
+    pub removed: Vec<String>,
+    /// Fields that the gateway adds or replaces.
+    pub added: Vec<(String, String)>,
+    /// Names of the caller's fields that are passed on.
+    pub kept: Vec<String>,
+}
+
+/// A refusal, and its remedy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// The answer's status.
+    pub status: u16,
+    /// The stable code.
+    pub code: &'static str,
+    /// What would have to change, each a sentence.
+    pub changes: Vec<String>,
+}
+
+/// What stands for a value that holds a credential.
+const MASK: &str = "***";
+
+impl Explainer {
+    /// Makes a configuration's decisions ready. Reads no secret and no certificate.
+    ///
+    /// # Errors
+    /// What a gateway could not be started with.
+    pub fn new(config: &Config) -> Result<Self, Unanswerable> {
+        Ok(Self { config: config.clone(), snapshot: blank(config)?, fingerprints: None })
+    }
+
+    /// Looks for the secrets, to show their fingerprints. One that cannot be had is no fault.
+    #[must_use]
+    pub fn with_fingerprints(mut self) -> Self {
+        let vault = Vault::peek(self.config.vault.as_ref()).map_err(|error| chain(&error));
+        let one = |reference: &Reference| {
+            let vault = match (&vault, reference) {
+                (Err(reason), Reference::Vault(_)) => {
+                    return Err(format!("the vault is not opened: {reason}"));
+                }
+                (Err(_), _) => &Vault::peek(None).map_err(|error| chain(&error))?,
+                (Ok(vault), _) => vault,
+            };
+            let resolved = vault.resolve(reference).map_err(|error| chain(&error))?;
+            Ok(resolved.fingerprint.to_string())
+        };
+        let references = self.config.environments.values().flat_map(|environment| environment.references());
+        self.fingerprints = Some(references.map(|reference| (reference.clone(), one(reference))).collect());
+        self
+    }
+
+    /// The configuration.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Walks as the running code would.
+    ///
+    /// # Errors
+    /// When the question names what is not there.
+    pub fn explain(&self, question: &Question) -> Result<Explanation, Unanswerable> {
+        let index = self.listener(question)?;
+        match &question.asker {
+            Asker::Address(address) => {
+                let peer = Peer::Tcp((address.to_canonical(), 0).into());
+                Ok(self.walk(&self.snapshot, index, peer, question))
+            }
+            Asker::Unix { uid, gid } => {
+                Ok(self.walk(&self.snapshot, index, Peer::Unix { uid: *uid, gid: *gid }, question))
+            }
+            Asker::Caller(name) => {
+                let snapshot = blank(&self.presuming(name)?)?;
+                Ok(self.walk(&snapshot, index, PRESUMED, question))
+            }
+        }
+    }
+
+    fn walk(&self, snapshot: &Snapshot, listener: usize, peer: Peer, question: &Question) -> Explanation {
+        let mut walked = Walked::default();
+        let head = head(question, &self.config);
+        let ended = head.and_then(|head| self.decided(snapshot, listener, &peer, &head, &mut walked));
+        let (sent, refused) = match ended {
+            Ok(sent) => (Some(sent), None),
+            Err(no) => (None, Some(no)),
+        };
+        self.told(listener, question, walked, sent, refused)
+    }
+
+    fn decided(
+        &self,
+        snapshot: &Snapshot,
+        listener: usize,
+        peer: &Peer,
+        head: &request::Parts,
+        walked: &mut Walked,
+    ) -> Result<(Sent, UsedCredential), No> {
+        let not_ready = || No { end: End::Failed(gateway::refusal::Failure::NotReady), detail: None };
+        let listener = snapshot.listeners.get(listener).ok_or_else(not_ready)?;
+        let environment = snapshot.environments.get(listener.environment).ok_or_else(not_ready)?;
+        let decided = gateway::decide(snapshot, listener, peer, head, walked).map_err(|end| No {
+            detail: head
+                .uri
+                .path_and_query()
+                .and_then(|target| Target::parse(target.as_str()).err())
+                .map(|malformed| malformed.to_string()),
+            end,
+        })?;
+        let own = environment.credential.for_worker();
+        let token = environment.bearer.token().map(crate::credential::Prepared::for_worker);
+        let attached = decided.choice.attached(&own, token.as_ref());
+        let attached = attached.map_err(|refusal| No { end: refusal.into(), detail: None })?;
+        Ok((sent(&decided, head, environment, &attached), self.credential(&environment.name, &attached)))
+    }
+
+    fn credential(&self, environment: &str, attached: &Attached<'_>) -> UsedCredential {
+        let Some(credential) = attached.credential() else {
+            let name = "the caller's own Bearer token".to_owned();
+            return UsedCredential { name, kind: "bearer", fingerprint: None, note: None };
+        };
+        let settings = self.config.environments.get(environment);
+        let reference = settings.and_then(|settings| {
+            settings.references().into_iter().find(|one| one.to_string() == credential.used.name())
+        });
+        let own = settings.filter(|settings| Some(settings.credential.reference()) == reference);
+        let found = self.fingerprints.as_ref().zip(reference).and_then(|(all, one)| all.get(one));
+        let (fingerprint, note) = match found {
+            Some(Ok(fingerprint)) => (Some(fingerprint.clone()), None),
+            Some(Err(note)) => (None, Some(note.clone())),
+            None => (None, None),
+        };
+        UsedCredential {
+            name: credential.used.name().to_owned(),
+            kind: own.map_or("bearer", |settings| words::kind(&settings.credential)),
+            fingerprint,
+            note,
+        }
+    }
+
+    /// Puts into words what was found out.
+    fn told(
+        &self,
+        listener: usize,
+        question: &Question,
+        walked: Walked,
+        sent: Option<(Sent, UsedCredential)>,
+        refused: Option<No>,
+    ) -> Explanation {
+        let settings = self.config.listeners.get(listener);
+        let environment = settings.and_then(|settings| self.config.environments.get(&settings.environment));
+        let caller = walked.caller.as_ref().and_then(|name| self.caller(name));
+        let operation = walked.operation();
+        let rule = caller.zip(environment).and_then(|(caller, environment)| {
+            words::rule(caller, environment, operation, walked.template.as_deref())
+        });
+        let found = advice::Found { config: &self.config, question, environment, caller, operation };
+        let told = |no: No| {
+            let (status, code) = no.status_and_code();
+            Refused { status, code, changes: advice::changes(&found, &walked, &no) }
+        };
+        let would_refuse = walked.would_refuse.map(|refusal| WouldRefuse {
+            until: caller.and_then(|caller| caller.observe_until),
+            refused: told(No { end: refusal.into(), detail: None }),
+        });
+        let refused = refused.map(told);
+        let (sent, credential) = sent.unzip();
+        Explanation {
+            method: question.method.clone(),
+            target: question.target.clone(),
+            listener: settings.map(|settings| settings.address.to_string()).unwrap_or_default(),
+            environment: settings.map(|settings| settings.environment.clone()).unwrap_or_default(),
+            host: environment.map(|environment| words::host(environment)).unwrap_or_default(),
+            origin: walked.origin.filter(|_| !question.asker.is_presumed()).map(|origin| origin.to_string()),
+            recognised: words::recognised(question, &walked, caller),
+            caller: walked.caller,
+            operation: operation.map(|operation| operation.id),
+            template: operation.map(|operation| operation.template.to_owned()).or(walked.template),
+            classes: operation
+                .map(|operation| operation.classes.iter().map(|class| class.as_str()).collect())
+                .unwrap_or_default(),
+            rule,
+            limits: caller
+                .zip(environment)
+                .map(|(caller, environment)| words::limits(caller, environment, &question.method))
+                .unwrap_or_default(),
+            users: caller.map(words::users).unwrap_or_default(),
+            credential,
+            sent,
+            refused,
+            would_refuse,
+        }
+    }
+
+    fn caller(&self, name: &str) -> Option<&config::Caller> {
+        self.config.callers.iter().find(|caller| caller.name == name)
+    }
+
+    /// The configuration with one caller, who is recognised without any of its criteria.
+    fn presuming(&self, name: &str) -> Result<Config, Unanswerable> {
+        let names = || self.config.callers.iter().map(|caller| caller.name.as_str());
+        let caller = self.caller(name).ok_or_else(|| Unanswerable::NoCaller(listed(names())))?;
+        let presumed = config::Caller {
+            networks: None,
+            unix_uids: Some(vec![PRESUMED_UID]),
+            unix_gids: None,
+            ..caller.clone()
+        };
+        Ok(Config { callers: vec![presumed], ..self.config.clone() })
+    }
+
+    /// Where the request comes in: the place of a listener in the configuration.
+    fn listener(&self, question: &Question) -> Result<usize, Unanswerable> {
+        let all = &self.config.listeners;
+        let there = || listed(all.iter().map(|one| one.address.to_string()));
+        let is_unix = |address: &ListenAddress| matches!(address, ListenAddress::Unix(_));
+        let (fits, wanted): (fn(bool) -> bool, _) = match &question.asker {
+            Asker::Address(_) => (|is_unix| !is_unix, "callers by address"),
+            Asker::Unix { .. } => (|is_unix| is_unix, "callers on a Unix socket"),
+            Asker::Caller(_) => (|_| true, "callers of that environment"),
+        };
+        if let Some(asked) = &question.listener {
+            let index = all.iter().position(|one| one.address.to_string() == *asked);
+            let index =
+                index.ok_or_else(|| Unanswerable::NoListener { asked: asked.clone(), there: there() })?;
+            let unix = all.get(index).is_some_and(|one| is_unix(&one.address));
+            let takes = if unix { "callers on a Unix socket" } else { "callers by address" };
+            return if fits(unix) { Ok(index) } else { Err(Unanswerable::OtherKind(asked.clone(), takes)) };
+        }
+        let has_grant = |one: &config::Listener| match &question.asker {
+            Asker::Caller(name) => {
+                self.caller(name).is_some_and(|caller| caller.grant.contains_key(&one.environment))
+            }
+            _ => false,
+        };
+        let fitting = || {
+            let fitting = all.iter().enumerate().filter(|(_, one)| fits(is_unix(&one.address)));
+            fitting
+                .filter(|(_, one)| question.environment.as_ref().is_none_or(|name| *name == one.environment))
+        };
+        let first = fitting().find(|(_, one)| has_grant(one)).or_else(|| fitting().next());
+        first.map(|(index, _)| index).ok_or_else(|| Unanswerable::NoneFits(wanted, there()))
+    }
+}
+
+/// Who a presumed caller is recognised by, in a configuration that was made for it.
+const PRESUMED_UID: u32 = 0;
+const PRESUMED: Peer = Peer::Unix { uid: PRESUMED_UID, gid: 0 };
+
+impl Asker {
+    fn is_presumed(&self) -> bool {
+        matches!(self, Self::Caller(_))
+    }
+}
+
+fn blank(config: &Config) -> Result<Snapshot, Unanswerable> {
+    Snapshot::blank(config).map_err(|errors| {
+        Unanswerable::Unusable(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
+    })
+}
+
+/// An error with its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+fn listed(names: impl Iterator<Item = impl fmt::Display>) -> String {
+    names.map(|name| name.to_string()).collect::<Vec<_>>().join(", ")
+}
+
+/// The request as hyper would hand it on, or the gate's no.
+fn head(question: &Question, config: &Config) -> Result<request::Parts, No> {
+    let mut text = format!("{} {} HTTP/1.1\r\n", question.method, question.target);
+    if !question.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
+        text.push_str("Host: localhost\r\n");
+    }
+    for (name, value) in &question.headers {
+        text.push_str(&format!("{name}: {value}\r\n"));
+    }
+    text.push_str("\r\n");
+    let bytes = text.as_bytes();
+    match framed::scan(bytes, 0, &HeadLimits::from(&config.limits)) {
+        Ok(Some(head)) if head.len == bytes.len() => {}
+        Ok(_) => return Err(No::malformed("a line break ends the head early")),
+        Err(violation) => {
+            return Err(No { end: violation.refusal().into(), detail: Some(violation.to_string()) });
+        }
+    }
+    parsed(bytes).ok_or_else(|| No::malformed("it cannot be read as HTTP/1.1"))
+}
+
+fn parsed(bytes: &[u8]) -> Option<request::Parts> {
+    const FIELDS_MAX: usize = 100;
+    let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
+    let mut read = httparse::Request::new(&mut fields);
+    read.parse(bytes).ok()?;
+    let mut headers = HeaderMap::with_capacity(read.headers.len());
+    for field in read.headers.iter() {
+        headers.append(
+            HeaderName::from_bytes(field.name.as_bytes()).ok()?,
+            HeaderValue::from_bytes(field.value).ok()?,
+        );
+    }
+    let request = http::Request::builder().method(read.method?).uri(read.path?).body(()).ok()?;
+    let mut parts = request.into_parts().0;
+    parts.headers = headers;
+    Some(parts)
+}
+
+/// Why a walk ended, with what is known beyond the code.
+struct No {
+    end: End,
+    detail: Option<String>,
+}
+
+impl No {
+    fn malformed(detail: &str) -> Self {
+        Self { end: Refusal::MalformedRequest.into(), detail: Some(detail.to_owned()) }
+    }
+
+    fn refusal(&self) -> Option<Refusal> {
+        match &self.end {
+            End::Refused(denial) => Some(denial.refusal),
+            End::Failed(_) => None,
+        }
+    }
+
+    fn status_and_code(&self) -> (u16, &'static str) {
+        match &self.end {
+            End::Refused(denial) => (denial.refusal.status().as_u16(), denial.refusal.code()),
+            End::Failed(failure) => (failure.status().as_u16(), failure.code()),
+        }
+    }
+}
+
+/// What a walk found out on its way.
+#[derive(Debug, Default)]
+struct Walked {
+    origin: Option<Origin>,
+    caller: Option<String>,
+    denied: Option<&'static crate::mx::catalogue::Operation>,
+    granted: Option<&'static crate::mx::catalogue::Operation>,
+    template: Option<String>,
+    would_refuse: Option<Refusal>,
+    not_bound: Option<users::Reason>,
+}
+
+impl Walked {
+    fn operation(&self) -> Option<&'static crate::mx::catalogue::Operation> {
+        self.granted.or(self.denied)
+    }
+}
+
+impl Trail for Walked {
+    fn turned_away(&mut self, _refusal: Refusal, origin: Origin) {
+        self.origin = Some(origin);
+    }
+
+    fn admitted(&mut self, caller: Caller, name: Option<&Arc<str>>) {
+        self.origin = Some(caller.origin());
+        self.caller = name.map(|name| name.to_string());
+    }
+
+    fn check_running(&mut self, _environment: &str, _caller: Caller) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    /// Keys and clock are the running gateway's: the path's user is taken to be the token's.
+    fn end_user(
+        &mut self,
+        _needed: &EndUser,
+        _caller: Caller,
+        _headers: &HeaderMap,
+    ) -> Result<Option<Rc<str>>, users::Told> {
+        Ok(None)
+    }
+
+    fn not_bound(&mut self, reason: users::Reason, _caller: Caller) -> users::Told {
+        self.not_bound = Some(reason);
+        reason.told()
+    }
+
+    fn denied(&mut self, denial: &Denial) {
+        self.denied = denial.operation;
+    }
+
+    fn would_refuse(&mut self, refusal: Refusal, _grant: &Grant) {
+        self.would_refuse = Some(refusal);
+    }
+
+    fn now(&self) -> SystemTime {
+        SystemTime::now()
+    }
+
+    fn granted(&mut self, grant: &Grant) {
+        self.granted = grant.operation();
+        if let Call::Pattern(template) = grant.call() {
+            self.template = Some(template.to_string());
+        }
+    }
+}
+
+/// The head that would go out, compared with the one that came.
+fn sent(
+    decided: &Decided<'_>,
+    head: &request::Parts,
+    environment: &Environment,
+    attached: &Attached<'_>,
+) -> Sent {
+    let text = decided.head(head, environment, attached).text;
+    let text = String::from_utf8_lossy(&text);
+    let mut lines = text.split("\r\n");
+    let line = lines.next().unwrap_or_default();
+    let target = line.split(' ').nth(1).unwrap_or_default();
+    let fields: Vec<(&str, &str)> = lines.filter_map(|line| line.split_once(": ")).collect();
+    let is_ours = |name: &str| {
+        let ours = attached.credential().map(|credential| credential.headers()).unwrap_or_default();
+        ours.iter().any(|(own, _)| own.as_str() == name)
+    };
+    let is_passed_through = |name: &str| attached.credential().is_none() && name == "authorization";
+    let is_same = |name: &str, value: &str| {
+        head.headers.get_all(name).iter().any(|one| one.as_bytes() == value.as_bytes())
+    };
+    let kept = |name: &str| fields.iter().any(|(sent, value)| *sent == name && is_same(name, value));
+    let received = || head.headers.keys().map(|name| name.as_str().to_owned());
+    let added = fields.iter().filter(|(name, value)| !is_same(name, value) || is_ours(name));
+    let shown = |(name, value): &(&str, &str)| {
+        let is_secret = is_ours(name) || is_passed_through(name);
+        ((*name).to_owned(), if is_secret { MASK.to_owned() } else { (*value).to_owned() })
+    };
+    let query = attached.credential().and_then(crate::credential::Credential::query).unwrap_or_default();
+    let names = query.split('&').filter_map(|pair| pair.split('=').next()).filter(|name| !name.is_empty());
+    let bare = if query.is_empty() { target } else { target.strip_suffix(query).unwrap_or_default() };
+    Sent {
+        target: bare.trim_end_matches(['?', '&']).to_owned(),
+        query: names.map(str::to_owned).collect(),
+        removed: received().filter(|name| !kept(name) && name != "host").collect(),
+        added: added.map(shown).collect(),
+        kept: received().filter(|name| kept(name)).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests;
