@@ -41,15 +41,33 @@ pub(crate) fn note(environment: &Environment, pass: Pass, session: &Session, hea
         );
     }
     let Some(breaker) = &environment.breaker else { return };
-    match word(heard, session.body_pending()) {
+    match word(heard, Body::of(session)) {
         Word::Works => breaker.works(&pass),
         Word::Fails => breaker.fails(&pass, Instant::now()),
         Word::Nothing => {}
     }
 }
 
-/// `body_pending`: the caller still owes a part of its body, which may be all that the upstream waited for.
-fn word(heard: &Heard, body_pending: bool) -> Word {
+/// A caller's part in an exchange: time may have gone by only for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Body {
+    None,
+    Sent,
+    /// The caller still owes a part of it, which may be all that the upstream waited for.
+    Pending,
+}
+
+impl Body {
+    fn of(session: &Session) -> Self {
+        match (session.body_pending(), session.body_bytes()) {
+            (true, _) => Self::Pending,
+            (false, 0) => Self::None,
+            (false, _) => Self::Sent,
+        }
+    }
+}
+
+fn word(heard: &Heard, body: Body) -> Word {
     let (failed, before_the_body) = match heard {
         Ok(Ok(answer)) => match answer.status {
             StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
@@ -64,9 +82,11 @@ fn word(heard: &Heard, body_pending: bool) -> Word {
             Failure::UpstreamClosed | Failure::FirstByteTimeout => (true, false),
             _ => (false, false),
         },
-        Err(expiry) => (*expiry == Expiry::FirstByte, false),
+        Err(Expiry::FirstByte) => (true, false),
+        Err(Expiry::Total) => (body == Body::None, false),
+        Err(_) => (false, false),
     };
-    if failed && (before_the_body || !body_pending) { Word::Fails } else { Word::Nothing }
+    if failed && (before_the_body || body != Body::Pending) { Word::Fails } else { Word::Nothing }
 }
 
 #[cfg(test)]
@@ -84,14 +104,17 @@ mod tests {
             // Our own limits, and what it answered after all.
             (Ok(Failure::UpstreamBusy), Word::Nothing, Word::Nothing),
             (Ok(Failure::UpstreamMalformed), Word::Nothing, Word::Nothing),
+            // It was long in coming, or so was the body.
             (Err(Expiry::Total), Word::Nothing, Word::Nothing),
             // The caller's.
             (Err(Expiry::Upload), Word::Nothing, Word::Nothing),
             (Err(Expiry::Head), Word::Nothing, Word::Nothing),
         ] {
             let heard = heard.map(Err);
-            assert_eq!(word(&heard, false), whole, "{:?}", heard.map(|failed| failed.err()));
-            assert_eq!(word(&heard, true), pending, "{:?}", heard.map(|failed| failed.err()));
+            assert_eq!(word(&heard, Body::Sent), whole, "{:?}", heard.map(|failed| failed.err()));
+            let none = if matches!(heard, Err(Expiry::Total)) { Word::Fails } else { whole };
+            assert_eq!(word(&heard, Body::None), none);
+            assert_eq!(word(&heard, Body::Pending), pending, "{:?}", heard.map(|failed| failed.err()));
         }
     }
 }
