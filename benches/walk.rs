@@ -32,7 +32,7 @@ fn stages(networks: usize) -> Stages {
         [[caller]]
         name = "benchmark"
         networks = ["127.0.0.0/8"]
-        grant = {{ production = ["read", "write"] }}
+        grant = {{ production = ["read", "write", "mints-access"] }}
         [[listener]]
         address = "127.0.0.1:0"
         environment = "production"
