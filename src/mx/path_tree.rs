@@ -57,7 +57,7 @@ enum Segment<'t> {
 impl<T> PathTree<T> {
     /// One without templates, which matches nothing.
     #[must_use]
-    pub fn new() -> Self {
+    pub const fn new() -> Self {
         Self { root: Node::new() }
     }
 

@@ -337,10 +337,18 @@ impl<'i> Effect<'i> {
 #[derive(Debug)]
 pub(crate) struct Allowed {
     operations: OperationSet,
-    patterns: Patterns,
+    /// Few callers have any.
+    paths: Option<Box<Paths>>,
+}
+
+#[derive(Debug)]
+struct Paths {
+    granted: Patterns,
     /// What the environment lists beside that.
     withheld: Patterns,
 }
+
+static NO_PATTERNS: Patterns = Patterns { tree: PathTree::new() };
 
 impl Allowed {
     /// `listed` are the environment's own `paths`; `None` at MX's Platform API.
@@ -350,8 +358,12 @@ impl Allowed {
     pub(crate) fn new(items: &[Item], listed: Option<&[PathPattern]>) -> Result<Self, String> {
         let Effect { operations, paths } = Effect::of(items, listed);
         let others = listed.unwrap_or_default().iter().filter(|pattern| !paths.contains(pattern));
-        let withheld = Patterns::new(others)?;
-        Ok(Self { operations, patterns: Patterns::new(paths)?, withheld })
+        let others: Vec<&PathPattern> = others.collect();
+        if paths.is_empty() && others.is_empty() {
+            return Ok(Self { operations, paths: None });
+        }
+        let paths = Paths { granted: Patterns::new(paths)?, withheld: Patterns::new(others)? };
+        Ok(Self { operations, paths: Some(Box::new(paths)) })
     }
 
     /// The same, widened by what observe mode lets through: of MX's catalogue, all that cannot hurt at once.
@@ -370,11 +382,11 @@ impl Allowed {
     }
 
     pub(crate) fn patterns(&self) -> &Patterns {
-        &self.patterns
+        self.paths.as_ref().map_or(&NO_PATTERNS, |paths| &paths.granted)
     }
 
     pub(crate) fn withheld(&self) -> &Patterns {
-        &self.withheld
+        self.paths.as_ref().map_or(&NO_PATTERNS, |paths| &paths.withheld)
     }
 }
 

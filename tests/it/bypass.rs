@@ -140,9 +140,10 @@ fn changed(dice: &mut Dice, path: &str) -> String {
         2 => segments.insert(at, (*dice.one_of(&[".", "..", "%2e%2e", "%2E", "..;", ".%2e"])).to_owned()),
         3 => segments[at] = segments[at].to_uppercase(),
         4 => segments[at] = capitalised(&segments[at]),
-        5 => segments[at].push_str(
-            *dice.one_of(&[".json", ".pdf", ".PDF", ";x", ";x=/a", "%20", "%00", "%3Fx", "%23", "~"]),
-        ),
+        5 => {
+            let ends = [".json", ".pdf", ".PDF", ";x", ";x=/a", "%20", "%00", "%3Fx", "%23", "~"];
+            segments[at].push_str(ends[dice.below(ends.len())]);
+        }
         // What is one segment to us may be two to another.
         6 | 7 => {
             let (slash, word) =

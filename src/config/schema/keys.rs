@@ -91,7 +91,7 @@ static CALLER: &[Key] = &[
         "grant",
         Kind::NamedTexts,
         Required,
-        "What it may do, by environment: operation ids of MX, classes such as \"read\", \"tag:transactions\", \"method:GET\", \"path:GET /new/{id}\", at an environment with paths \"paths\"; with a - before it, what it may not do, which always wins",
+        "What it may do, by environment: operation ids of MX, classes such as \"read\", \"bundle:aggregation\", \"tag:transactions\", \"method:GET\", \"path:GET /new/{id}\", at an environment with paths \"paths\"; with a - before it, what it may not do, which always wins",
     ),
     section("limits", CALLER_LIMITS, "What it may use, of all its connections together; absent: not limited"),
     text(

@@ -70,3 +70,20 @@ fn collect(keys: &'static [Key], into: &mut Vec<&'static Key>) {
         }
     }
 }
+
+/// A reader copies them.
+#[test]
+fn every_grant_in_the_documentation_is_accepted_without_a_warning() {
+    let (_, text) = include_str!("../../../docs/policy.md").split_once("\n## Grants\n").unwrap();
+    let section = text.split("\n## ").next().unwrap();
+    let examples: Vec<&str> =
+        section.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert!(examples.len() >= 4);
+    let (before, after) = super::SMALLEST.split_once("[[caller]]").unwrap();
+    let (_, after) = after.split_once("[[listener]]").unwrap();
+    let sandbox = "[environment.sandbox]\ncredential = { kind = \"bearer\", token = \"env:T\" }\n\
+                   [[listener]]\naddress = \"127.0.0.1:8081\"\nenvironment = \"sandbox\"\n";
+    for example in examples {
+        super::assert_accepted(&format!("{before}{example}[[listener]]{after}{sandbox}"), &[]);
+    }
+}

@@ -235,3 +235,28 @@ fn a_path_that_is_an_operation_is_a_fault_and_another_is_not() {
     let nothing = "FAULT excludes a path that nothing grants; an operation of MX is excluded by its id";
     assert_eq!(reviewed(&["read", "-path:GET /users"]), [(1, nothing.to_owned())]);
 }
+
+#[test]
+fn the_documentation_has_every_class_and_every_bundle_as_it_is() {
+    let text = include_str!("../../../docs/policy.md");
+    let row =
+        |start: &str| text.lines().find(|line| line.starts_with(start)).unwrap_or_else(|| panic!("{start}"));
+    for class in Class::ALL {
+        let count = catalogue().operations().iter().filter(|one| one.classes.contains(class)).count();
+        let row = row(&format!("| `{}` | {count} |", class.as_str()));
+        if class != Class::KeyAdmin {
+            let alone = OperationSet::of(&items(&[class.as_str()])).iter().count();
+            assert!(
+                row.ends_with(&format!(" {alone} |")) || row.contains(&format!("the {alone} that")),
+                "{row}"
+            );
+        }
+    }
+    for bundle in &BUNDLES {
+        let row = row(&format!("| `bundle:{}` | {} |", bundle.name, bundle.meaning));
+        let covered = catalogue().operations().iter().filter(|one| bundle.covers(one));
+        for class in covered.flat_map(|one| one.classes.iter()).filter(|class| SENSITIVE.contains(class)) {
+            assert!(row.contains(&format!("`{}`", class.as_str())), "{}: {}", bundle.name, class.as_str());
+        }
+    }
+}
