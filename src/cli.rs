@@ -1,5 +1,6 @@
 //! The commands, one file each, thin.
 
+mod caller;
 mod check;
 mod demo;
 mod health;
@@ -40,6 +41,8 @@ enum Command {
     Check(check::Args),
     /// Ask a running gateway whether it is ready, for a container's health check.
     Health(health::Args),
+    /// Make, list and revoke the tokens that callers are known by.
+    Caller(caller::Args),
     /// Make, fill, check and copy the embedded vault.
     Vault(vault::Args),
     /// Stand in for MX, to test services against.
@@ -60,6 +63,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Check(args) => return check::run(&args, json),
         Command::Demo(args) => demo::run(&args),
         Command::Health(args) => health::run(&args, json),
+        Command::Caller(args) => caller::run(args, json),
         Command::Vault(args) => vault::run(args, json),
         Command::StandIn(args) => stand_in::run(args),
         Command::Control(command) => status::run(command, &socket, json, &mut io::stdout().lock()),
@@ -117,6 +121,7 @@ mod tests {
             &["run", "--api-key=9f3Kq7Zt20xLmW8b"],
             &["run", "-k9f3Kq7Zt20xLmW8b"],
             &["vault", "set", "a", "--environment", "9f3Kq7Zt20xLmW8b"],
+            &["caller", "token", "revoke", "9f3Kq7Zt20xLmW8b"],
             &["demo", "--listen", "9f3Kq7Zt20xLmW8b"],
         ] {
             let said = said(args);

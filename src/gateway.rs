@@ -31,6 +31,7 @@ use crate::{
     policy::{self, Denial, Grant, target::Target},
     redaction::Masker,
     snapshot::Bearer,
+    tokens,
     upstream::{self, headers, outgoing::Outgoing},
     worker::view::{EnvironmentView, View},
 };
@@ -93,25 +94,30 @@ fn approve<'v>(
     let environment = view.environment(listener.environment).ok_or(Failure::NotReady)?;
     entry.environment(environment);
 
-    let caller = view.snapshot.admission.admit(&at.peer, &head.headers).map_err(|(refusal, origin)| {
-        entry.origin(origin);
-        at.worker.log_refused_address(refusal, origin);
-        refusal
+    let path_and_query = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
+    let caller = view.snapshot.admission.admit(&at.peer, &head.headers, path_and_query).map_err(|not| {
+        entry.origin(not.origin);
+        at.worker.not_admitted(not.reason, not.origin);
+        not.refusal()
     })?;
     entry.origin(caller.origin());
     let admission = &view.snapshot.admission;
     if let Some(name) = admission.callers.name(caller.index()) {
         entry.caller(name);
+        at.recognised(name, caller.origin());
     }
     browser::check_head(&head, &listener.browser())?;
-    at.worker.check_suspended(&environment.settings.name, caller.origin(), entry.began())?;
+    at.check_suspended(view, entry.began())?;
 
-    let path_and_query = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
     let target = Target::parse(path_and_query).map_err(|_| Refusal::MalformedTarget)?;
     let allowed = view.snapshot.grants.of(caller.index(), listener.environment);
     let grant = policy::decide(allowed, environment.settings.api, &head.method, &target)
         .inspect_err(|denial| entry.denied(denial))?;
     entry.granted(&grant);
+    if let Some(operation) = grant.operation() {
+        at.asked_for(operation.id);
+        at.check_suspended(view, entry.began())?;
+    }
 
     let choice = choose(environment, &grant, &head.headers)?;
     entry.credential(choice.credential());
@@ -161,7 +167,9 @@ fn only_bearer(headers: &HeaderMap) -> Option<HeaderValue> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let value = values.next().filter(|_| values.next().is_none())?;
     let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
-    let mut own = (scheme.eq_ignore_ascii_case("bearer") && is_b64token(token)).then(|| value.clone())?;
+    // A token of ours is for this gateway.
+    let is_theirs = is_b64token(token) && !token.starts_with(tokens::PREFIX);
+    let mut own = (scheme.eq_ignore_ascii_case("bearer") && is_theirs).then(|| value.clone())?;
     own.set_sensitive(true);
     Some(own)
 }
@@ -234,6 +242,7 @@ impl From<Expiry> for End {
             Expiry::FirstByte => Failure::FirstByteTimeout.into(),
             Expiry::AnswerIdle => Failure::UpstreamIdleTimeout.into(),
             Expiry::Total => Failure::TotalTimeout.into(),
+            Expiry::Suspended => Refusal::Suspended.into(),
         }
     }
 }

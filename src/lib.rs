@@ -8,7 +8,7 @@
 //!
 //! Beside the walk: [`config`] and [`vault`] become one `snapshot`; [`control`] serves operators.
 
-mod admission;
+pub mod admission;
 pub mod app;
 mod browser;
 pub mod capacity;
@@ -33,7 +33,9 @@ mod snapshot;
 #[doc(hidden)]
 pub mod stages;
 pub mod stand_in;
+mod storage;
 mod tls;
+pub mod tokens;
 mod upstream;
 pub mod vault;
 mod worker;

@@ -27,6 +27,7 @@ use std::{
 use self::histogram::Histogram;
 pub use self::render::Format;
 use crate::{
+    admission::reason::Reason,
     gateway::refusal::{Failure, Refusal},
     record::writer,
 };
@@ -216,6 +217,13 @@ impl WorkerMetrics {
         }
     }
 
+    /// Counts somebody who was not admitted, by reason, beside [`Self::refused`].
+    pub fn not_admitted(&self, reason: Reason) {
+        if let Some(count) = self.set.not_admitted.get(reason as usize) {
+            count.add(1);
+        }
+    }
+
     /// Counts a failure, beside [`Self::request`].
     pub fn failed(&self, failure: Failure) {
         if let Some(count) = self.set.failures.get(failure as usize) {
@@ -262,6 +270,7 @@ struct Set {
     /// By operation (the last row: none), then by [`class`].
     requests: Vec<[Count; CLASSES.len()]>,
     refusals: [Count; Refusal::ALL.len()],
+    not_admitted: [Count; Reason::ALL.len()],
     failures: [Count; Failure::ALL.len()],
     gateway: Histogram<{ histogram::GATEWAY.len() }>,
     upstream: Histogram<{ histogram::UPSTREAM.len() }>,
@@ -281,6 +290,7 @@ impl Set {
         Self {
             requests: (0..=operations).map(|_| Default::default()).collect(),
             refusals: Default::default(),
+            not_admitted: Default::default(),
             failures: Default::default(),
             gateway: Histogram::new(&histogram::GATEWAY),
             upstream: Histogram::new(&histogram::UPSTREAM),

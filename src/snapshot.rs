@@ -7,14 +7,16 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use http::HeaderName;
+
 use crate::{
-    admission::{Admission, CallerIndex, Networks, callers::Callers},
+    admission::{Admission, CallerIndex, Networks, callers::Callers, token::Tokens},
     browser,
     config::{self, BearerOperations, Config},
-    credential::{Prepared, Unusable},
+    credential::{self, Prepared, Unusable},
     listener::tls::{self, ServerTls},
     policy::{Api, grant::Allowed},
-    redaction,
+    redaction, tokens,
     upstream::dial::{DialTarget, TlsFault},
     vault::{self, Resolved, Vault, reference::Reference, secret::Secret},
 };
@@ -86,6 +88,16 @@ pub(crate) struct Environment {
     pub(crate) timeouts: config::Timeouts,
     /// Decoded names of query parameters that are credentials, here or elsewhere at MX.
     pub(crate) query_names: Vec<String>,
+    /// The field of callers' tokens, when it is none that stays here in any case.
+    token_header: Option<HeaderName>,
+}
+
+impl Environment {
+    /// Whether a caller's field of that name (lower case) stays here because of how this gateway is configured.
+    pub(crate) fn keeps_back(&self, name: &str) -> bool {
+        self.credential.travels_under(name)
+            || self.token_header.as_ref().is_some_and(|own| credential::is_look_alike(own, name))
+    }
 }
 
 /// What is attached on operations that take a Bearer token.
@@ -162,6 +174,9 @@ pub(crate) enum Error {
         /// The missing environment.
         environment: String,
     },
+    /// The file of tokens could not be read.
+    #[error("tokens.file: {0}")]
+    Tokens(#[source] tokens::Error),
     /// A path pattern that cannot be matched.
     #[error("caller {caller}: grant.{environment}: {reason}")]
     Pattern {
@@ -192,8 +207,10 @@ impl Snapshot {
             config.environments.values().map(|settings| Secrets::resolve(settings, vault)).collect();
         // All at once, since each call compiles a masker over every secret, and before anything is told of them.
         redaction::held().remember(secrets.iter().flat_map(Secrets::known));
+        let token_header = config.tokens.as_ref().map(|tokens| tokens.header.clone());
+        let token_header = token_header.filter(|header| !header.as_str().starts_with("x-mxgate-"));
         for (settings, secrets) in config.environments.values().zip(secrets) {
-            match environment(settings, secrets, previous) {
+            match environment(settings, secrets, token_header.clone(), previous) {
                 Ok(environment) => environments.push(Arc::new(environment)),
                 Err(error) => errors.push(error),
             }
@@ -208,6 +225,8 @@ impl Snapshot {
                 Err(error) => errors.push(error),
             }
         }
+        let callers = Callers::new(&config.callers);
+        let tokens = tokens(config, &callers).map_err(|error| errors.push(error)).unwrap_or_default();
         if !errors.is_empty() {
             return Err(errors);
         }
@@ -217,7 +236,8 @@ impl Snapshot {
                 allow: Networks::new(&config.allow),
                 trusted_proxies: Networks::new(&config.trusted_proxies),
                 forwarded_header: config.forwarded_header,
-                callers: Callers::new(&config.callers),
+                callers,
+                tokens,
             },
             grants,
             environments,
@@ -230,11 +250,18 @@ impl Snapshot {
     }
 }
 
+/// The tokens of callers that are known by one. Of others there may be some, of a caller that was taken out.
+fn tokens(config: &Config, callers: &Callers) -> Result<Tokens, Error> {
+    let Some(settings) = &config.tokens else { return Ok(Tokens::default()) };
+    let tokens = tokens::read(&settings.file).map_err(Error::Tokens)?;
+    Ok(Tokens::new(settings.header.clone(), tokens, |name| callers.with_token(name)))
+}
+
 fn listener(settings: &config::Listener, index: &HashMap<&str, usize>) -> Result<ListenerSettings, Error> {
     let tls = settings
         .tls
         .as_ref()
-        .map(tls::load)
+        .map(|files| tls::load(files, settings.client_ca.as_ref()))
         .transpose()
         .map_err(|source| Error::Tls { what: format!("listener {}", settings.address), source })?;
     // `Config` has checked the names of a file; after a reload the listeners are still those of the start.
@@ -302,6 +329,7 @@ impl Secrets {
 fn environment(
     settings: &config::Environment,
     secrets: Secrets,
+    token_header: Option<HeaderName>,
     previous: Option<&Snapshot>,
 ) -> Result<Environment, Error> {
     let name = &settings.name;
@@ -332,6 +360,7 @@ fn environment(
         dial,
         timeouts: settings.timeouts.clone(),
         query_names: query_names(&settings.credential),
+        token_header,
     })
 }
 

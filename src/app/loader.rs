@@ -161,6 +161,9 @@ impl Loader {
         }
         let listeners = config.listeners.iter().filter_map(|listener| listener.tls.as_ref());
         files.extend(listeners.flat_map(|files| [files.certificate.clone(), files.key.clone()]));
+        let authorities = config.listeners.iter().filter_map(|listener| listener.client_ca.as_ref());
+        files.extend(authorities.map(|authorities| authorities.file.clone()));
+        files.extend(config.tokens.iter().map(|tokens| tokens.file.clone()));
         files
     }
 
@@ -341,6 +344,10 @@ impl Gateway for Arc<Loader> {
             listeners: state.config.listeners.iter().map(|listener| listener.address.to_string()).collect(),
             environments: state.config.environments.values().map(|settings| environment(settings)).collect(),
         }
+    }
+
+    fn caller_names(&self) -> Vec<String> {
+        self.state().config.callers.iter().map(|caller| caller.name.clone()).collect()
     }
 
     fn readiness(&self) -> Readiness {

@@ -8,7 +8,10 @@ mod credential;
 mod environment;
 mod listener;
 mod network;
+mod overlap;
 mod paths;
+mod tls_name;
+mod tokens;
 
 use super::{
     Config, ForwardedHeader, Health, Limits, Log, Process, RecordDestination, VaultFile,
@@ -32,6 +35,7 @@ pub(super) fn config(root: &Node, report: &Report<'_>) -> Option<Config> {
     let limits = limits(&file.section("limits"));
     let vault = vault(&file);
     let callers = caller::all(&file);
+    let tokens = tokens::tokens(&file.section("tokens"));
     let environments = environment::all(&file);
     let health = health(&file.section("health"));
     let control_socket = file.section("control").path("socket");
@@ -44,6 +48,7 @@ pub(super) fn config(root: &Node, report: &Report<'_>) -> Option<Config> {
         let names: Vec<&str> = environments.keys().map(String::as_str).collect();
         across::environments(&file, &listeners, &names);
         caller::beside_each_other(&file, &callers, &environments);
+        caller::recognisable(&file, &callers, &listeners, &environments);
         across::references(report, file.has("vault"));
         across::networks(&file, &allow, &trusted_proxies, &listeners);
         across::addresses(report, &listeners, health.as_ref(), control_socket.as_deref());
@@ -56,6 +61,7 @@ pub(super) fn config(root: &Node, report: &Report<'_>) -> Option<Config> {
         limits,
         vault,
         callers: callers.into_iter().map(caller::Draft::finish).collect::<Option<_>>()?,
+        tokens,
         environments: environments
             .into_iter()
             .map(|(name, one)| Some((name, one?)))

@@ -11,8 +11,8 @@ use super::{
 };
 use crate::capacity;
 
-/// No configuration is near this size; a wrong path may lead to something that never ends.
-const FILE_BYTES_MAX: u64 = 1 << 20;
+/// Some 100,000 callers; a wrong path may lead to something that never ends.
+const FILE_BYTES_MAX: u64 = 16 << 20;
 
 /// A configuration that can be used.
 #[derive(Debug, Clone)]
@@ -25,7 +25,7 @@ pub struct Loaded {
 
 impl Config {
     /// Reads and checks the file at `path`, with the overrides of this process's environment. The file
-    /// must be a regular one that only root or this user can write, and not larger than 1 MiB. What it allows is
+    /// must be a regular one that only root or this user can write, and not larger than 16 MiB. What it allows is
     /// compared with what this process may have, see [`capacity`].
     ///
     /// # Errors

@@ -176,7 +176,7 @@ impl Drop for Entry {
             Some(Call::Pattern(template)) => Some(&**template),
             None => None,
         };
-        let (caller_address, peer_address) = addresses(self.origin, self.at.peer);
+        let (caller_address, peer_address) = addresses(self.origin, &self.at.peer);
         let session = &self.at.session;
         let masked = session.masked();
         self.at.worker.metrics().request(&metrics::Request {
@@ -210,7 +210,7 @@ impl Drop for Entry {
             masked,
             peer_uid: match self.at.peer {
                 Peer::Unix { uid, .. } => Some(uid),
-                Peer::Tcp(_) => None,
+                Peer::Tcp(_) | Peer::Certified(..) => None,
             },
         });
     }
@@ -221,11 +221,8 @@ fn micros(duration: Duration) -> u64 {
 }
 
 /// The address that counted, and the socket's own when a proxy named another.
-fn addresses(origin: Option<Origin>, peer: Peer) -> (Option<IpAddr>, Option<IpAddr>) {
-    let socket = match peer {
-        Peer::Tcp(address) => Some(address.ip()),
-        Peer::Unix { .. } => None,
-    };
+fn addresses(origin: Option<Origin>, peer: &Peer) -> (Option<IpAddr>, Option<IpAddr>) {
+    let socket = peer.address().map(|address| address.ip());
     let counted = match origin {
         Some(Origin::Address(address)) => Some(address),
         Some(Origin::Unix { .. }) => None,
@@ -285,11 +282,11 @@ mod tests {
 
     #[test]
     fn a_proxys_own_address_is_named_beside_the_callers() {
-        let peer = Peer::Tcp("192.0.2.1:5".parse().unwrap());
+        let peer = &Peer::Tcp("192.0.2.1:5".parse().unwrap());
         let caller = "10.0.0.1".parse().unwrap();
         let proxy: IpAddr = "192.0.2.1".parse().unwrap();
         assert_eq!(addresses(Some(Origin::Address(caller)), peer), (Some(caller), Some(proxy)));
         assert_eq!(addresses(Some(Origin::Address(proxy)), peer), (Some(proxy), None));
-        assert_eq!(addresses(Some(Origin::Unix { uid: 1 }), Peer::Unix { uid: 1, gid: 1 }), (None, None));
+        assert_eq!(addresses(Some(Origin::Unix { uid: 1 }), &Peer::Unix { uid: 1, gid: 1 }), (None, None));
     }
 }

@@ -39,7 +39,8 @@ pub(crate) fn end(at: &Rc<Connection>, end: End, mut entry: Box<Entry>) -> Respo
     }
     // Whoever may not call keeps no connection either. A malformed target is one wherever it was found: what
     // follows it is not read.
-    let ends = [Refusal::CallerNotAllowed.code(), Refusal::MalformedTarget.code()].contains(&code);
+    let ends = [Refusal::CallerNotAllowed.code(), Refusal::MalformedTarget.code()].contains(&code)
+        || (code == Refusal::Suspended.code() && at.caller_is_suspended());
     if ends || at.worker.closing() || at.session.body_pending() {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }

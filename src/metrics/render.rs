@@ -10,7 +10,10 @@ use prometheus_client::{
 };
 
 use super::{CLASSES, Inner, Set, histogram, histogram::Total, process};
-use crate::gateway::refusal::{Failure, Refusal};
+use crate::{
+    admission::reason::Reason,
+    gateway::refusal::{Failure, Refusal},
+};
 
 /// A text format of metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,6 +125,13 @@ impl Inner {
         for refusal in Refusal::ALL {
             let count = self.sum(|set| set.refusals.get(*refusal as usize).map_or(0, super::Count::get));
             family.counter(&[("code", refusal.code())], count)?;
+        }
+
+        let help = "Callers that were not admitted, by reason";
+        let mut family = page.family("mxgate_callers_not_admitted", help, None, MetricType::Counter)?;
+        for reason in Reason::ALL {
+            let count = self.sum(|set| set.not_admitted.get(*reason as usize).map_or(0, super::Count::get));
+            family.counter(&[("reason", reason.code())], count)?;
         }
 
         let help = "Requests that failed at the upstream or in the gateway, by code";

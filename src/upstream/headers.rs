@@ -50,7 +50,7 @@ pub(crate) fn to_upstream(
     credential: &[(HeaderName, HeaderValue)],
 ) -> RequestHead {
     let special = Special::of(received);
-    let travels = |name: &str| environment.credential.travels_under(name);
+    let travels = |name: &str| environment.keeps_back(name);
     let named = if special.connection { named_by_connection(received) } else { Vec::new() };
     let is_private = |name: &str| is_look_alike(name) || travels(name);
     let trailers = if special.trailer { announced(received, is_private) } else { Vec::new() };

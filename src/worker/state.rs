@@ -8,17 +8,14 @@ use std::{
 };
 
 use arc_swap::{ArcSwapOption, Cache};
-use tokio::{
-    sync::{mpsc, watch},
-    time::Instant,
-};
+use tokio::sync::{Notify, mpsc};
 
 use super::{
     Parts, Stage,
     view::{Place, View},
 };
 use crate::{
-    admission::Origin,
+    admission::{Origin, reason::Reason},
     config::Limits,
     control::suspension::Suspensions,
     gateway::{entry::RequestId, refusal::Refusal},
@@ -47,13 +44,14 @@ pub(crate) struct Worker {
     snapshots: RefCell<Snapshots>,
     view: RefCell<Option<Rc<View>>>,
     suspensions: Arc<Suspensions>,
-    stage: watch::Receiver<Stage>,
+    /// Of this worker alone.
+    woken: Notify,
     census: Arc<Census>,
     load: Arc<Load>,
-    /// The last of `stage`, without a look across cores.
+    /// The last that was seen, without a look across cores.
     stage_now: Cell<Stage>,
     recorder: RefCell<Recorder>,
-    refused_addresses: RefCell<Flood>,
+    not_admitted: RefCell<Flood<(Reason, Origin)>>,
     nothing_to_mask: Arc<Masker>,
 }
 
@@ -66,12 +64,12 @@ impl Worker {
             snapshots: RefCell::new(Cache::new(parts.snapshot)),
             view: RefCell::default(),
             suspensions: parts.suspensions,
-            stage: parts.stage,
+            woken: Notify::new(),
             census: parts.census,
             load: parts.load,
             stage_now: Cell::new(Stage::Serving),
             recorder: RefCell::new(parts.recorder),
-            refused_addresses: RefCell::new(Flood::new(REFUSED_INTERVAL, REFUSED_ADDRESSES_MAX)),
+            not_admitted: RefCell::new(Flood::new(REFUSED_INTERVAL, REFUSED_ADDRESSES_MAX)),
             nothing_to_mask: Arc::new(Masker::new([])),
         };
         (worker, parts.arrivals)
@@ -128,50 +126,48 @@ impl Worker {
         matches!(self.stage_now.get(), Stage::Draining(_))
     }
 
-    /// Ends when connections without a request must go.
-    pub(crate) async fn drained(&self) {
-        let mut stage = self.stage.clone();
-        let drained = stage.wait_for(|stage| matches!(stage, Stage::Draining(_))).await.is_ok();
-        if !drained {
-            std::future::pending::<()>().await;
+    /// Ends when `must_go` holds; it is asked whenever connections without a request may have to go.
+    pub(crate) async fn until(&self, must_go: impl Fn() -> bool) {
+        loop {
+            let mut woken = std::pin::pin!(self.woken.notified());
+            // Before the question, so that no answer is missed.
+            woken.as_mut().enable();
+            if must_go() {
+                return;
+            }
+            woken.await;
         }
     }
 
-    pub(crate) fn check_suspended(
-        &self,
-        environment: &str,
-        origin: Origin,
-        now: Instant,
-    ) -> Result<(), Refusal> {
-        let address = match origin {
-            Origin::Address(address) => Some(address),
-            Origin::Unix { .. } => None,
-        };
-        if self.suspensions.applies(environment, address, now.into_std()) {
-            Err(Refusal::Suspended)
-        } else {
-            Ok(())
+    /// Makes every connection without a request ask whether it must go.
+    pub(super) fn wake_idle(&self) {
+        self.woken.notify_waiters();
+    }
+
+    /// What an operator has stopped.
+    pub(crate) fn suspensions(&self) -> &Suspensions {
+        &self.suspensions
+    }
+
+    /// Counts somebody who may not call, and says who and why without letting a flood of them fill the log.
+    pub(crate) fn not_admitted(&self, reason: Reason, origin: Origin) {
+        self.metrics().not_admitted(reason);
+        let verdict = self.not_admitted.borrow_mut().note((reason, origin), std::time::Instant::now());
+        if let Verdict::Log { unsaid } = verdict {
+            let (code, reason) = (Refusal::CallerNotAllowed.code(), reason.code());
+            tracing::warn!(code, reason, address = %origin, unsaid, "refused");
         }
     }
 
-    /// Says who was refused and why, without letting a flood of them fill the log.
-    pub(crate) fn log_refused_address(&self, refusal: Refusal, origin: Origin) {
-        let Origin::Address(address) = origin else { return };
-        let key = (refusal.code(), address);
-        if let Verdict::Log { unsaid } =
-            self.refused_addresses.borrow_mut().note(key, std::time::Instant::now())
-        {
-            tracing::warn!(reason = refusal.code(), %address, unsaid, "refused");
-        }
-    }
-
-    pub(super) fn summarise_refused_addresses(&self) {
-        for summary in self.refused_addresses.borrow_mut().due(std::time::Instant::now()) {
+    pub(super) fn summarise_not_admitted(&self) {
+        let code = Refusal::CallerNotAllowed.code();
+        for summary in self.not_admitted.borrow_mut().due(std::time::Instant::now()) {
             match summary.key {
-                Some((reason, address)) => {
-                    tracing::warn!(reason, %address, count = summary.count, "refused again")
+                Some((reason, origin)) => {
+                    let reason = reason.code();
+                    tracing::warn!(code, reason, address = %origin, count = summary.count, "refused again");
                 }
-                None => tracing::warn!(count = summary.count, "refused, many more addresses"),
+                None => tracing::warn!(code, count = summary.count, "refused, many more addresses"),
             }
         }
     }

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 
 use ipnet::IpNet;
 
-use super::{environment::is_name, network::network, paths};
+use super::{environment::is_name, listener, network::network, overlap, paths, tls_name::tls_name};
 use crate::{
     config::{
-        Api, Caller, Environment,
+        Api, BearerOperations, Caller, Environment,
         fault::Problem,
         walk::{Table, shown_key},
     },
@@ -21,6 +21,8 @@ pub(super) struct Draft<'a> {
     networks: Option<Vec<IpNet>>,
     unix_uids: Option<Vec<u32>>,
     unix_gids: Option<Vec<u32>>,
+    tls_names: Option<Vec<String>>,
+    token: bool,
     grant: BTreeMap<&'a str, Vec<Item>>,
 }
 
@@ -32,6 +34,8 @@ impl Draft<'_> {
             networks: self.networks,
             unix_uids: self.unix_uids,
             unix_gids: self.unix_gids,
+            tls_names: self.tls_names,
+            token: self.token,
             grant: self.grant.into_iter().map(|(name, items)| (name.to_owned(), items)).collect(),
         })
     }
@@ -46,15 +50,24 @@ fn one(table: Table<'_>) -> Draft<'_> {
     let networks = given(&table, "networks", |table| table.list("networks", network));
     let unix_uids = given(&table, "unix_uids", |table| ids(table, "unix_uids"));
     let unix_gids = given(&table, "unix_gids", |table| ids(table, "unix_gids"));
+    let tls_names = given(&table, "tls_names", |table| table.list("tls_names", tls_name));
+    let token = table.flag("token");
     let grant = table.named_lists("grant", item).into_iter().collect();
-    if networks.is_none() && unix_uids.is_none() && unix_gids.is_none() {
-        let allowed = "expected one or more of networks, unix_uids and unix_gids";
+    let unix = unix_uids.is_some() || unix_gids.is_some();
+    if networks.is_none() && !unix && tls_names.is_none() && !token {
+        let allowed = "expected one or more of networks, unix_uids, unix_gids, tls_names and token";
         table.fault("name", Problem::new("can be recognised by nothing").allowed(allowed));
     }
-    if networks.is_some() && (unix_uids.is_some() || unix_gids.is_some()) {
-        table.fault("networks", "never holds on a Unix socket, which unix_uids and unix_gids ask for");
+    for (key, is_given) in [("networks", networks.is_some()), ("tls_names", tls_names.is_some())] {
+        if is_given && unix {
+            table.fault(key, "never holds on a Unix socket, which unix_uids and unix_gids ask for");
+        }
     }
-    Draft { table, name, networks, unix_uids, unix_gids, grant }
+    // They are the words of `mxgate caller token`.
+    if token && let Some(word @ ("list" | "revoke" | "help")) = name.as_deref() {
+        table.fault("name", Problem::new(format!("is the word `{word}` of `mxgate caller token`")));
+    }
+    Draft { table, name, networks, unix_uids, unix_gids, tls_names, token, grant }
 }
 
 /// A list that is written; one without an item would match nobody.
@@ -118,6 +131,88 @@ pub(super) fn beside_each_other(
                 Some(None) => {}
             }
         }
+    }
+}
+
+/// Whether each caller can be recognised, and as nobody else.
+pub(super) fn recognisable(
+    file: &Table<'_>,
+    callers: &[Draft<'_>],
+    listeners: &[listener::Draft<'_>],
+    environments: &BTreeMap<String, Option<std::sync::Arc<Environment>>>,
+) {
+    let asked_for_certificates = listeners.iter().any(|listener| listener.client_ca.is_some());
+    for caller in callers {
+        if caller.token && !file.has("tokens") {
+            caller
+                .table
+                .fault("token", Problem::new("needs a [tokens] section").allowed("it names their file"));
+        }
+        if caller.tls_names.is_some() && !asked_for_certificates {
+            caller.table.warn("tls_names", "never holds: no listener has tls.client_ca");
+        }
+        if caller.token {
+            bearer_stays_free(caller, environments);
+        }
+        if callers.len() > 1 && caller.is_known_by_loopback_alone() {
+            let problem = Problem::new(
+                "are of this machine only, and nothing else tells this caller from others there",
+            );
+            caller.table.warn(
+                "networks",
+                problem.allowed(
+                    "the containers of a pod share them: give it a token, or a Unix socket and unix_uids",
+                ),
+            );
+        }
+    }
+    let one = |caller: &Draft<'_>| overlap::Known {
+        networks: caller.networks.clone(),
+        uids: caller.unix_uids.clone(),
+        gids: caller.unix_gids.clone(),
+        names: caller.tls_names.clone(),
+        token: caller.token,
+    };
+    let known: Vec<_> = callers.iter().map(one).collect();
+    for (caller, other) in overlap::overlaps(&known) {
+        let (Some(caller), Some(other)) = (callers.get(caller), callers.get(other)) else { continue };
+        let name = |caller: &Draft<'_>| caller.name.clone().unwrap_or_else(|| caller.table.path_of("name"));
+        let problem = Problem::new(format!(
+            "leaves caller {} and caller {} open: one request could be from either",
+            name(caller),
+            name(other)
+        ));
+        caller
+            .table
+            .fault("name", problem.allowed("give both one kind of criterion, with nothing in common"));
+    }
+}
+
+/// A token in `Authorization` stands where the token to pass through belongs.
+fn bearer_stays_free(
+    caller: &Draft<'_>,
+    environments: &BTreeMap<String, Option<std::sync::Arc<Environment>>>,
+) {
+    let passes = |name: &&&str| {
+        let environment = environments.get(**name).and_then(Option::as_ref);
+        environment.is_some_and(|one| one.bearer_operations == BearerOperations::PassThrough)
+    };
+    for environment in caller.grant.keys().filter(passes) {
+        let problem = Problem::new(format!(
+            "has to come in the header of [tokens] at {environment}, where Authorization may be passed through"
+        ));
+        caller.table.warn("token", problem);
+    }
+}
+
+impl Draft<'_> {
+    fn is_known_by_loopback_alone(&self) -> bool {
+        let is_loopback = |network: &IpNet| match network {
+            IpNet::V4(network) => network.network().is_loopback() && network.prefix_len() >= 8,
+            IpNet::V6(network) => network.network().is_loopback() && network.prefix_len() == 128,
+        };
+        let networks = self.networks.as_ref().filter(|_| self.tls_names.is_none() && !self.token);
+        networks.is_some_and(|networks| !networks.is_empty() && networks.iter().all(is_loopback))
     }
 }
 

@@ -191,6 +191,8 @@ fn another(case: &Case) -> Data {
         }
         (Kind::NamedTexts, _) => Data::Table([("sandbox".to_owned(), entry(list("write")))].into()),
         (_, "allow" | "trusted_proxies" | "networks") => list("192.0.2.0/24"),
+        (_, "tls_names") => list("dns:other.internal"),
+        (_, "header") => text("x-other"),
         (_, "hosts") => list("other"),
         (_, "origins") => list("https://other.example"),
         (_, "paths") => list("GET /other"),
