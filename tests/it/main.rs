@@ -33,5 +33,6 @@ mod replay;
 mod secrets;
 mod semantics;
 mod strict;
+mod tokens;
 mod upstream;
 mod upstream_tls;
