@@ -26,6 +26,7 @@ mod lifecycle;
 mod limits;
 mod listeners;
 mod metrics;
+mod mutual_tls;
 mod pressure;
 mod raw_upstream;
 mod reload;
