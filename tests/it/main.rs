@@ -34,6 +34,7 @@ mod replay;
 mod secrets;
 mod semantics;
 mod strict;
+mod suspended_callers;
 mod tokens;
 mod upstream;
 mod upstream_tls;
