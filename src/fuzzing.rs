@@ -14,6 +14,7 @@ mod configuration;
 mod forwarded;
 mod gate_request;
 mod headers;
+mod masking;
 mod proxy_protocol;
 mod reading;
 mod target;
@@ -26,13 +27,14 @@ mod wire;
 pub type Check = fn(&[u8]);
 
 /// Every target by its name in `fuzz/`.
-pub const TARGETS: [(&str, Check); 9] = [
+pub const TARGETS: [(&str, Check); 10] = [
     ("answer", answer::check),
     ("chunked", chunked::check),
     ("configuration", configuration::check),
     ("forwarded", forwarded::check),
     ("gate_request", gate_request::check),
     ("headers", headers::check),
+    ("masking", masking::check),
     ("proxy_protocol", proxy_protocol::check),
     ("target", target::check),
     ("upload", upload::check),

@@ -13,10 +13,9 @@
 use std::{fmt, ops::Range};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
-use zeroize::Zeroizing;
 
 use crate::vault::secret::Secret;
-use encodings::{FORM_BYTES_MIN, Form};
+pub(crate) use encodings::{FORM_BYTES_MIN, Form};
 use finder::{Beginning, Finder};
 
 pub mod body;
@@ -32,8 +31,15 @@ const MASK: u8 = b'*';
 /// Finds a set of secrets in all their forms. Immutable; made once for each snapshot's credential.
 #[derive(Clone)]
 pub struct Masker {
-    /// Finds the first bytes of forms; `None` without secrets.
-    finder: Option<Finder>,
+    /// One for all forms, or one for long forms and one for short ones; none without secrets.
+    searches: Vec<Search>,
+}
+
+/// Finds some of the forms.
+#[derive(Clone)]
+struct Search {
+    /// Finds the first bytes of forms.
+    finder: Finder,
     /// For each beginning that `finder` knows: the forms that begin with it.
     forms: Vec<Vec<Form>>,
 }
@@ -51,19 +57,17 @@ impl Masker {
     /// Finds each of `secrets`; without any it masks nothing.
     #[must_use]
     pub fn new<'a>(secrets: impl IntoIterator<Item = &'a Secret>) -> Self {
-        let mut all: Vec<Form> = secrets.into_iter().flat_map(encodings::forms).collect();
-        all.sort_unstable_by(|a, b| a.as_slice().cmp(b));
-        all.dedup();
-        let mut forms: Vec<Vec<Form>> = Vec::new();
-        for form in all {
-            match forms.last_mut() {
-                Some(group) if form.starts_with(beginning(group)) => group.push(form),
-                _ => forms.push(vec![form]),
-            }
-        }
-        let beginnings: Zeroizing<Vec<Beginning>> =
-            Zeroizing::new(forms.iter().map(|group| *beginning(group)).collect());
-        Self { finder: Finder::new(&beginnings), forms }
+        Self::of(secrets.into_iter().flat_map(encodings::forms).collect())
+    }
+
+    /// Finds each of `forms`, of which none is shorter than [`FORM_BYTES_MIN`].
+    pub(crate) fn of(forms: Vec<Form>) -> Self {
+        // A few short secrets among many must not make the search for all of them as slow as theirs.
+        let searches = finder::split(forms).into_iter().filter_map(|forms| {
+            let forms = grouped(forms);
+            Some(Search { finder: Finder::new(&forms)?, forms })
+        });
+        Self { searches: searches.collect() }
     }
 
     /// Masks nothing: for a test that shows that its search for a secret finds one where masking is left out.
@@ -95,32 +99,56 @@ impl Masker {
         if masked > 0 {
             scan.hits.push(0..masked);
         }
-        let Some(finder) = &self.finder else { return scan };
-        let mut from = 0;
-        while let Some((start, group)) = finder.find(bytes, from) {
-            let rest = &bytes[start..];
-            for form in &self.forms[group] {
-                if rest.starts_with(form) {
-                    scan.add(start..start + form.len());
-                } else if form.starts_with(rest) {
-                    scan.open.get_or_insert(start);
-                }
-            }
-            from = start + 1;
+        self.searches.iter().for_each(|search| search.scan(bytes, &mut scan));
+        if self.searches.len() > 1 {
+            scan.put_in_order();
         }
         scan
     }
 
     /// Where the longest end of `bytes` begins that could be the beginning of a form, for ends too short for `scan`.
     fn open_end(&self, bytes: &[u8]) -> Option<usize> {
-        let finder = self.finder.as_ref()?;
         let from = bytes.len().saturating_sub(FORM_BYTES_MIN - 1);
-        (from..bytes.len()).find(|start| {
-            let end = &bytes[*start..];
-            // The first byte decides nearly always.
-            finder.starts_with(end[0]) && self.forms.iter().any(|group| beginning(group).starts_with(end))
-        })
+        (from..bytes.len())
+            .find(|start| self.searches.iter().any(|search| search.may_begin(&bytes[*start..])))
     }
+}
+
+impl Search {
+    fn scan(&self, bytes: &[u8], scan: &mut Scan) {
+        let mut from = 0;
+        while let Some((start, group)) = self.finder.find(bytes, from) {
+            let rest = &bytes[start..];
+            for form in &self.forms[group] {
+                if rest.starts_with(form) {
+                    scan.add(start..start + form.len());
+                } else if form.starts_with(rest) {
+                    scan.open = Some(scan.open.map_or(start, |open| open.min(start)));
+                }
+            }
+            from = start + 1;
+        }
+    }
+
+    /// Whether a form begins with `end`, which is shorter than any and not empty.
+    fn may_begin(&self, end: &[u8]) -> bool {
+        // The first byte decides nearly always.
+        self.finder.starts_with(end[0]) && self.forms.iter().any(|group| beginning(group).starts_with(end))
+    }
+}
+
+/// Each once, sorted, and those together that begin alike.
+fn grouped(mut all: Vec<Form>) -> Vec<Vec<Form>> {
+    all.sort_unstable_by(|a, b| a.as_slice().cmp(b));
+    all.dedup();
+    let mut forms: Vec<Vec<Form>> = Vec::new();
+    for form in all {
+        match forms.last_mut() {
+            Some(group) if form.starts_with(beginning(group)) => group.push(form),
+            _ => forms.push(vec![form]),
+        }
+    }
+    forms
 }
 
 /// The first bytes that all forms of a group have; a group is never empty, and no form is shorter.
@@ -132,9 +160,19 @@ fn beginning(group: &[Form]) -> &Beginning {
 impl Scan {
     fn add(&mut self, hit: Range<usize>) {
         match self.hits.last_mut() {
-            Some(last) if hit.start < last.end => last.end = last.end.max(hit.end),
+            Some(last) if last.contains(&hit.start) => last.end = last.end.max(hit.end),
             _ => self.hits.push(hit),
         }
+    }
+
+    /// After a second search, whose hits are behind those of the first.
+    fn put_in_order(&mut self) {
+        self.hits.sort_unstable_by_key(|hit| hit.start);
+        self.hits.dedup_by(|next, last| {
+            let is_one = last.contains(&next.start);
+            last.end = if is_one { last.end.max(next.end) } else { last.end };
+            is_one
+        });
     }
 }
 

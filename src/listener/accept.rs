@@ -42,6 +42,9 @@ pub(crate) struct WorkerHandle {
     pub(crate) load: Arc<Load>,
 }
 
+/// How many idle connections weigh as much as one that is busy does more.
+const BUSY_WEIGHT: usize = 8;
+
 /// How much one worker has to do, as the acceptor compares it.
 #[derive(Debug, Default)]
 pub(crate) struct Load {
@@ -68,10 +71,10 @@ impl Load {
         Idle(self)
     }
 
-    /// Whoever has the fewest busy connections gets the next one: callers keep pools of which most are idle. Among
-    /// equals it is whoever has the fewest at all.
-    fn weight(&self) -> (usize, usize) {
-        (self.busy.load(Relaxed), self.open.load(Relaxed))
+    /// Whoever weighs least gets the next connection. Callers keep pools of which most are idle, so a busy one weighs
+    /// more; but not more than any number of idle ones, since a pool that is opened at once is idle at first.
+    fn weight(&self) -> usize {
+        self.open.load(Relaxed) + BUSY_WEIGHT * self.busy.load(Relaxed)
     }
 }
 
@@ -255,7 +258,7 @@ mod tests {
         drop(idle.0);
         one.closed();
         one.closed();
-        assert_eq!(one.weight(), (0, 0));
+        assert_eq!(one.weight(), 0);
     }
 
     #[test]

@@ -322,7 +322,7 @@ mod tests {
             prop_assert_eq!(stream(&masker, &pieces), (whole.clone(), hits));
             // Against a search that knows nothing of beginnings, groups or ranges.
             let mut naive = text.clone();
-            for form in masker.forms.iter().flatten() {
+            for form in masker.searches.iter().flat_map(|search| &search.forms).flatten() {
                 for at in 0..text.len() {
                     if text[at..].starts_with(form) {
                         naive[at..at + form.len()].fill(MASK);

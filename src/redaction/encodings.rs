@@ -18,11 +18,11 @@ use zeroize::Zeroizing;
 use crate::vault::secret::{self, Secret};
 
 /// One byte string to look for; wiped on drop.
-pub(super) type Form = Zeroizing<Vec<u8>>;
+pub(crate) type Form = Zeroizing<Vec<u8>>;
 
 /// The shortest form there can be, in bytes. Raw forms have [`secret::BYTES_MIN`]; the others are longer,
 /// except for Base64 where up to five bits at either end belong to a neighbour's character.
-pub(super) const FORM_BYTES_MIN: usize = 6;
+pub(crate) const FORM_BYTES_MIN: usize = 6;
 
 const _: () =
     assert!(secret::BYTES_MIN >= FORM_BYTES_MIN && (secret::BYTES_MIN * 8 - 10) / 6 >= FORM_BYTES_MIN);

@@ -101,6 +101,22 @@ fn four_among_others_that_have_nothing_to_do() {
     assert!(smallest_share(&mut clients) >= SHARE_MIN);
 }
 
+/// A pool that its owner fills before it asks for anything, while one other request is in flight.
+#[test]
+fn many_that_are_opened_before_they_are_used() {
+    let mx = mx();
+    let gateway = gateway(&mx, 2);
+    let mut clients = vec![busy(&gateway)];
+    let mut pool = Vec::new();
+    for open in 2..=40 {
+        pool.push(gateway.connect());
+        until("it has a worker", || gateway.metric("mxgate_caller_connections_open") == f64::from(open));
+    }
+    pool.iter_mut().for_each(begin);
+    clients.extend(pool);
+    assert!(smallest_share(&mut clients) >= SHARE_MIN);
+}
+
 #[test]
 fn two_take_the_places_of_two_that_were_closed() {
     let mx = mx();

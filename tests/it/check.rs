@@ -15,7 +15,7 @@ use crate::harness::{Setup, mx, mxgate};
 /// A value of the kind that people paste by mistake.
 const PASTED: &str = "sk-live-0123456789abcdef";
 
-/// Eleven faults, one of each common kind, and where they are.
+/// Twelve faults, one of each common kind, and where they are.
 const FAULTY: &str = r#"allow = ["10.1.2.3/8"]
 alow = ["10.0.0.0/8"]
 
@@ -33,9 +33,13 @@ credential = { kind = "basc", client_id = "c", api_key = "sk-live-0123456789abcd
 [log]
 format = "jsn"
 filter = "nonsense="
+[[caller]]
+name = "ledger"
+networks = ["10.0.0.0/8"]
+grant = { test = ["raed"] }
 "#;
 
-const FAULTS: [(&str, u64, u64); 11] = [
+const FAULTS: [(&str, u64, u64); 12] = [
     ("allow[0]", 1, 10),
     ("alow", 2, 1),
     ("listener[0].address", 4, 1),
@@ -47,6 +51,7 @@ const FAULTS: [(&str, u64, u64); 11] = [
     ("environment.test.credential.api_key", 13, 58),
     ("log.format", 16, 10),
     ("log.filter", 17, 10),
+    ("caller[0].grant.test[0]", 21, 19),
 ];
 
 struct File(TempDir);
@@ -103,7 +108,7 @@ fn all_faults_are_told_at_once_with_place_key_and_what_is_allowed() {
         assert!(text.contains(&start), "{start} is not in\n{text}");
     }
     assert_eq!(text.lines().count(), FAULTS.len() + 1, "{text}");
-    assert!(text.ends_with("11 faults\n"), "{text}");
+    assert!(text.ends_with("12 faults\n"), "{text}");
     for part in [
         "did you mean \"allow\"?",
         "did you mean \"address\"?",

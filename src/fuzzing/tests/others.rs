@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use proptest::prelude::*;
 
-use super::super::{check, configuration, forwarded, headers, proxy_protocol, reading, target};
+use super::super::{check, configuration, forwarded, headers, masking, proxy_protocol, reading, target};
 use crate::{
     config::ForwardedHeader,
     framing::chunked,
@@ -70,6 +70,41 @@ fn another_address_than_the_proxys_word_is_noticed() {
         forwarded::claims(ForwardedHeader::XForwardedFor, &lines, Err(crate::listener::forwarded::Malformed))
             .is_err()
     );
+}
+
+#[test]
+fn a_form_that_is_passed_over_or_made_up_is_noticed() {
+    for seed in [0, 1, 9] {
+        for many in [0, 1] {
+            let text = b"9f3Kq7Zt20xLmW8b\nshorts\n\n-<0>---<0-short---<1><0";
+            let case = masking::Case::new(&[&[seed, many], &text[..]].concat());
+            assert_eq!(masking::claims(&case, &case.masker()), Ok(()));
+            let with = |change: &dyn Fn(&mut Vec<Vec<u8>>)| {
+                let mut other = case.clone();
+                change(&mut other.forms);
+                masking::claims(&case, &other.masker())
+            };
+            assert!(with(&|forms| drop(forms.remove(0))).is_err());
+            assert!(with(&|forms| drop(forms.remove(1))).is_err());
+            assert!(with(&|forms| forms[0].truncate(15)).is_err());
+            assert!(with(&|forms| forms.push(b"-short".to_vec())).is_err());
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Few and many, short and long, in each other and cut at the end.
+    #[test]
+    fn masking_holds(
+        seed: u8,
+        many in 0..2_u8,
+        forms in prop::collection::vec("[ab]{6,13}|[ab]{12,30}", 1..8),
+        text in prop::collection::vec("[ab]{0,9}|<[0-7]>?", 0..20),
+    ) {
+        check("masking", &[&[seed, many], format!("{}\n\n{}", forms.join("\n"), text.concat()).as_bytes()].concat());
+    }
 }
 
 #[test]
