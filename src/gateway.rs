@@ -97,7 +97,7 @@ fn approve<'v>(
     let path_and_query = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
     let caller = view.snapshot.admission.admit(&at.peer, &head.headers, path_and_query).map_err(|not| {
         entry.origin(not.origin);
-        at.worker.not_admitted(not.reason, not.origin);
+        at.worker.not_admitted(not.reason, not.origin, at.executable.as_deref());
         not.refusal()
     })?;
     entry.origin(caller.origin());

@@ -10,7 +10,13 @@ pub(crate) mod stream;
 pub(crate) mod tls;
 pub(crate) mod watch;
 
-use std::{io, net::SocketAddr, rc::Rc, sync::Arc};
+use std::{
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    rc::Rc,
+    sync::Arc,
+};
 
 use tokio::{
     io::AsyncReadExt,
@@ -76,8 +82,9 @@ pub(crate) async fn serve(worker: Rc<Worker>, arrival: Arrival) {
     let opened = Box::pin(timeout(limits.header_read_timeout, open(&worker, &listener, socket))).await;
     match opened.unwrap_or(Err(Unusable::TooSlow)) {
         Ok((stream, peer)) => {
+            let executable = executable(&stream);
             let session = Session::new(limits);
-            let connection = Rc::new(Connection::new(worker, listener, peer, session));
+            let connection = Rc::new(Connection::new(worker, listener, peer, session, executable));
             connection::serve(connection, stream).await;
         }
         Err(reason) => tracing::debug!(listener = listener.name, %reason, "connection dropped"),
@@ -109,6 +116,13 @@ async fn open(worker: &Worker, listener: &ListenerState, socket: Socket) -> Resu
     }
 }
 
+/// What a Unix socket's peer runs. The kernel tells root, and those of the same user.
+fn executable(stream: &Stream) -> Option<Box<Path>> {
+    let Stream::Unix(stream) = stream else { return None };
+    let pid = stream.peer_cred().ok()?.pid()?;
+    std::fs::read_link(format!("/proc/{pid}/exe")).ok().map(PathBuf::into_boxed_path)
+}
+
 /// TLS, and whose certificate the client has shown, if it was asked for one.
 async fn handshake(
     worker: &Worker,
@@ -133,7 +147,7 @@ async fn handshake(
         Err(reason) => {
             // There is no request yet that could be answered: TLS itself says no.
             if matches!(reason, Unusable::Certificate(_)) {
-                worker.not_admitted(Reason::Certificate, Origin::Address(peer.ip()));
+                worker.not_admitted(Reason::Certificate, Origin::Address(peer.ip()), None);
             }
             Err(reason)
         }

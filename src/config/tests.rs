@@ -5,6 +5,7 @@ mod examples;
 mod faults;
 mod keys;
 mod loading;
+mod policy;
 mod variables;
 
 use super::{Config, Loaded, fault::Faults, overrides::Overrides};

@@ -8,6 +8,7 @@ use std::{
     cell::{Cell, RefCell},
     convert::Infallible,
     future::poll_fn,
+    path::Path,
     pin::{Pin, pin},
     rc::Rc,
     sync::Arc,
@@ -48,6 +49,9 @@ pub(crate) struct Connection {
     pub(crate) listener: Arc<ListenerState>,
     pub(crate) peer: Peer,
     pub(crate) session: Rc<Session>,
+    /// What a Unix socket's peer ran when it connected, as far as this process may know. For the log: its user could
+    /// have run anything, so nothing is decided by it.
+    pub(crate) executable: Option<Box<Path>>,
     /// Whose requests come here, as of the last one, and where from.
     caller: RefCell<Option<(Arc<str>, Origin)>>,
     /// The id of the operation that the last request asked for.
@@ -60,8 +64,17 @@ impl Connection {
         listener: Arc<ListenerState>,
         peer: Peer,
         session: Rc<Session>,
+        executable: Option<Box<Path>>,
     ) -> Self {
-        Self { worker, listener, peer, session, caller: RefCell::default(), operation: Cell::default() }
+        Self {
+            worker,
+            listener,
+            peer,
+            session,
+            executable,
+            caller: RefCell::default(),
+            operation: Cell::default(),
+        }
     }
 
     /// A request has come from this caller.

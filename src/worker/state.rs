@@ -2,6 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    path::Path,
     rc::Rc,
     sync::Arc,
     time::Duration,
@@ -150,12 +151,15 @@ impl Worker {
     }
 
     /// Counts somebody who may not call, and says who and why without letting a flood of them fill the log.
-    pub(crate) fn not_admitted(&self, reason: Reason, origin: Origin) {
+    /// `executable` is what a Unix peer runs.
+    pub(crate) fn not_admitted(&self, reason: Reason, origin: Origin, executable: Option<&Path>) {
         self.metrics().not_admitted(reason);
         let verdict = self.not_admitted.borrow_mut().note((reason, origin), std::time::Instant::now());
         if let Verdict::Log { unsaid } = verdict {
             let (code, reason) = (Refusal::CallerNotAllowed.code(), reason.code());
-            tracing::warn!(code, reason, address = %origin, unsaid, "refused");
+            // As a literal: a path may hold anything.
+            let executable = executable.map(tracing::field::debug);
+            tracing::warn!(code, reason, address = %origin, executable, unsaid, "refused");
         }
     }
 

@@ -186,7 +186,7 @@ fn two_users_of_a_unix_socket_are_two_callers_and_a_third_is_none() {
     for (uid, gid) in [(60_002, 60_011), (60_003, 60_012), (0, 0)] {
         assert_eq!(as_user(&gateway, uid, gid), "403", "{uid} {gid}");
         let line = gateway.stderr.wait_for(|line| line.contains(&format!("unix:uid={uid}")));
-        assert!(line.contains("WARN") && line.contains("\"unknown\""), "{line}");
+        assert!(line.contains("WARN") && line.contains("\"unknown\"") && line.contains("/curl"), "{line}");
     }
     assert_eq!(mx.received(), 2);
 }

@@ -8,7 +8,7 @@
 //! Ten thousand callers are usual, so nothing here compares all with all: networks are swept in order, the rest is
 //! looked up. Of two that overlap at least one is named, with one other, however many there are.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use ipnet::IpNet;
 
@@ -37,7 +37,7 @@ impl Known {
 }
 
 /// Pairs of callers, by their places: the later one first, each once.
-pub(super) fn overlaps(callers: &[Known]) -> Vec<(usize, usize)> {
+pub(super) fn overlaps(callers: &[Known]) -> BTreeSet<(usize, usize)> {
     let mut found = Found::default();
     let of = |is: fn(&Known) -> bool| callers.iter().enumerate().filter(move |(_, one)| is(one));
 
@@ -61,17 +61,17 @@ pub(super) fn overlaps(callers: &[Known]) -> Vec<(usize, usize)> {
     if let Some((other, _)) = of(token_alone).next() {
         of(|one| one.on_unix() && !one.token).for_each(|(index, _)| found.add(index, other));
     }
-    found.0.into_iter().collect()
+    found.0.into_iter().map(|(one, other)| (one.max(other), one.min(other))).collect()
 }
 
-/// One other for each caller.
+/// One other for each caller that met one that was there before.
 #[derive(Default)]
 struct Found(BTreeMap<usize, usize>);
 
 impl Found {
     fn add(&mut self, one: usize, other: usize) {
         if one != other {
-            self.0.entry(one.max(other)).or_insert(one.min(other));
+            self.0.entry(one).or_insert(other);
         }
     }
 }
@@ -128,7 +128,7 @@ fn sweep<'k>(callers: impl Iterator<Item = (usize, &'k Known)>, rule: Rule, foun
         }
         // Of several that are the same, one stands for all.
         let stack = &mut open[range.colour as usize];
-        if !stack.last().is_some_and(|outer| (outer.first, outer.last) == (range.first, range.last)) {
+        if stack.last().is_none_or(|outer| (outer.first, outer.last) != (range.first, range.last)) {
             stack.push(range);
         }
     }
@@ -244,7 +244,7 @@ mod tests {
 
     #[track_caller]
     fn pair(one: &Known, other: &Known, overlap: bool) {
-        let expected: &[(usize, usize)] = if overlap { &[(1, 0)] } else { &[] };
+        let expected = BTreeSet::from_iter(overlap.then_some((1, 0)));
         assert_eq!(overlaps(&[one.clone(), other.clone()]), expected);
         assert_eq!(overlaps(&[other.clone(), one.clone()]), expected);
         assert_eq!(overlap, slow(one, other));
@@ -258,7 +258,7 @@ mod tests {
         pair(&at("10.0.0.0/8"), &at("::/0"), false);
         pair(&at("::/0"), &at("2001:db8::1/128"), true);
         let own = Known { networks: networks(&["10.0.0.0/8", "10.1.0.0/16"]), ..known() };
-        assert_eq!(overlaps(&[own]), []);
+        assert_eq!(overlaps(&[own]), BTreeSet::new());
     }
 
     #[test]
@@ -375,7 +375,7 @@ mod tests {
         };
         let mut callers: Vec<_> = (0..10_000).map(caller).collect();
         let begin = std::time::Instant::now();
-        assert_eq!(overlaps(&callers), []);
+        assert_eq!(overlaps(&callers), BTreeSet::new());
         // The worst: all overlap.
         callers.iter_mut().for_each(|one| *one = Known { networks: networks(&["10.0.0.0/8"]), ..known() });
         assert_eq!(overlaps(&callers).len(), 9_999);

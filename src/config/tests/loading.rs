@@ -31,7 +31,7 @@ fn a_file_is_utf8_and_of_a_sensible_size() {
     let latin1 = [SMALLEST.as_bytes(), b"# caf\xe9\n"].concat();
     assert_eq!(load(&latin1, 0o600), ["mxgate.toml:12:6: is not UTF-8 from here on"]);
     let long = SMALLEST.to_owned() + &"#".repeat(16 << 20);
-    assert_eq!(load(long.as_bytes(), 0o600), ["mxgate.toml: is too large; at most 1048576 bytes"]);
+    assert_eq!(load(long.as_bytes(), 0o600), ["mxgate.toml: is too large; at most 16777216 bytes"]);
     let windows = SMALLEST.replace('\n', "\r\n");
     assert_eq!(load(windows.as_bytes(), 0o600), [""; 0]);
 }

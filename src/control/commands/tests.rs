@@ -155,7 +155,7 @@ async fn bodies_paths_and_methods_that_are_not_known_are_faults() {
     for (request, expected) in [
         (post("/suspend", r#"{"target":{"address":"10.0.0.1"}}"#), "200"),
         (post("/suspend", r#"{"target":{"address":"10.0.0.1"},"fro_s":5}"#), "400"),
-        (post("/suspend", r#"{"target":{"caller":"ledger"}}"#), "400"),
+        (post("/suspend", r#"{"target":{"service":"ledger"}}"#), "400"),
         (post("/suspend", ""), "400"),
         (post("/suspend", &big), "413"),
         (post("/nothing", ""), "404"),
