@@ -100,7 +100,7 @@ pub struct Caller {
     /// It has one of these groups there, as its effective one.
     pub unix_gids: Option<Vec<u32>>,
     /// The certificate that it has shown on this connection has one of these names: `dns:`, `uri:` or `subject:`
-    /// and the name, as [`tls_name`](crate::listener::names) writes them.
+    /// and the name.
     pub tls_names: Option<Vec<String>>,
     /// It sends a token that was issued to it.
     pub token: bool,

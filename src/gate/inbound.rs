@@ -95,9 +95,9 @@ impl Session {
         self.phase.get() == Phase::Idle
     }
 
-    /// Whether a request has been handed on whose answer is not whole in the kernel.
-    pub(crate) fn in_flight(&self) -> bool {
-        self.phase.get() == Phase::InFlight
+    /// Whether a request has been handed on whose answer is still being made.
+    pub(crate) fn is_answering(&self) -> bool {
+        self.phase.get() == Phase::InFlight && !self.answer_ended.get()
     }
 
     /// Whether the caller has left a request in flight behind. Asks anew for the next call.

@@ -124,7 +124,7 @@ impl Connection {
             return self.caller_is_suspended().then_some(Look::Leave(End::Over));
         }
         if let Some(view) = self.worker.view()
-            && self.session.in_flight()
+            && self.session.is_answering()
             && self.check_suspended(&view, Instant::now()).is_err()
         {
             self.session.watch.suspend();
