@@ -2,7 +2,7 @@
 //!
 //! In: what the connection shows (address, Unix user, client certificate), a token that the request presents and,
 //! from trusted proxies only, the header that names the caller's address.
-//! Out: a [`Caller`], which only this module can make: one that is configured, and all of whose criteria hold.
+//! Out: a `Caller`, which only this module can make: one that is configured, and all of whose criteria hold.
 //! An empty `allow` lets nobody in, and so does having no callers.
 
 pub(crate) mod callers;
