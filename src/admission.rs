@@ -1,17 +1,24 @@
 //! Who calls: a request and its `Peer` become a `Caller`, or are refused.
 //!
-//! In: the socket's address and, from trusted proxies only, the header that names the caller's.
-//! Out: a [`Caller`], which only this module can make: one that is configured, and all of whose criteria hold.
+//! In: what the connection shows (address, Unix user, client certificate), a token that the request presents and,
+//! from trusted proxies only, the header that names the caller's address.
+//! Out: a `Caller`, which only this module can make: one that is configured, and all of whose criteria hold.
 //! An empty `allow` lets nobody in, and so does having no callers.
 
 pub(crate) mod callers;
+pub mod reason;
+pub(crate) mod token;
 
-use std::{fmt, net::IpAddr};
+use std::{fmt, net::IpAddr, time::SystemTime};
 
 use http::HeaderMap;
 use ipnet::IpNet;
 
-use self::callers::{Callers, Evidence};
+use self::{
+    callers::{Callers, Evidence, Place},
+    reason::Reason,
+    token::Tokens,
+};
 use crate::{
     config::ForwardedHeader,
     gateway::refusal::Refusal,
@@ -61,6 +68,7 @@ pub(crate) struct Admission {
     pub(crate) trusted_proxies: Networks,
     pub(crate) forwarded_header: ForwardedHeader,
     pub(crate) callers: Callers,
+    pub(crate) tokens: Tokens,
 }
 
 /// A caller's place in the configuration.
@@ -119,16 +127,57 @@ impl fmt::Display for Origin {
     }
 }
 
+/// Nobody who may call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct NotAdmitted {
+    pub(crate) reason: Reason,
+    /// Where it is, for records and logs.
+    pub(crate) origin: Origin,
+}
+
+impl NotAdmitted {
+    /// One for all: whoever may not call learns nothing about why.
+    pub(crate) fn refusal(self) -> Refusal {
+        Refusal::CallerNotAllowed
+    }
+}
+
 impl Admission {
-    /// Lets the request in, or says no. The second value is the address that counted, for the record.
-    pub(crate) fn admit(&self, peer: &Peer, headers: &HeaderMap) -> Result<Caller, (Refusal, Origin)> {
-        let socket = match *peer {
-            Peer::Unix { uid, gid } => {
-                return self.recognised(Evidence::Unix { uid, gid }, Origin::Unix { uid });
+    /// Lets the request in, or says no. `target` is its path and query.
+    pub(crate) fn admit(
+        &self,
+        peer: &Peer,
+        headers: &HeaderMap,
+        target: &str,
+    ) -> Result<Caller, NotAdmitted> {
+        let origin = self.origin(peer, headers)?;
+        let not = |reason| NotAdmitted { reason, origin };
+        let token = self.tokens.caller(headers, target).map_err(not)?;
+        let names = match peer {
+            Peer::Certified(_, names) if !names.valid_at(SystemTime::now()) => {
+                return Err(not(Reason::Certificate));
             }
-            Peer::Tcp(address) => address.ip().to_canonical(),
+            Peer::Certified(_, names) => &names.all,
+            Peer::Tcp(_) | Peer::Unix { .. } => &[][..],
         };
-        let refused = |address| (Refusal::CallerNotAllowed, Origin::Address(address));
+        let place = match *peer {
+            Peer::Unix { uid, gid, .. } => Place::Unix { uid, gid },
+            Peer::Tcp(_) | Peer::Certified(..) => match origin {
+                Origin::Address(address) => Place::Address(address),
+                Origin::Unix { .. } => return Err(not(Reason::Unknown)),
+            },
+        };
+        let index = self.callers.recognise(&Evidence { place, names, token }).map_err(not)?;
+        Ok(Caller { index, origin })
+    }
+
+    /// Where the caller is, if it is somewhere that may call.
+    fn origin(&self, peer: &Peer, headers: &HeaderMap) -> Result<Origin, NotAdmitted> {
+        let socket = match *peer {
+            Peer::Unix { uid, .. } => return Ok(Origin::Unix { uid }),
+            Peer::Tcp(address) | Peer::Certified(address, _) => address.ip().to_canonical(),
+        };
+        let refused = |address| NotAdmitted { reason: Reason::Network, origin: Origin::Address(address) };
         let address = if self.trusted_proxies.contains(socket) {
             forwarded::caller(
                 socket,
@@ -140,22 +189,16 @@ impl Admission {
         } else {
             socket
         };
-        if self.allow.contains(address) {
-            self.recognised(Evidence::Address(address), Origin::Address(address))
-        } else {
-            Err(refused(address))
-        }
-    }
-
-    fn recognised(&self, evidence: Evidence, origin: Origin) -> Result<Caller, (Refusal, Origin)> {
-        let index = self.callers.recognise(evidence).ok_or((Refusal::CallerNotAllowed, origin))?;
-        Ok(Caller { index, origin })
+        if self.allow.contains(address) { Ok(Origin::Address(address)) } else { Err(refused(address)) }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::{rc::Rc, time::Duration};
+
     use super::*;
+    use crate::listener::names::Names;
 
     fn networks(texts: &[&str]) -> Networks {
         Networks::new(&texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<IpNet>>())
@@ -167,6 +210,7 @@ mod tests {
             trusted_proxies: networks(trusted),
             forwarded_header: ForwardedHeader::XForwardedFor,
             callers: Callers::everybody(),
+            tokens: Tokens::default(),
         }
     }
 
@@ -175,9 +219,9 @@ mod tests {
         if let Some(value) = forwarded {
             headers.insert("x-forwarded-for", value.parse().unwrap());
         }
-        match admission.admit(&Peer::Tcp(socket.parse().unwrap()), &headers) {
+        match admission.admit(&Peer::Tcp(socket.parse().unwrap()), &headers, "/") {
             Ok(caller) => Ok(caller.origin().to_string()),
-            Err((refusal, origin)) => Err(format!("{} {origin}", refusal.code())),
+            Err(not) => Err(format!("{} {}", not.reason.code(), not.origin)),
         }
     }
 
@@ -189,6 +233,20 @@ mod tests {
         for outside in ["10.2.0.0:1", "10.0.255.255:1", "10.4.0.0:1", "[2001:db9::]:1", "[::1]:1"] {
             assert!(decide(&admission, outside, None).is_err(), "{outside}");
         }
+    }
+
+    #[test]
+    fn a_certificate_that_has_ended_since_is_none() {
+        let admission = admission(&["10.0.0.0/8"], &[]);
+        let (address, now) = ("10.0.0.1:1".parse().unwrap(), SystemTime::now());
+        let admitted = |until: SystemTime| {
+            let names = Rc::new(Names::for_test(&["dns:a"], until));
+            admission
+                .admit(&Peer::Certified(address, names), &HeaderMap::new(), "/")
+                .map_err(|not| not.reason)
+        };
+        assert!(admitted(now + Duration::from_secs(60)).is_ok());
+        assert_eq!(admitted(now - Duration::from_secs(1)), Err(Reason::Certificate));
     }
 
     #[test]
@@ -207,13 +265,10 @@ mod tests {
     fn a_forwarded_address_counts_only_from_a_trusted_proxy() {
         let admission = admission(&["10.0.0.0/8"], &["192.0.2.0/24"]);
         assert_eq!(decide(&admission, "192.0.2.1:1", Some("10.9.9.9")), Ok("10.9.9.9".into()));
-        assert_eq!(
-            decide(&admission, "192.0.2.1:1", Some("203.0.113.9")),
-            Err("caller_not_allowed 203.0.113.9".into())
-        );
+        assert_eq!(decide(&admission, "192.0.2.1:1", Some("203.0.113.9")), Err("network 203.0.113.9".into()));
         assert_eq!(
             decide(&admission, "198.51.100.1:1", Some("10.9.9.9")),
-            Err("caller_not_allowed 198.51.100.1".into())
+            Err("network 198.51.100.1".into())
         );
         assert_eq!(decide(&admission, "10.1.1.1:1", Some("203.0.113.9")), Ok("10.1.1.1".into()));
     }

@@ -1,5 +1,6 @@
 //! The commands, one file each, thin.
 
+mod caller;
 mod check;
 mod config;
 mod demo;
@@ -52,6 +53,8 @@ enum Command {
     Health(health::Args),
     /// Test a policy, and compare it with what was recorded.
     Policy(policy::Args),
+    /// Make, list and revoke the tokens that callers are known by.
+    Caller(caller::Args),
     /// Make, fill, check and copy the embedded vault.
     Vault(vault::Args),
     /// Stand in for MX, to test services against.
@@ -81,6 +84,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Operations(args) => return operations::run(&args, json),
         Command::Demo(args) => demo::run(&args),
         Command::Health(args) => health::run(&args, json),
+        Command::Caller(args) => caller::run(args, json),
         Command::Vault(args) => vault::run(args, json),
         Command::StandIn(args) => stand_in::run(args),
         Command::Control(command) => status::run(command, &socket, json, &mut io::stdout().lock()),
@@ -138,6 +142,7 @@ mod tests {
             &["run", "--api-key=9f3Kq7Zt20xLmW8b"],
             &["run", "-k9f3Kq7Zt20xLmW8b"],
             &["vault", "set", "a", "--environment", "9f3Kq7Zt20xLmW8b"],
+            &["caller", "token", "revoke", "9f3Kq7Zt20xLmW8b"],
             &["demo", "--listen", "9f3Kq7Zt20xLmW8b"],
         ] {
             let said = said(args);

@@ -51,6 +51,8 @@ pub struct Config {
     pub vault: Option<VaultFile>,
     /// Who may call, each with what it may do. Without any, nobody is served. Reloadable.
     pub callers: Vec<Caller>,
+    /// The tokens that this gateway issues; `None`: no caller is known by one. Reloadable.
+    pub tokens: Option<Tokens>,
     /// By name. Reloadable.
     pub environments: BTreeMap<String, Arc<Environment>>,
     /// The health and metrics listener; `None`, without a `[health]` section, switches it off. Restart-only.
@@ -86,6 +88,8 @@ pub struct Listener {
     pub environment: String,
     /// TLS towards callers.
     pub tls: Option<ListenerTls>,
+    /// With `tls`: whose client certificates are taken; `None`: none is asked for.
+    pub client_ca: Option<ClientCa>,
     /// Every connection must open with a PROXY protocol header (v1 or v2) and come from a trusted proxy.
     pub proxy_protocol: bool,
     /// `Host` names (lower case, no port) that are answered besides `localhost` and addresses. A loopback
@@ -108,6 +112,11 @@ pub struct Caller {
     pub unix_uids: Option<Vec<u32>>,
     /// It has one of these groups there, as its effective one.
     pub unix_gids: Option<Vec<u32>>,
+    /// The certificate that it has shown on this connection has one of these names: `dns:`, `uri:` or `subject:`
+    /// and the name.
+    pub tls_names: Option<Vec<String>>,
+    /// It sends a token that was issued to it.
+    pub token: bool,
     /// What it may do, by environment; nothing at those that are not named.
     pub grant: BTreeMap<String, Vec<grant::Item>>,
     /// What it may use.
@@ -140,6 +149,24 @@ pub struct ListenerTls {
     pub certificate: PathBuf,
     /// PEM file with the private key.
     pub key: PathBuf,
+}
+
+/// `tls.client_ca` of a listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientCa {
+    /// PEM file with the authorities; reloaded when it changes.
+    pub file: PathBuf,
+    /// Whether a connection without a client certificate is refused. Default true.
+    pub required: bool,
+}
+
+/// `[tokens]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tokens {
+    /// Where the tokens' digests are; read again when it changes. There may be none yet.
+    pub file: PathBuf,
+    /// The field that a token is taken from, besides `Authorization`. Default `x-mxgate-token`.
+    pub header: http::HeaderName,
 }
 
 /// Bounds on what a caller can cost. Every listener has the same.

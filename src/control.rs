@@ -44,6 +44,9 @@ pub trait Gateway: Send + Sync + 'static {
     /// What the snapshot and the data plane know.
     fn status(&self) -> GatewayStatus;
 
+    /// The configured callers.
+    fn caller_names(&self) -> Vec<String>;
+
     /// Whether requests can be served now.
     fn readiness(&self) -> Readiness;
 
@@ -249,6 +252,10 @@ pub(crate) mod fake {
                 }],
                 ..GatewayStatus::default()
             }
+        }
+
+        fn caller_names(&self) -> Vec<String> {
+            vec!["ledger".into(), "batch".into()]
         }
 
         fn readiness(&self) -> Readiness {

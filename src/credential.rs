@@ -83,10 +83,7 @@ impl Prepared {
 
     /// Whether a server could find this credential in a header of that name (lower case), `_` and `-` alike.
     pub(crate) fn travels_under(&self, name: &str) -> bool {
-        let folded = |byte: u8| if byte == b'_' { b'-' } else { byte };
-        self.headers.iter().any(|(own, _)| {
-            own.as_str().len() == name.len() && own.as_str().bytes().map(folded).eq(name.bytes().map(folded))
-        })
+        self.headers.iter().any(|(own, _)| is_look_alike(own, name))
     }
 
     /// A deep copy for one worker.
@@ -104,6 +101,12 @@ impl Prepared {
             query: self.query.clone(),
         }
     }
+}
+
+/// Whether a server could take `name` (lower case) for `own`, `_` and `-` alike.
+pub(crate) fn is_look_alike(own: &HeaderName, name: &str) -> bool {
+    let folded = |byte: u8| if byte == b'_' { b'-' } else { byte };
+    own.as_str().len() == name.len() && own.as_str().bytes().map(folded).eq(name.bytes().map(folded))
 }
 
 impl Credential {

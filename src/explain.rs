@@ -22,7 +22,7 @@ use std::{collections::BTreeMap, fmt, net::IpAddr, rc::Rc, sync::Arc, time::Syst
 use http::{HeaderMap, HeaderName, HeaderValue, request};
 
 use crate::{
-    admission::{Caller, Origin},
+    admission::{Caller, NotAdmitted, Origin},
     config::{self, Config, ListenAddress},
     framing::{HeadLimits, request as framed},
     gateway::{self, Decided, End, Trail, choice::Attached, refusal::Refusal},
@@ -376,6 +376,8 @@ impl Explainer {
             networks: None,
             unix_uids: Some(vec![PRESUMED_UID]),
             unix_gids: None,
+            tls_names: None,
+            token: false,
             ..caller.clone()
         };
         Ok(Config { callers: vec![presumed], ..self.config.clone() })
@@ -525,8 +527,8 @@ impl Walked {
 }
 
 impl Trail for Walked {
-    fn turned_away(&mut self, _refusal: Refusal, origin: Origin) {
-        self.origin = Some(origin);
+    fn turned_away(&mut self, not: NotAdmitted) {
+        self.origin = Some(not.origin);
     }
 
     fn admitted(&mut self, caller: Caller, name: Option<&Arc<str>>) {
@@ -534,7 +536,7 @@ impl Trail for Walked {
         self.caller = name.map(|name| name.to_string());
     }
 
-    fn check_running(&mut self, _environment: &str, _caller: Caller) -> Result<(), Refusal> {
+    fn check_running(&mut self, _caller: Caller) -> Result<(), Refusal> {
         Ok(())
     }
 
@@ -565,11 +567,12 @@ impl Trail for Walked {
         SystemTime::now()
     }
 
-    fn granted(&mut self, grant: &Grant) {
+    fn granted(&mut self, grant: &Grant) -> Result<(), Refusal> {
         self.granted = grant.operation();
         if let Call::Pattern(template) = grant.call() {
             self.template = Some(template.to_string());
         }
+        Ok(())
     }
 }
 

@@ -30,7 +30,7 @@ use self::{
     refusal::{Failure, Refusal},
 };
 use crate::{
-    admission::{Caller, Origin},
+    admission::{Caller, NotAdmitted},
     browser,
     credential::Credential,
     limits::{breaker::Pass, outcome},
@@ -142,20 +142,20 @@ pub(crate) fn decide<'r>(
     trail: &mut impl Trail,
 ) -> Result<Decided<'r>, End> {
     let environment = snapshot.environments.get(listener.environment).ok_or(Failure::NotReady)?;
-    let caller = snapshot.admission.admit(peer, &head.headers).map_err(|(refusal, origin)| {
-        trail.turned_away(refusal, origin);
-        refusal
+    let path_and_query = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
+    let caller = snapshot.admission.admit(peer, &head.headers, path_and_query).map_err(|not| {
+        trail.turned_away(not);
+        not.refusal()
     })?;
     trail.admitted(caller, snapshot.admission.callers.name(caller.index()));
     browser::check_head(head, &listener.browser())?;
-    trail.check_running(&environment.name, caller)?;
+    trail.check_running(caller)?;
     let bound = snapshot.users.of(caller.index());
     let end_user = match bound.and_then(users::Rule::end_user) {
         Some(needed) => trail.end_user(needed, caller, &head.headers)?,
         None => None,
     };
 
-    let path_and_query = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
     let target = Target::parse(path_and_query).map_err(|_| Refusal::MalformedTarget)?;
     let allowed = snapshot.grants.of(caller.index(), listener.environment);
     let granted = |allowed| policy::decide(allowed, environment.api, &head.method, &target);
@@ -169,7 +169,7 @@ pub(crate) fn decide<'r>(
         trail.would_refuse(denial.refusal, &grant);
         Ok(grant)
     })?;
-    trail.granted(&grant);
+    trail.granted(&grant)?;
     if environment.api == Api::Platform && form::is_form(&head.headers) {
         return Err(Refusal::FormBody.into());
     }
@@ -186,11 +186,11 @@ pub(crate) fn decide<'r>(
 /// Hears what is found out about a request, as it is found out.
 pub(crate) trait Trail {
     /// Nobody who may call.
-    fn turned_away(&mut self, refusal: Refusal, origin: Origin);
+    fn turned_away(&mut self, not: NotAdmitted);
     /// Who calls.
     fn admitted(&mut self, caller: Caller, name: Option<&Arc<str>>);
     /// What only a running gateway knows: whether an operator has stopped this, or a limit is reached.
-    fn check_running(&mut self, environment: &str, caller: Caller) -> Result<(), Refusal>;
+    fn check_running(&mut self, caller: Caller) -> Result<(), Refusal>;
     /// Who its end user is, as the token says that the caller needs; `None`: that cannot be known here.
     fn end_user(
         &mut self,
@@ -206,8 +206,8 @@ pub(crate) trait Trail {
     fn would_refuse(&mut self, refusal: Refusal, grant: &Grant);
     /// When the request came.
     fn now(&self) -> SystemTime;
-    /// What the caller asks for and may have.
-    fn granted(&mut self, grant: &Grant);
+    /// What the caller asks for and may have, unless an operator has stopped it.
+    fn granted(&mut self, grant: &Grant) -> Result<(), Refusal>;
 }
 
 /// A request that may go out.
@@ -286,6 +286,7 @@ impl From<Expiry> for End {
             Expiry::FirstByte => Failure::FirstByteTimeout.into(),
             Expiry::AnswerIdle => Failure::UpstreamIdleTimeout.into(),
             Expiry::Total => Failure::TotalTimeout.into(),
+            Expiry::Suspended => Refusal::Suspended.into(),
         }
     }
 }

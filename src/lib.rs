@@ -8,7 +8,7 @@
 //!
 //! Beside the walk: [`config`] and [`vault`] become one `snapshot`; [`control`] serves operators.
 
-mod admission;
+pub mod admission;
 pub mod app;
 mod browser;
 pub mod capacity;
@@ -35,7 +35,9 @@ mod snapshot;
 #[doc(hidden)]
 pub mod stages;
 pub mod stand_in;
+mod storage;
 mod tls;
+pub mod tokens;
 mod upstream;
 pub mod users;
 pub mod vault;

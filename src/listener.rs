@@ -3,13 +3,20 @@
 pub(crate) mod accept;
 pub(crate) mod connection;
 pub(crate) mod forwarded;
+pub(crate) mod names;
 pub(crate) mod peer;
 pub mod proxy_protocol;
 pub(crate) mod stream;
 pub(crate) mod tls;
 pub(crate) mod watch;
 
-use std::{io, net::SocketAddr, rc::Rc, sync::Arc};
+use std::{
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    rc::Rc,
+    sync::Arc,
+};
 
 use tokio::{
     io::AsyncReadExt,
@@ -17,8 +24,12 @@ use tokio::{
     time::timeout,
 };
 
-use self::{accept::Permit, connection::Connection, peer::Peer, stream::Stream};
-use crate::{gate::inbound::Session, limits::Owner, worker::state::Worker};
+use self::{accept::Permit, connection::Connection, names::Names, peer::Peer, stream::Stream};
+use crate::{
+    admission::{Origin, reason::Reason},
+    gate::inbound::Session,
+    worker::state::Worker,
+};
 
 /// The fixed part of one listener.
 #[derive(Debug)]
@@ -49,11 +60,14 @@ pub(crate) enum Socket {
 #[derive(Debug, thiserror::Error)]
 enum Unusable {
     #[error("{0}")]
-    Socket(#[from] io::Error),
+    Socket(io::Error),
     #[error(transparent)]
     ProxyHeader(#[from] proxy_protocol::Malformed),
     #[error("it does not come from a trusted proxy, and this listener takes connections from those only")]
     Untrusted,
+    /// Not shown, not verified, or without usable names.
+    #[error("the client's certificate: {0}")]
+    Certificate(Box<str>),
     #[error("nothing is configured for this listener yet")]
     NotReady,
     #[error("its first bytes, or its TLS handshake, took too long")]
@@ -68,12 +82,10 @@ pub(crate) async fn serve(worker: Rc<Worker>, arrival: Arrival) {
     let opened = Box::pin(timeout(limits.header_read_timeout, open(&worker, &listener, socket))).await;
     match opened.unwrap_or(Err(Unusable::TooSlow)) {
         Ok((stream, peer)) => {
+            let executable = executable(&stream);
             let session = Session::new(limits);
-            connection::serve(
-                Rc::new(Connection { worker, listener, peer, session, owner: Owner::default() }),
-                stream,
-            )
-            .await;
+            let connection = Rc::new(Connection::new(worker, listener, peer, session, executable));
+            connection::serve(connection, stream).await;
         }
         Err(reason) => tracing::debug!(listener = listener.name, %reason, "connection dropped"),
     }
@@ -95,18 +107,62 @@ async fn open(worker: &Worker, listener: &ListenerState, socket: Socket) -> Resu
             if listener.proxy_protocol {
                 peer = proxied(worker, &mut stream, peer).await?;
             }
-            let stream =
-                if listener.tls { handshake(worker, listener, stream).await? } else { Stream::Tcp(stream) };
-            Ok((stream, Peer::Tcp(peer)))
+            if listener.tls {
+                handshake(worker, listener, stream, peer).await
+            } else {
+                Ok((Stream::Tcp(stream), Peer::Tcp(peer)))
+            }
         }
     }
 }
 
-async fn handshake(worker: &Worker, listener: &ListenerState, stream: TcpStream) -> Result<Stream, Unusable> {
+/// What a Unix socket's peer runs. The kernel tells root, and those of the same user.
+fn executable(stream: &Stream) -> Option<Box<Path>> {
+    let Stream::Unix(stream) = stream else { return None };
+    let pid = stream.peer_cred().ok()?.pid()?;
+    std::fs::read_link(format!("/proc/{pid}/exe")).ok().map(PathBuf::into_boxed_path)
+}
+
+/// TLS, and whose certificate the client has shown, if it was asked for one.
+async fn handshake(
+    worker: &Worker,
+    listener: &ListenerState,
+    stream: TcpStream,
+    peer: SocketAddr,
+) -> Result<(Stream, Peer), Unusable> {
     let view = worker.view().ok_or(Unusable::NotReady)?;
     let tls =
         view.listener(listener.index).and_then(|settings| settings.tls.as_ref()).ok_or(Unusable::NotReady)?;
-    Ok(Stream::Tls(Box::new(tls.0.accept(stream).await?)))
+    let done = tls.0.accept(stream).await.map_err(Unusable::from).and_then(|stream| {
+        // rustls has verified it: without client_ca it asks for none.
+        let leaf = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+        let names = leaf.map(|leaf| Names::of(leaf)).transpose();
+        Ok((names.map_err(|unusable| Unusable::Certificate(unusable.to_string().into()))?, stream))
+    });
+    match done {
+        Ok((None, stream)) => Ok((Stream::Tls(Box::new(stream)), Peer::Tcp(peer))),
+        Ok((Some(names), stream)) => {
+            Ok((Stream::Tls(Box::new(stream)), Peer::Certified(peer, Rc::new(names))))
+        }
+        Err(reason) => {
+            // There is no request yet that could be answered: TLS itself says no.
+            if matches!(reason, Unusable::Certificate(_)) {
+                worker.not_admitted(Reason::Certificate, Origin::Address(peer.ip()), None);
+            }
+            Err(reason)
+        }
+    }
+}
+
+impl From<io::Error> for Unusable {
+    fn from(error: io::Error) -> Self {
+        match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+            Some(fault @ (rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented)) => {
+                Self::Certificate(fault.to_string().into())
+            }
+            _ => Self::Socket(error),
+        }
+    }
 }
 
 /// An IPv4-mapped address is the IPv4 address.

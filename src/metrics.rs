@@ -30,10 +30,11 @@ use arc_swap::ArcSwapOption;
 pub use self::render::Format;
 use self::{histogram::Histogram, versions::CallerVersions};
 use crate::{
+    admission::reason::Reason,
     gateway::refusal::{Failure, Refusal},
     record::writer,
     snapshot::Snapshot,
-    users::Reason,
+    users,
 };
 
 /// How often a worker calls [`WorkerMetrics::tick`].
@@ -263,6 +264,13 @@ impl WorkerMetrics {
         self.set.would_refuse.add(1);
     }
 
+    /// Counts somebody who was not admitted, by reason, beside [`Self::refused`].
+    pub fn not_admitted(&self, reason: Reason) {
+        if let Some(count) = self.set.not_admitted.get(reason as usize) {
+            count.add(1);
+        }
+    }
+
     /// Counts a failure, beside [`Self::request`].
     pub fn failed(&self, failure: Failure) {
         if let Some(count) = self.set.failures.get(failure as usize) {
@@ -271,7 +279,7 @@ impl WorkerMetrics {
     }
 
     /// Counts why a request is not for a user whom its caller may reach, beside the refusal or failure that it leads to.
-    pub fn not_bound(&self, reason: Reason) {
+    pub fn not_bound(&self, reason: users::Reason) {
         if let Some(count) = self.set.not_bound.get(reason as usize) {
             count.add(1);
         }
@@ -316,8 +324,9 @@ struct Set {
     /// By operation (the last row: none), then by [`class`].
     requests: Vec<[Count; CLASSES.len()]>,
     refusals: [Count; Refusal::ALL.len()],
+    not_admitted: [Count; Reason::ALL.len()],
     failures: [Count; Failure::ALL.len()],
-    not_bound: [Count; Reason::ALL.len()],
+    not_bound: [Count; users::Reason::ALL.len()],
     gateway: Histogram<{ histogram::GATEWAY.len() }>,
     upstream: Histogram<{ histogram::UPSTREAM.len() }>,
     callers_opened: Count,
@@ -337,6 +346,7 @@ impl Set {
         Self {
             requests: (0..=operations).map(|_| Default::default()).collect(),
             refusals: Default::default(),
+            not_admitted: Default::default(),
             failures: Default::default(),
             not_bound: Default::default(),
             gateway: Histogram::new(&histogram::GATEWAY),

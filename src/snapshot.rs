@@ -11,17 +11,17 @@ use http::HeaderName;
 use tokio::time::Instant;
 
 use crate::{
-    admission::{Admission, CallerIndex, Networks, callers::Callers},
+    admission::{Admission, CallerIndex, Networks, callers::Callers, token::Tokens},
     browser,
     config::{self, BearerOperations, Config},
     control::messages::UpstreamStatus,
-    credential::{Prepared, Unusable},
+    credential::{self, Prepared, Unusable},
     gateway::fields::FieldMask,
     limits::{CallerLimits, breaker::Breaker, budget::Budget},
     listener::tls::{self, ServerTls},
     metrics::versions::{self, CallerVersions},
     policy::{Api, grant::Allowed},
-    redaction,
+    redaction, tokens,
     upstream::dial::{DialTarget, TlsFault},
     users::{self, Users},
     vault::{self, Resolved, Vault, reference::Reference, secret::Secret},
@@ -130,10 +130,18 @@ pub(crate) struct Environment {
     pub(crate) timeouts: config::Timeouts,
     pub(crate) budget: Budget,
     pub(crate) breaker: Option<Arc<Breaker>>,
-    /// Fields that carry end users' tokens.
-    pub(crate) token_fields: Vec<HeaderName>,
     /// Decoded names of query parameters that are credentials, here or elsewhere at MX.
     pub(crate) query_names: Vec<String>,
+    /// Fields that carry tokens of callers and of end users.
+    private_fields: Vec<HeaderName>,
+}
+
+impl Environment {
+    /// Whether a caller's field of that name (lower case) stays here because of how this gateway is configured.
+    pub(crate) fn keeps_back(&self, name: &str) -> bool {
+        self.credential.travels_under(name)
+            || self.private_fields.iter().any(|own| credential::is_look_alike(own, name))
+    }
 }
 
 /// What is attached on operations that take a Bearer token.
@@ -210,6 +218,9 @@ pub(crate) enum Error {
         /// The missing environment.
         environment: String,
     },
+    /// The file of tokens could not be read.
+    #[error("tokens.file: {0}")]
+    Tokens(#[source] tokens::Error),
     /// A path pattern that cannot be matched.
     #[error("caller {caller}: grant.{environment}: {reason}")]
     Pattern {
@@ -245,10 +256,9 @@ impl Snapshot {
         if !vault.is_blank() {
             redaction::held().remember(secrets.iter().flat_map(Secrets::known));
         }
-        let end_users = config.callers.iter().filter_map(|caller| caller.end_user.as_ref());
-        let token_fields: Vec<HeaderName> = end_users.map(|end_user| end_user.header.clone()).collect();
+        let private = private_fields(config);
         for (settings, secrets) in config.environments.values().zip(secrets) {
-            match environment(settings, secrets, &token_fields, previous, vault.is_blank()) {
+            match environment(settings, secrets, &private, previous, vault.is_blank()) {
                 Ok(environment) => environments.push(Arc::new(environment)),
                 Err(error) => errors.push(error),
             }
@@ -267,6 +277,10 @@ impl Snapshot {
                 Err(error) => errors.push(error),
             }
         }
+        let callers = Callers::new(&config.callers);
+        let tokens = tokens(config, &callers, vault.is_blank())
+            .map_err(|error| errors.push(error))
+            .unwrap_or_default();
         if !errors.is_empty() {
             return Err(errors);
         }
@@ -276,7 +290,8 @@ impl Snapshot {
                 allow: Networks::new(&config.allow),
                 trusted_proxies: Networks::new(&config.trusted_proxies),
                 forwarded_header: config.forwarded_header,
-                callers: Callers::new(&config.callers),
+                callers,
+                tokens,
             },
             grants,
             limits: limits(&config.callers, previous),
@@ -338,11 +353,33 @@ fn limits(callers: &[config::Caller], previous: Option<&Snapshot>) -> Vec<Option
     callers.iter().map(one).collect()
 }
 
+/// Fields of requests that carry tokens of callers and of end users. Those that begin with `x-mxgate-` stay here in any
+/// case.
+fn private_fields(config: &Config) -> Vec<HeaderName> {
+    let of_callers = config.tokens.iter().map(|tokens| &tokens.header);
+    let end_users = config.callers.iter().filter_map(|caller| caller.end_user.as_ref());
+    let mut all: Vec<HeaderName> = of_callers
+        .chain(end_users.map(|end_user| &end_user.header))
+        .filter(|header| !header.as_str().starts_with("x-mxgate-"))
+        .cloned()
+        .collect();
+    all.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
+    all.dedup();
+    all
+}
+
+/// The tokens of callers that are known by one. Of others there may be some, of a caller that was taken out.
+fn tokens(config: &Config, callers: &Callers, is_blank: bool) -> Result<Tokens, Error> {
+    let Some(settings) = &config.tokens else { return Ok(Tokens::default()) };
+    let tokens = if is_blank { Vec::new() } else { tokens::read(&settings.file).map_err(Error::Tokens)? };
+    Ok(Tokens::new(settings.header.clone(), tokens, |name| callers.with_token(name)))
+}
+
 fn listener(settings: &config::Listener, index: &HashMap<&str, usize>) -> Result<ListenerSettings, Error> {
     let tls = settings
         .tls
         .as_ref()
-        .map(tls::load)
+        .map(|files| tls::load(files, settings.client_ca.as_ref()))
         .transpose()
         .map_err(|source| Error::Tls { what: format!("listener {}", settings.address), source })?;
     // `Config` has checked the names of a file; after a reload the listeners are still those of the start.
@@ -416,7 +453,7 @@ impl Secrets {
 fn environment(
     settings: &config::Environment,
     secrets: Secrets,
-    token_fields: &[HeaderName],
+    private_fields: &[HeaderName],
     previous: Option<&Snapshot>,
     is_blank: bool,
 ) -> Result<Environment, Error> {
@@ -457,7 +494,7 @@ fn environment(
         dial,
         timeouts: settings.timeouts.clone(),
         query_names: query_names(api, &settings.credential),
-        token_fields: token_fields.to_vec(),
+        private_fields: private_fields.to_vec(),
     })
 }
 

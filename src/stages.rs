@@ -99,7 +99,7 @@ impl Stages {
     }
 
     fn caller(&self, headers: &HeaderMap) -> Option<Caller> {
-        self.snapshot.admission.admit(&self.peer, headers).ok()
+        self.snapshot.admission.admit(&self.peer, headers, "/").ok()
     }
 
     fn environment(&self) -> Option<&Environment> {

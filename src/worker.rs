@@ -71,6 +71,7 @@ async fn serve(parts: Parts) {
     let mut upkeep = JoinSet::new();
     upkeep.spawn_local(tick(worker.clone()));
     upkeep.spawn_local(follow(worker.clone(), stage.clone()));
+    upkeep.spawn_local(follow_suspensions(worker.clone()));
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -128,9 +129,18 @@ impl Drop for Open {
 async fn follow(worker: Rc<Worker>, mut stage: watch::Receiver<Stage>) {
     loop {
         worker.set_stage(*stage.borrow_and_update());
+        worker.wake_idle();
         if stage.changed().await.is_err() {
             return;
         }
+    }
+}
+
+/// Lets connections without a request see that their caller was suspended.
+async fn follow_suspensions(worker: Rc<Worker>) {
+    let mut added = worker.suspensions().added();
+    while added.changed().await.is_ok() {
+        worker.wake_idle();
     }
 }
 
@@ -148,7 +158,7 @@ async fn tick(worker: Rc<Worker>) {
         if let Some(view) = worker.view() {
             view.sweep(Instant::now());
         }
-        worker.summarise_refused_addresses();
+        worker.summarise_refusals();
     }
 }
 

@@ -169,6 +169,9 @@ impl Loader {
         let listeners = config.listeners.iter().filter_map(|listener| listener.tls.as_ref());
         files.extend(listeners.flat_map(|files| [files.certificate.clone(), files.key.clone()]));
         files.extend(config.callers.iter().flat_map(config::Caller::files).cloned());
+        let authorities = config.listeners.iter().filter_map(|listener| listener.client_ca.as_ref());
+        files.extend(authorities.map(|authorities| authorities.file.clone()));
+        files.extend(config.tokens.iter().map(|tokens| tokens.file.clone()));
         files
     }
 
@@ -363,6 +366,10 @@ impl Gateway for Arc<Loader> {
             limits: limits.map(CallerLimits::status).collect(),
             observing: state.config.callers.iter().filter_map(observing).collect(),
         }
+    }
+
+    fn caller_names(&self) -> Vec<String> {
+        self.state().config.callers.iter().map(|caller| caller.name.clone()).collect()
     }
 
     fn readiness(&self) -> Readiness {

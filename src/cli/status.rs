@@ -41,7 +41,7 @@ pub(crate) enum Command {
         #[arg(long, conflicts_with = "filter")]
         reset: bool,
     },
-    /// Stop serving an environment or a network, without a change of configuration
+    /// Stop serving a caller, an operation, an environment or a network at once, without a change of configuration
     Suspend {
         /// What to stop
         #[command(subcommand)]
@@ -77,6 +77,16 @@ pub(crate) enum What {
     Address {
         /// Such as 10.1.2.3 or 10.0.0.0/8
         network: String,
+    },
+    /// A caller: it is not served, and loses its connections
+    Caller {
+        /// Its name in the configuration
+        name: String,
+    },
+    /// An operation of MX's: nobody may do it
+    Operation {
+        /// Its id, such as deleteUser
+        id: String,
     },
 }
 
@@ -124,6 +134,8 @@ impl From<What> for Target {
         match what {
             What::Environment { name } => Self::Environment(name),
             What::Address { network } => Self::Address(network),
+            What::Caller { name } => Self::Caller(name),
+            What::Operation { id } => Self::Operation(id),
         }
     }
 }
@@ -328,7 +340,7 @@ mod tests {
             Gateway, Handle, Listeners, Parts, Readiness,
             messages::{BudgetStatus, EnvironmentStatus, GatewayStatus, LogOverride, Observing, Suspension},
             socket::ControlSocket,
-            suspension::Suspensions,
+            suspension::{Subject, Suspensions},
         },
         metrics::Metrics,
     };
@@ -370,6 +382,14 @@ mod tests {
             ),
             ("resume environment sandbox", Command::Resume { what: environment() }),
             (
+                "suspend caller ledger",
+                Command::Suspend { what: What::Caller { name: "ledger".into() }, duration: None },
+            ),
+            (
+                "resume operation deleteUser",
+                Command::Resume { what: What::Operation { id: "deleteUser".into() } },
+            ),
+            (
                 "resume address 10.0.0.0/8",
                 Command::Resume { what: What::Address { network: "10.0.0.0/8".into() } },
             ),
@@ -403,6 +423,10 @@ mod tests {
     impl Gateway for Fake {
         fn status(&self) -> GatewayStatus {
             GatewayStatus { environments: vec![sandbox()], ..GatewayStatus::default() }
+        }
+
+        fn caller_names(&self) -> Vec<String> {
+            vec!["ledger".into()]
         }
 
         fn readiness(&self) -> Readiness {
@@ -458,13 +482,14 @@ mod tests {
     #[test]
     fn commands_reach_the_running_gateway() {
         let running = start();
+        let subject = Subject { environment: Some("sandbox"), ..Subject::default() };
         let shown = output(&running, "suspend environment sandbox --for 1h", false).unwrap();
         assert_eq!(shown, "environment sandbox is suspended for 1h\n");
-        assert!(running.suspensions.applies("sandbox", None, Instant::now()));
+        assert!(running.suspensions.applies(&subject, Instant::now()));
         let shown = output(&running, "status", false).unwrap();
         assert!(shown.contains("suspended      environment sandbox, for "), "{shown}");
         output(&running, "resume environment sandbox", false).unwrap();
-        assert!(!running.suspensions.applies("sandbox", None, Instant::now()));
+        assert!(!running.suspensions.applies(&subject, Instant::now()));
         output(&running, "log-level debug --for 5m", false).unwrap();
         output(&running, "log-level --reset", false).unwrap();
         assert_eq!(*running.fake.filters.lock().unwrap(), [Some("debug".into()), None]);

@@ -10,7 +10,11 @@ mod limits;
 mod listener;
 mod network;
 mod observe;
+mod overlap;
 mod paths;
+mod recognition;
+mod tls_name;
+mod tokens;
 mod users;
 
 pub use self::caller::item as grant_item;
@@ -36,6 +40,7 @@ pub(super) fn config(root: &Node, report: &Report<'_>) -> Option<Config> {
     let limits = limits(&file.section("limits"));
     let vault = vault(&file);
     let callers = caller::all(&file);
+    let tokens = tokens::tokens(&file.section("tokens"));
     let environments = environment::all(&file);
     let health = health(&file.section("health"));
     let control_socket = file.section("control").path("socket");
@@ -48,6 +53,7 @@ pub(super) fn config(root: &Node, report: &Report<'_>) -> Option<Config> {
         let names: Vec<&str> = environments.keys().map(String::as_str).collect();
         across::environments(&file, &listeners, &names);
         caller::beside_each_other(&file, &callers, &environments);
+        recognition::recognisable(&file, &callers, &listeners, &environments);
         across::references(report, file.has("vault"));
         across::networks(&file, &allow, &trusted_proxies, &listeners);
         across::addresses(report, &listeners, health.as_ref(), control_socket.as_deref());
@@ -60,6 +66,7 @@ pub(super) fn config(root: &Node, report: &Report<'_>) -> Option<Config> {
         limits,
         vault,
         callers: callers.into_iter().map(caller::Draft::finish).collect::<Option<_>>()?,
+        tokens,
         environments: environments
             .into_iter()
             .map(|(name, one)| Some((name, one?)))

@@ -1,11 +1,13 @@
 //! The configuration as its users see it: texts in, configurations or faults out.
 
+mod callers;
 mod examples;
 mod faults;
 mod keys;
 mod limits;
 mod loading;
 mod policy;
+mod policy_callers;
 mod users;
 mod variables;
 

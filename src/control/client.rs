@@ -99,7 +99,7 @@ impl Client {
         self.send(Method::POST, "/log-level", Some(command)).await
     }
 
-    /// Stops an environment or a network.
+    /// Stops a caller, an operation, an environment or a network.
     ///
     /// # Errors
     /// [`Error::Refused`] when there is no such thing.

@@ -38,7 +38,7 @@ use super::{
     socket::{self, ControlSocket},
     suspension,
 };
-use crate::redaction;
+use crate::{mx::catalogue::catalogue, redaction};
 
 /// A reload may have to wait for a vault.
 const BOUNDS: Bounds = Bounds {
@@ -48,6 +48,9 @@ const BOUNDS: Bounds = Bounds {
 };
 
 const BODY_BYTES_MAX: usize = 16 * 1024;
+
+/// How many names are listed when one was mistyped.
+const NAMES_MAX: usize = 20;
 
 /// The longest suspension with an end.
 const SUSPENSION_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
@@ -215,14 +218,28 @@ async fn resume(
 
 /// A name that is mistyped must not look suspended.
 fn known(shared: &Shared, target: &Target) -> Result<(), NotDone> {
-    let Target::Environment(name) = target else { return Ok(()) };
-    let environments = shared.parts.gateway.status().environments;
-    if environments.iter().any(|environment| environment.name == *name) {
+    let gateway = &shared.parts.gateway;
+    let (kind, name, names) = match target {
+        Target::Environment(name) => {
+            let environments = gateway.status().environments;
+            ("environment", name, environments.into_iter().map(|environment| environment.name).collect())
+        }
+        Target::Caller(name) => ("caller", name, gateway.caller_names()),
+        Target::Operation(id) => {
+            let ids = catalogue().operations().iter().map(|operation| operation.id.to_owned());
+            ("operation", id, ids.collect::<Vec<_>>())
+        }
+        Target::Address(_) => return Ok(()),
+    };
+    if names.contains(name) {
         return Ok(());
     }
-    let names: Vec<&str> = environments.iter().map(|environment| environment.name.as_str()).collect();
-    let text = format!("there is no environment `{name}`; there are: {}", names.join(", "));
-    Err(NotDone(StatusCode::NOT_FOUND, text))
+    // All of MX's operations, or of many callers, are too many for a line.
+    let there_are = match names.len() {
+        0..=NAMES_MAX => format!("; there are: {}", names.join(", ")),
+        _ => String::new(),
+    };
+    Err(NotDone(StatusCode::NOT_FOUND, format!("there is no {kind} `{name}`{there_are}")))
 }
 
 /// JSON whatever the `Content-Type` says: `curl -d` calls it a form.

@@ -165,6 +165,10 @@ pub enum Target {
     Environment(String),
     /// A network or one address: nobody in it is served.
     Address(String),
+    /// A caller, by name: it is not served, and loses its connections.
+    Caller(String),
+    /// An operation, by id: nobody may do it.
+    Operation(String),
 }
 
 impl std::fmt::Display for Target {
@@ -172,6 +176,8 @@ impl std::fmt::Display for Target {
         match self {
             Self::Environment(name) => write!(f, "environment {name}"),
             Self::Address(network) => write!(f, "address {network}"),
+            Self::Caller(name) => write!(f, "caller {name}"),
+            Self::Operation(id) => write!(f, "operation {id}"),
         }
     }
 }

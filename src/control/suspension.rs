@@ -1,7 +1,7 @@
-//! What an operator has stopped: environments and networks, until a time or until `resume`.
+//! What an operator has stopped: callers, operations, environments and networks, until a time or until `resume`.
 //!
 //! In: the operator's commands. Out: one question that the data plane asks for each request, without a
-//! lock. A suspension that is over no longer counts, whether or not anybody removed it. Suspensions
+//! lock, and word of each new suspension, for the connections that are open. A suspension that is over no longer counts, whether or not anybody removed it. Suspensions
 //! outlive a reload and end with the process.
 
 use std::{
@@ -11,6 +11,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
+use tokio::sync::watch;
 
 use super::messages::{Suspension, Target};
 
@@ -21,6 +22,21 @@ pub const ENTRIES_MAX: usize = 1024;
 #[derive(Debug, Default)]
 pub struct Suspensions {
     entries: ArcSwap<Vec<Entry>>,
+    /// Changes with every new suspension.
+    added: watch::Sender<()>,
+}
+
+/// What a request is about, as far as it is known.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Subject<'s> {
+    /// Where it goes.
+    pub environment: Option<&'s str>,
+    /// Where it comes from, in canonical form; none on a Unix socket.
+    pub address: Option<IpAddr>,
+    /// The caller's name.
+    pub caller: Option<&'s str>,
+    /// The operation's id.
+    pub operation: Option<&'s str>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +50,8 @@ struct Entry {
 enum Scope {
     Environment(String),
     Network(IpNet),
+    Caller(String),
+    Operation(String),
 }
 
 /// Why something cannot be suspended or resumed.
@@ -57,21 +75,23 @@ pub enum Error {
 }
 
 impl Suspensions {
-    /// Whether a request for `environment` from `address` (canonical; `None` on a Unix socket) is
-    /// stopped at `now`.
+    /// Whether something that `subject` is about is stopped at `now`.
     #[must_use]
-    pub fn applies(&self, environment: &str, address: Option<IpAddr>, now: Instant) -> bool {
+    pub fn applies(&self, subject: &Subject<'_>, now: Instant) -> bool {
         let entries = self.entries.load();
-        !entries.is_empty()
-            && entries.iter().any(|entry| {
-                entry.in_force(now)
-                    && match &entry.scope {
-                        Scope::Environment(name) => name == environment,
-                        Scope::Network(network) => {
-                            address.is_some_and(|address| network.contains(&address.to_canonical()))
-                        }
-                    }
-            })
+        !entries.is_empty() && entries.iter().any(|entry| entry.in_force(now) && entry.scope.holds(subject))
+    }
+
+    /// Whether nothing is stopped.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.load().is_empty()
+    }
+
+    /// Tells of each new suspension.
+    #[must_use]
+    pub fn added(&self) -> watch::Receiver<()> {
+        self.added.subscribe()
     }
 
     /// Suspends `target`, replacing an earlier suspension of the same one.
@@ -90,6 +110,9 @@ impl Suspensions {
             }
             entries
         });
+        if result.is_ok() {
+            self.added.send_replace(());
+        }
         result
     }
 
@@ -115,10 +138,25 @@ impl Suspensions {
             target: match &entry.scope {
                 Scope::Environment(name) => Target::Environment(name.clone()),
                 Scope::Network(network) => Target::Address(network.to_string()),
+                Scope::Caller(name) => Target::Caller(name.clone()),
+                Scope::Operation(id) => Target::Operation(id.clone()),
             },
             for_s: entry.until.map(|until| whole_seconds(until.saturating_duration_since(now))),
         };
         entries.iter().filter(|entry| entry.in_force(now)).map(shown).collect()
+    }
+}
+
+impl Scope {
+    fn holds(&self, subject: &Subject<'_>) -> bool {
+        match self {
+            Self::Environment(name) => subject.environment == Some(name),
+            Self::Network(network) => {
+                subject.address.is_some_and(|address| network.contains(&address.to_canonical()))
+            }
+            Self::Caller(name) => subject.caller == Some(name),
+            Self::Operation(id) => subject.operation == Some(id),
+        }
     }
 }
 
@@ -137,6 +175,8 @@ fn scope(target: &Target) -> Result<Scope, Error> {
     match target {
         Target::Environment(name) => Ok(Scope::Environment(name.clone())),
         Target::Address(text) => network(text).map(Scope::Network),
+        Target::Caller(name) => Ok(Scope::Caller(name.clone())),
+        Target::Operation(id) => Ok(Scope::Operation(id.clone())),
     }
 }
 
@@ -163,33 +203,59 @@ mod tests {
         Target::Environment(name.into())
     }
 
+    /// Whether a request for an environment from an address is stopped.
+    fn applies(suspensions: &Suspensions, environment: &str, address: Option<IpAddr>, now: Instant) -> bool {
+        let subject = Subject { environment: Some(environment), address, ..Subject::default() };
+        suspensions.applies(&subject, now)
+    }
+
+    #[test]
+    fn a_caller_or_an_operation_is_stopped_everywhere_and_another_is_not() {
+        let (suspensions, now) = (Suspensions::default(), Instant::now());
+        let mut added = suspensions.added();
+        suspensions.suspend(&Target::Caller("ledger".into()), None, now).unwrap();
+        suspensions.suspend(&Target::Operation("listUsers".into()), None, now).unwrap();
+        assert!(added.has_changed().unwrap());
+        added.mark_unchanged();
+        let of = |caller, operation| Subject { caller: Some(caller), operation, ..Subject::default() };
+        assert!(suspensions.applies(&of("ledger", None), now));
+        assert!(suspensions.applies(&of("other", Some("listUsers")), now));
+        assert!(!suspensions.applies(&of("other", Some("readUser")), now));
+        // A name of one kind is none of another.
+        assert!(!suspensions.applies(&of("listUsers", Some("ledger")), now));
+        suspensions.resume(&Target::Caller("ledger".into()), now).unwrap();
+        assert!(!suspensions.applies(&of("ledger", None), now));
+        assert!(!added.has_changed().unwrap(), "nobody has to go");
+        assert_eq!(suspensions.list(now)[0].target.to_string(), "operation listUsers");
+    }
+
     fn address(network: &str) -> Target {
         Target::Address(network.into())
     }
 
     #[test]
     fn nothing_is_suspended_at_first() {
-        assert!(!Suspensions::default().applies("production", CALLER, Instant::now()));
+        assert!(!applies(&Suspensions::default(), "production", CALLER, Instant::now()));
     }
 
     #[test]
     fn an_environment_is_stopped_for_everybody_and_another_is_not() {
         let (suspensions, now) = (Suspensions::default(), Instant::now());
         suspensions.suspend(&environment("production"), None, now).unwrap();
-        assert!(suspensions.applies("production", CALLER, now));
-        assert!(suspensions.applies("production", None, now));
-        assert!(!suspensions.applies("sandbox", CALLER, now));
-        assert!(!suspensions.applies("Production", CALLER, now));
+        assert!(applies(&suspensions, "production", CALLER, now));
+        assert!(applies(&suspensions, "production", None, now));
+        assert!(!applies(&suspensions, "sandbox", CALLER, now));
+        assert!(!applies(&suspensions, "Production", CALLER, now));
     }
 
     #[test]
     fn a_network_is_stopped_everywhere_and_its_neighbour_is_not() {
         let (suspensions, now) = (Suspensions::default(), Instant::now());
         suspensions.suspend(&address("10.20.1.0/29"), None, now).unwrap();
-        assert!(suspensions.applies("production", CALLER, now));
-        assert!(suspensions.applies("sandbox", Some("::ffff:10.20.1.7".parse().unwrap()), now));
-        assert!(!suspensions.applies("production", Some("10.20.1.8".parse().unwrap()), now));
-        assert!(!suspensions.applies("production", None, now), "a Unix socket's peer has no address");
+        assert!(applies(&suspensions, "production", CALLER, now));
+        assert!(applies(&suspensions, "sandbox", Some("::ffff:10.20.1.7".parse().unwrap()), now));
+        assert!(!applies(&suspensions, "production", Some("10.20.1.8".parse().unwrap()), now));
+        assert!(!applies(&suspensions, "production", None, now), "a Unix socket's peer has no address");
     }
 
     #[test]
@@ -197,8 +263,8 @@ mod tests {
         let (suspensions, now) = (Suspensions::default(), Instant::now());
         let until = now + Duration::from_secs(60);
         suspensions.suspend(&environment("production"), Some(until), now).unwrap();
-        assert!(suspensions.applies("production", CALLER, until - Duration::from_nanos(1)));
-        assert!(!suspensions.applies("production", CALLER, until));
+        assert!(applies(&suspensions, "production", CALLER, until - Duration::from_nanos(1)));
+        assert!(!applies(&suspensions, "production", CALLER, until));
         assert_eq!(suspensions.list(until), []);
         assert_eq!(suspensions.list(now)[0].for_s, Some(60));
         assert_eq!(
@@ -223,8 +289,8 @@ mod tests {
         let narrower = suspensions.resume(&address("10.20.0.0/16"), now);
         assert_eq!(narrower, Err(Error::NotSuspended(address("10.20.0.0/16"))));
         suspensions.resume(&address("10.0.0.0/8"), now).unwrap();
-        assert!(!suspensions.applies("sandbox", CALLER, now));
-        assert!(suspensions.applies("production", CALLER, now));
+        assert!(!applies(&suspensions, "sandbox", CALLER, now));
+        assert!(applies(&suspensions, "production", CALLER, now));
     }
 
     #[test]

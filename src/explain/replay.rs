@@ -254,13 +254,15 @@ impl Replayer<'_> {
     /// Who it would be.
     fn caller(&mut self, recorded: &Recorded<'_>) -> Option<String> {
         let named = recorded.caller.as_deref().and_then(|name| self.explainer.caller(name));
-        if let Some(named) = named.filter(|caller| caller.networks.is_none()) {
+        if let Some(named) =
+            named.filter(|caller| caller.networks.is_none() || caller.token || caller.tls_names.is_some())
+        {
             self.replayed.presumed += 1;
             return Some(named.name.clone());
         }
         let (peer, headers) = evidence(recorded.caller_address?, recorded.peer_address);
         let admission = &self.explainer.snapshot.admission;
-        let caller = admission.admit(&peer, &headers).ok()?;
+        let caller = admission.admit(&peer, &headers, "").ok()?;
         admission.callers.name(caller.index()).map(|name| name.to_string())
     }
 }

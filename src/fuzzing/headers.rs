@@ -92,7 +92,7 @@ static CASES: LazyLock<Vec<(Snapshot, Grant, usize)>> = LazyLock::new(|| {
 });
 
 fn granted(snapshot: &Snapshot, environment: usize) -> Grant {
-    let caller = snapshot.admission.admit(&Peer::Unix { uid: 0, gid: 0 }, &HeaderMap::new()).unwrap();
+    let caller = snapshot.admission.admit(&Peer::Unix { uid: 0, gid: 0 }, &HeaderMap::new(), "/").unwrap();
     let target = Target::parse("/users").unwrap();
     let allowed = snapshot.grants.of(caller.index(), environment);
     policy::decide(allowed, snapshot.environments[environment].api, &Method::GET, &target).unwrap()

@@ -95,6 +95,11 @@ impl Session {
         self.phase.get() == Phase::Idle
     }
 
+    /// Whether a request has been handed on whose answer is still being made.
+    pub(crate) fn is_answering(&self) -> bool {
+        self.phase.get() == Phase::InFlight && !self.answer_ended.get()
+    }
+
     /// Whether the caller has left a request in flight behind. Asks anew for the next call.
     pub(crate) fn caller_left(&self) -> bool {
         self.probe.set(self.phase.get() == Phase::InFlight);

@@ -9,6 +9,7 @@ use crate::{
     credential::Credential,
     policy::Grant,
     snapshot::{Bearer, Environment},
+    tokens,
 };
 
 /// Which credential a granted request gets.
@@ -80,7 +81,9 @@ fn only_bearer(headers: &HeaderMap) -> Option<HeaderValue> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let value = values.next().filter(|_| values.next().is_none())?;
     let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
-    let mut own = (scheme.eq_ignore_ascii_case("bearer") && is_b64token(token)).then(|| value.clone())?;
+    // A token of ours is for this gateway.
+    let is_theirs = is_b64token(token) && !token.starts_with(tokens::PREFIX);
+    let mut own = (scheme.eq_ignore_ascii_case("bearer") && is_theirs).then(|| value.clone())?;
     own.set_sensitive(true);
     Some(own)
 }

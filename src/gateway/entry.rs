@@ -15,7 +15,7 @@ use super::{
     refusal::{Failure, Refusal},
 };
 use crate::{
-    admission::{Caller, Origin},
+    admission::{Caller, NotAdmitted, Origin},
     credential::Credential,
     limits::{self, CallerLimits, SOON, breaker::Pass, budget, pace::Paced},
     listener::{connection::Connection, peer::Peer},
@@ -199,19 +199,22 @@ pub(crate) struct Live<'w> {
 }
 
 impl Trail for Live<'_> {
-    fn turned_away(&mut self, refusal: Refusal, origin: Origin) {
-        self.entry.origin = Some(origin);
-        self.entry.at.worker.log_refused_address(refusal, origin);
+    fn turned_away(&mut self, not: NotAdmitted) {
+        self.entry.origin = Some(not.origin);
+        let at = &self.entry.at;
+        at.worker.not_admitted(not.reason, not.origin, at.executable.as_deref());
     }
 
     fn admitted(&mut self, caller: Caller, name: Option<&Arc<str>>) {
         self.entry.origin = Some(caller.origin());
-        self.entry.caller = name.cloned();
+        if let Some(name) = name {
+            self.entry.caller = Some(name.clone());
+            self.entry.at.recognised(name, caller.origin());
+        }
     }
 
-    fn check_running(&mut self, environment: &str, caller: Caller) -> Result<(), Refusal> {
-        let began = self.entry.began;
-        self.entry.at.worker.check_suspended(environment, caller.origin(), began)?;
+    fn check_running(&mut self, caller: Caller) -> Result<(), Refusal> {
+        self.entry.at.check_suspended(self.view, self.entry.began)?;
         self.entry.limited(self.view.limits(caller.index()))
     }
 
@@ -244,8 +247,11 @@ impl Trail for Live<'_> {
         self.entry.start
     }
 
-    fn granted(&mut self, grant: &Grant) {
+    fn granted(&mut self, grant: &Grant) -> Result<(), Refusal> {
         self.entry.call = Some(grant.call().clone());
+        let Some(operation) = grant.operation() else { return Ok(()) };
+        self.entry.at.asked_for(operation.id);
+        self.entry.at.check_suspended(self.view, self.entry.began)
     }
 }
 
@@ -265,7 +271,7 @@ impl Drop for Entry {
             Some(Call::Pattern(template)) => Some(&**template),
             None => None,
         };
-        let (caller_address, peer_address) = addresses(self.origin, self.at.peer);
+        let (caller_address, peer_address) = addresses(self.origin, &self.at.peer);
         let session = &self.at.session;
         let masked = session.masked();
         self.at.worker.metrics().request(&metrics::Request {
@@ -299,7 +305,7 @@ impl Drop for Entry {
             masked,
             peer_uid: match self.at.peer {
                 Peer::Unix { uid, .. } => Some(uid),
-                Peer::Tcp(_) => None,
+                Peer::Tcp(_) | Peer::Certified(..) => None,
             },
             would_refuse: self.would_refuse,
         });
@@ -311,11 +317,8 @@ fn micros(duration: Duration) -> u64 {
 }
 
 /// The address that counted, and the socket's own when a proxy named another.
-fn addresses(origin: Option<Origin>, peer: Peer) -> (Option<IpAddr>, Option<IpAddr>) {
-    let socket = match peer {
-        Peer::Tcp(address) => Some(address.ip()),
-        Peer::Unix { .. } => None,
-    };
+fn addresses(origin: Option<Origin>, peer: &Peer) -> (Option<IpAddr>, Option<IpAddr>) {
+    let socket = peer.address().map(|address| address.ip());
     let counted = match origin {
         Some(Origin::Address(address)) => Some(address),
         Some(Origin::Unix { .. }) => None,
@@ -375,11 +378,11 @@ mod tests {
 
     #[test]
     fn a_proxys_own_address_is_named_beside_the_callers() {
-        let peer = Peer::Tcp("192.0.2.1:5".parse().unwrap());
+        let peer = &Peer::Tcp("192.0.2.1:5".parse().unwrap());
         let caller = "10.0.0.1".parse().unwrap();
         let proxy: IpAddr = "192.0.2.1".parse().unwrap();
         assert_eq!(addresses(Some(Origin::Address(caller)), peer), (Some(caller), Some(proxy)));
         assert_eq!(addresses(Some(Origin::Address(proxy)), peer), (Some(proxy), None));
-        assert_eq!(addresses(Some(Origin::Unix { uid: 1 }), Peer::Unix { uid: 1, gid: 1 }), (None, None));
+        assert_eq!(addresses(Some(Origin::Unix { uid: 1 }), &Peer::Unix { uid: 1, gid: 1 }), (None, None));
     }
 }

@@ -66,7 +66,7 @@ reasons! {
         /// The operation needs a Bearer token and neither one nor pass-through is configured (or the
         /// caller sent none to pass through).
         NoCredential = "no_credential", FORBIDDEN;
-        /// The environment or this address was stopped by an operator.
+        /// The caller, its address, the operation or the environment was stopped by an operator.
         Suspended = "suspended", FORBIDDEN;
         /// The caller has as many connections as it may have.
         ConnectionLimit = "connection_limit", TOO_MANY_REQUESTS;

@@ -41,7 +41,8 @@ pub(crate) fn end(at: &Rc<Connection>, end: End, mut entry: Box<Entry>) -> Respo
     // Whoever may not call keeps no connection either, and nobody keeps one too many. A malformed target is one wherever it was found: what
     // follows it is not read.
     let ends = [Refusal::CallerNotAllowed, Refusal::MalformedTarget, Refusal::ConnectionLimit];
-    let ends = ends.iter().any(|refusal| refusal.code() == code);
+    let ends = ends.iter().any(|refusal| refusal.code() == code)
+        || (code == Refusal::Suspended.code() && at.caller_is_suspended());
     if ends || at.worker.closing() || at.session.body_pending() {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }

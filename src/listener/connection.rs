@@ -5,10 +5,13 @@
 //! refused something, hyper sees the end of the stream, finishes, and the refusal is written here.
 
 use std::{
+    cell::{Cell, RefCell},
     convert::Infallible,
     future::poll_fn,
+    path::Path,
     pin::{Pin, pin},
     rc::Rc,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -22,14 +25,16 @@ use tokio::{
 
 use super::{ListenerState, peer::Peer, stream::Stream, watch::TICK};
 use crate::{
+    admission::Origin,
     config::Limits,
+    control::suspension::Subject,
     gate::{
         Gate,
         inbound::{Inbound, Session},
     },
-    gateway::{self, answer::AnswerBody, respond},
+    gateway::{self, answer::AnswerBody, refusal::Refusal, respond},
     limits::Owner,
-    worker::state::Worker,
+    worker::{state::Worker, view::View},
 };
 
 /// How long a connection without a request keeps hyper's buffers.
@@ -42,11 +47,102 @@ const LINGER: Duration = Duration::from_secs(1);
 /// What every request on one connection is served with.
 pub(crate) struct Connection {
     pub(crate) worker: Rc<Worker>,
-    pub(crate) listener: std::sync::Arc<ListenerState>,
+    pub(crate) listener: Arc<ListenerState>,
     pub(crate) peer: Peer,
     pub(crate) session: Rc<Session>,
+    /// What a Unix socket's peer ran when it connected, as far as this process may know. For the log: its user could
+    /// have run anything, so nothing is decided by it.
+    pub(crate) executable: Option<Box<Path>>,
+    /// Whose requests come here, as of the last one, and where from.
+    caller: RefCell<Option<(Arc<str>, Origin)>>,
+    /// The id of the operation that the last request asked for.
+    operation: Cell<Option<&'static str>>,
     /// The caller that it is counted for.
     pub(crate) owner: Owner,
+}
+
+impl Connection {
+    pub(crate) fn new(
+        worker: Rc<Worker>,
+        listener: Arc<ListenerState>,
+        peer: Peer,
+        session: Rc<Session>,
+        executable: Option<Box<Path>>,
+    ) -> Self {
+        Self {
+            worker,
+            listener,
+            peer,
+            session,
+            executable,
+            caller: RefCell::default(),
+            operation: Cell::default(),
+            owner: Owner::default(),
+        }
+    }
+
+    /// A request has come from this caller.
+    pub(crate) fn recognised(&self, name: &Arc<str>, origin: Origin) {
+        self.operation.set(None);
+        let mut caller = self.caller.borrow_mut();
+        // Most connections have one caller for all their life: no count of references for each request.
+        if !caller.as_ref().is_some_and(|(known, at)| Arc::ptr_eq(known, name) && *at == origin) {
+            *caller = Some((name.clone(), origin));
+        }
+    }
+
+    /// It asks for this operation.
+    pub(crate) fn asked_for(&self, operation: &'static str) {
+        self.operation.set(Some(operation));
+    }
+
+    /// Refuses the present request when an operator has stopped what it is about.
+    pub(crate) fn check_suspended(&self, view: &View, now: Instant) -> Result<(), Refusal> {
+        let suspensions = self.worker.suspensions();
+        if suspensions.is_empty() {
+            return Ok(());
+        }
+        let caller = self.caller.borrow();
+        let settings = view.listener(self.listener.index);
+        let environment = settings.and_then(|settings| view.environment(settings.environment));
+        let subject = Subject {
+            environment: environment.map(|environment| &*environment.settings.name),
+            operation: self.operation.get(),
+            ..of(&caller)
+        };
+        if suspensions.applies(&subject, now.into_std()) { Err(Refusal::Suspended) } else { Ok(()) }
+    }
+
+    /// Whether an operator has stopped whoever is at the other end.
+    pub(crate) fn caller_is_suspended(&self) -> bool {
+        let suspensions = self.worker.suspensions();
+        !suspensions.is_empty() && suspensions.applies(&of(&self.caller.borrow()), Instant::now().into_std())
+    }
+
+    /// Ends what an operator has stopped: the request in flight, or the connection when there is none.
+    fn end_suspended(&self) -> Option<Look> {
+        if self.worker.suspensions().is_empty() {
+            return None;
+        }
+        if self.session.is_idle() {
+            return self.caller_is_suspended().then_some(Look::Leave(End::Over));
+        }
+        if let Some(view) = self.worker.view()
+            && self.session.is_answering()
+            && self.check_suspended(&view, Instant::now()).is_err()
+        {
+            self.session.watch.suspend();
+        }
+        None
+    }
+}
+
+fn of(caller: &Option<(Arc<str>, Origin)>) -> Subject<'_> {
+    let address = caller.as_ref().and_then(|(_, origin)| match origin {
+        Origin::Address(address) => Some(*address),
+        Origin::Unix { .. } => None,
+    });
+    Subject { caller: caller.as_ref().map(|(name, _)| &**name), address, ..Subject::default() }
 }
 
 /// Why hyper's part ended.
@@ -104,7 +200,7 @@ async fn parked(connection: &Connection, stream: &Stream, patience: Duration) ->
     tokio::select! {
         biased;
         readable = stream.readable() => readable.is_ok(),
-        () = connection.worker.drained() => false,
+        () = connection.worker.until(|| connection.worker.draining() || connection.caller_is_suspended()) => false,
         () = sleep(patience) => false,
     }
 }
@@ -159,6 +255,9 @@ fn look(connection: &Connection) -> Look {
     let stuck = session.watch.expired().is_some();
     let blocked = session.blocked_since().is_some_and(|since| now - since >= session.limits.idle_timeout);
     session.watch.look(now);
+    if let Some(end) = connection.end_suspended() {
+        return end;
+    }
     if stuck || blocked || session.caller_left() {
         return Look::Leave(End::Cut);
     }

@@ -31,6 +31,8 @@ pub(crate) enum Expiry {
     AnswerIdle,
     /// The end of the whole exchange.
     Total,
+    /// None: an operator has stopped it.
+    Suspended,
 }
 
 /// The waits of one connection.
@@ -87,6 +89,11 @@ impl Watch {
         self.upstream.set(None);
         self.total.set(None);
         self.expired.set(None);
+    }
+
+    /// Nothing is waited for any more: an operator has stopped this.
+    pub(crate) fn suspend(&self) {
+        self.expired.set(Some(self.expired.get().unwrap_or(Expiry::Suspended)));
     }
 
     /// What has expired, if anything.

@@ -6,19 +6,17 @@
 
 use std::{
     collections::{HashMap, hash_map::Entry},
-    net::IpAddr,
+    hash::Hash,
     time::{Duration, Instant},
 };
 
-/// Why something was refused or failed, and who asked: one line per interval for each.
-pub type Key = (&'static str, IpAddr);
-
-/// Decides which of many equal events are logged. Each worker has its own.
+/// Decides which of many equal events are logged: one line per interval for each key, which says why something was
+/// refused or failed, and who asked. Each worker has its own.
 #[derive(Debug)]
-pub struct Flood {
+pub struct Flood<K> {
     interval: Duration,
     keys_max: usize,
-    keys: HashMap<Key, Repeats>,
+    keys: HashMap<K, Repeats>,
     /// Events of keys that found no place.
     others: u64,
 }
@@ -45,14 +43,14 @@ pub enum Verdict {
 
 /// One line that [`Flood::due`] asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Summary {
+pub struct Summary<K> {
     /// Whose events they were; `None`: of all that found no place in the table.
-    pub key: Option<Key>,
+    pub key: Option<K>,
     /// How many were counted and not logged.
     pub count: u64,
 }
 
-impl Flood {
+impl<K: Hash + Eq + Copy> Flood<K> {
     /// One line per `interval` and key, at most `keys_max` keys.
     #[must_use]
     pub fn new(interval: Duration, keys_max: usize) -> Self {
@@ -60,7 +58,7 @@ impl Flood {
     }
 
     /// One event at `now`.
-    pub fn note(&mut self, key: Key, now: Instant) -> Verdict {
+    pub fn note(&mut self, key: K, now: Instant) -> Verdict {
         let is_full = self.keys.len() >= self.keys_max;
         match self.keys.entry(key) {
             Entry::Occupied(mut known) => {
@@ -85,7 +83,7 @@ impl Flood {
 
     /// What was counted and is due at `now`; keys that were quiet for an interval lose their place. Call it once per
     /// interval, and with a `now` far ahead before the end.
-    pub fn due(&mut self, now: Instant) -> Vec<Summary> {
+    pub fn due(&mut self, now: Instant) -> Vec<Summary<K>> {
         let mut due = Vec::new();
         self.keys.retain(|key, repeats| {
             if now.saturating_duration_since(repeats.since) < self.interval {
@@ -112,8 +110,8 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
     const FIRST: Verdict = Verdict::Log { unsaid: 0 };
 
-    fn key(last: u8) -> Key {
-        ("caller_not_allowed", IpAddr::from([192, 0, 2, last]))
+    fn key(last: u8) -> (&'static str, std::net::IpAddr) {
+        ("caller_not_allowed", [192, 0, 2, last].into())
     }
 
     #[test]

@@ -11,9 +11,10 @@ use prometheus_client::{
 
 use super::{CLASSES, Inner, Set, histogram, histogram::Total, process};
 use crate::{
+    admission::reason::Reason,
     control::messages::{BreakerStatus, UpstreamStatus, Use},
     gateway::refusal::{Failure, Refusal},
-    users::Reason,
+    users,
 };
 
 /// A text format of metrics.
@@ -132,6 +133,12 @@ impl Inner {
 
         let help = "Requests that would be refused, were their callers not in observe mode";
         page.counter("mxgate_would_refuse", help, self.sum(|set| set.would_refuse.get()))?;
+        let help = "Callers that were not admitted, by reason";
+        let mut family = page.family("mxgate_callers_not_admitted", help, None, MetricType::Counter)?;
+        for reason in Reason::ALL {
+            let count = self.sum(|set| set.not_admitted.get(*reason as usize).map_or(0, super::Count::get));
+            family.counter(&[("reason", reason.code())], count)?;
+        }
 
         let help = "Requests that failed at the upstream or in the gateway, by code";
         let mut family = page.family("mxgate_failures", help, None, MetricType::Counter)?;
@@ -142,7 +149,7 @@ impl Inner {
 
         let help = "Requests that were not for a user whom their caller may reach, by reason";
         let mut family = page.family("mxgate_user_refusals", help, None, MetricType::Counter)?;
-        for reason in Reason::ALL {
+        for reason in users::Reason::ALL {
             let count = self.sum(|set| set.not_bound.get(*reason as usize).map_or(0, super::Count::get));
             family.counter(&[("reason", reason.as_str())], count)?;
         }

@@ -26,6 +26,7 @@ pub use self::{
     identity::Identity,
 };
 use super::{reference::Reference, secret::Secret};
+use crate::storage;
 
 pub mod document;
 mod error;
@@ -33,7 +34,6 @@ pub mod generation;
 pub mod hosts;
 pub mod identity;
 mod place;
-mod storage;
 
 /// The largest vault file, in bytes.
 pub const BYTES_MAX: usize = 8 * 1024 * 1024;

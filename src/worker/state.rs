@@ -2,24 +2,21 @@
 
 use std::{
     cell::{Cell, RefCell},
-    net::{IpAddr, Ipv6Addr},
+    path::Path,
     rc::Rc,
     sync::Arc,
     time::Duration,
 };
 
 use arc_swap::{ArcSwapOption, Cache};
-use tokio::{
-    sync::{mpsc, watch},
-    time::Instant,
-};
+use tokio::sync::{Notify, mpsc};
 
 use super::{
     Parts, Stage,
     view::{Place, View},
 };
 use crate::{
-    admission::Origin,
+    admission::{Origin, reason::Reason},
     config::Limits,
     control::suspension::Suspensions,
     gateway::{entry::RequestId, refusal::Refusal},
@@ -32,7 +29,7 @@ use crate::{
     record::{Record, Recorder},
     redaction::Masker,
     snapshot::Snapshot,
-    users::{Reason, Told},
+    users::{self, Told},
 };
 
 /// How often one address's refusals are logged, and how many addresses are told apart.
@@ -49,14 +46,16 @@ pub(crate) struct Worker {
     snapshots: RefCell<Snapshots>,
     view: RefCell<Option<Rc<View>>>,
     suspensions: Arc<Suspensions>,
-    stage: watch::Receiver<Stage>,
+    /// Of this worker alone.
+    woken: Notify,
     census: Arc<Census>,
     load: Arc<Load>,
-    /// The last of `stage`, without a look across cores.
+    /// The last that was seen, without a look across cores.
     stage_now: Cell<Stage>,
     recorder: RefCell<Recorder>,
-    refused_addresses: RefCell<Flood>,
-    would_refuse: RefCell<Flood>,
+    not_admitted: RefCell<Flood<(Reason, Origin)>>,
+    not_bound: RefCell<Flood<(users::Reason, Origin)>>,
+    would_refuse: RefCell<Flood<(&'static str, Option<Origin>)>>,
     nothing_to_mask: Arc<Masker>,
 }
 
@@ -69,12 +68,13 @@ impl Worker {
             snapshots: RefCell::new(Cache::new(parts.snapshot)),
             view: RefCell::default(),
             suspensions: parts.suspensions,
-            stage: parts.stage,
+            woken: Notify::new(),
             census: parts.census,
             load: parts.load,
             stage_now: Cell::new(Stage::Serving),
             recorder: RefCell::new(parts.recorder),
-            refused_addresses: RefCell::new(Flood::new(REFUSED_INTERVAL, REFUSED_ADDRESSES_MAX)),
+            not_admitted: RefCell::new(Flood::new(REFUSED_INTERVAL, REFUSED_ADDRESSES_MAX)),
+            not_bound: RefCell::new(Flood::new(REFUSED_INTERVAL, REFUSED_ADDRESSES_MAX)),
             would_refuse: RefCell::new(Flood::new(REFUSED_INTERVAL, REFUSED_ADDRESSES_MAX)),
             nothing_to_mask: Arc::new(Masker::new([])),
         };
@@ -137,55 +137,49 @@ impl Worker {
         matches!(self.stage_now.get(), Stage::Draining(_))
     }
 
-    /// Ends when connections without a request must go.
-    pub(crate) async fn drained(&self) {
-        let mut stage = self.stage.clone();
-        let drained = stage.wait_for(|stage| matches!(stage, Stage::Draining(_))).await.is_ok();
-        if !drained {
-            std::future::pending::<()>().await;
+    /// Ends when `must_go` holds; it is asked whenever connections without a request may have to go.
+    pub(crate) async fn until(&self, must_go: impl Fn() -> bool) {
+        loop {
+            let mut woken = std::pin::pin!(self.woken.notified());
+            // Before the question, so that no answer is missed.
+            woken.as_mut().enable();
+            if must_go() {
+                return;
+            }
+            woken.await;
         }
     }
 
-    pub(crate) fn check_suspended(
-        &self,
-        environment: &str,
-        origin: Origin,
-        now: Instant,
-    ) -> Result<(), Refusal> {
-        let address = match origin {
-            Origin::Address(address) => Some(address),
-            Origin::Unix { .. } => None,
-        };
-        if self.suspensions.applies(environment, address, now.into_std()) {
-            Err(Refusal::Suspended)
-        } else {
-            Ok(())
-        }
+    /// Makes every connection without a request ask whether it must go.
+    pub(super) fn wake_idle(&self) {
+        self.woken.notify_waiters();
     }
 
-    /// Says who was refused and why, without letting a flood of them fill the log.
-    pub(crate) fn log_refused_address(&self, refusal: Refusal, origin: Origin) {
-        if let Origin::Address(address) = origin {
-            self.log_refused(refusal.code(), address);
-        }
+    /// What an operator has stopped.
+    pub(crate) fn suspensions(&self) -> &Suspensions {
+        &self.suspensions
     }
 
-    fn log_refused(&self, reason: &'static str, address: IpAddr) {
-        let now = std::time::Instant::now();
-        if let Verdict::Log { unsaid } = self.refused_addresses.borrow_mut().note((reason, address), now) {
-            tracing::warn!(reason, %address, unsaid, "refused");
+    /// Counts somebody who may not call, and says who and why without letting a flood of them fill the log.
+    /// `executable` is what a Unix peer runs.
+    pub(crate) fn not_admitted(&self, reason: Reason, origin: Origin, executable: Option<&Path>) {
+        self.metrics().not_admitted(reason);
+        let verdict = self.not_admitted.borrow_mut().note((reason, origin), std::time::Instant::now());
+        if let Verdict::Log { unsaid } = verdict {
+            let (code, reason) = (Refusal::CallerNotAllowed.code(), reason.code());
+            // As a literal: a path may hold anything.
+            let executable = executable.map(tracing::field::debug);
+            tracing::warn!(code, reason, address = %origin, executable, unsaid, "refused");
         }
     }
 
     /// Counts and logs a request that is not for a user whom its caller may reach; gives what the caller is told.
-    pub(crate) fn not_bound(&self, reason: Reason, origin: Origin) -> Told {
+    pub(crate) fn not_bound(&self, reason: users::Reason, origin: Origin) -> Told {
         self.metrics().not_bound(reason);
-        let address = match origin {
-            Origin::Address(address) => address,
-            // All peers of Unix sockets count as one.
-            Origin::Unix { .. } => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-        };
-        self.log_refused(reason.as_str(), address);
+        let verdict = self.not_bound.borrow_mut().note((reason, origin), std::time::Instant::now());
+        if let Verdict::Log { unsaid } = verdict {
+            tracing::warn!(reason = reason.as_str(), address = %origin, unsaid, "refused");
+        }
         reason.told()
     }
 
@@ -197,25 +191,31 @@ impl Worker {
         origin: Option<Origin>,
     ) {
         self.metrics().would_refuse();
-        let address = match origin {
-            Some(Origin::Address(address)) => address,
-            // The callers on Unix sockets share a line.
-            _ => std::net::Ipv6Addr::UNSPECIFIED.into(),
-        };
-        let verdict = self.would_refuse.borrow_mut().note((operation, address), std::time::Instant::now());
+        let verdict = self.would_refuse.borrow_mut().note((operation, origin), std::time::Instant::now());
         if let Verdict::Log { unsaid } = verdict {
             let caller = caller.unwrap_or_default();
             tracing::warn!(caller, operation, unsaid, "observe mode lets through what would be refused");
         }
     }
 
-    pub(super) fn summarise_refused_addresses(&self) {
-        for summary in self.refused_addresses.borrow_mut().due(std::time::Instant::now()) {
+    pub(super) fn summarise_refusals(&self) {
+        let code = Refusal::CallerNotAllowed.code();
+        for summary in self.not_bound.borrow_mut().due(std::time::Instant::now()) {
             match summary.key {
-                Some((reason, address)) => {
-                    tracing::warn!(reason, %address, count = summary.count, "refused again")
+                Some((reason, origin)) => {
+                    let reason = reason.as_str();
+                    tracing::warn!(reason, address = %origin, count = summary.count, "refused again");
                 }
-                None => tracing::warn!(count = summary.count, "refused, many more addresses"),
+                None => tracing::warn!(count = summary.count, "refused for their users, many more addresses"),
+            }
+        }
+        for summary in self.not_admitted.borrow_mut().due(std::time::Instant::now()) {
+            match summary.key {
+                Some((reason, origin)) => {
+                    let reason = reason.code();
+                    tracing::warn!(code, reason, address = %origin, count = summary.count, "refused again");
+                }
+                None => tracing::warn!(code, count = summary.count, "refused, many more addresses"),
             }
         }
         for summary in self.would_refuse.borrow_mut().due(std::time::Instant::now()) {

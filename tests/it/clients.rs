@@ -21,7 +21,11 @@ use mxgate::stand_in::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::harness::{API_KEY, CLIENT_ID, Gateway, Setup, TOKEN, mx_with};
+use crate::{
+    caller_tokens,
+    harness::{API_KEY, CLIENT_ID, Gateway, Setup, TOKEN, mx_with},
+    mutual_tls,
+};
 
 /// Operations that each SDK has.
 const ALL: usize = 166;
@@ -131,6 +135,72 @@ fn a_callers_own_token_is_passed_on_only_where_the_configuration_says_so() {
             // On all others it is as wrong as any credential of a caller's.
             sdk.run(&base(&gateway), &["--bearer", TOKEN, "--only", "listUsers"]).has(1, &[]);
         }
+    }
+}
+
+#[test]
+fn the_sdks_are_known_by_a_token_as_their_basic_password_and_by_nothing_else() {
+    let mx = strict_mx(|_| {});
+    let setup = caller_tokens::setup(&mx).in_environment(r#"accept_version = "v20111101""#);
+    let token = caller_tokens::issue(&setup, &["ledger"]);
+    let gateway = setup.start();
+    let wrong = format!("{}{}", &token[..64], if token.ends_with('0') { '1' } else { '0' });
+    // Which takes a Bearer token instead.
+    let sample = SAMPLE.replace("requestAccountNumber,", "");
+    let refused = sample.split(',').map(|name| (name, 403)).collect::<Vec<_>>();
+    for (n, sdk) in [Driver::Python, Driver::Node].into_iter().enumerate() {
+        sdk.run(&base(&gateway), &["--password", &token, "--only", &sample]).has(SAMPLES - 1, &[]);
+        gateway.stdout.wait_for_count("\"caller\":\"ledger\"", (n + 1) * (SAMPLES - 1));
+        let options = ["--password", &wrong, "--only", &sample, "--expect-failures", &sample];
+        sdk.run(&base(&gateway), &options).has(SAMPLES - 1, &refused);
+    }
+    for request in mx.requests() {
+        assert!(!String::from_utf8_lossy(&request.head).contains("mxg_"));
+    }
+}
+
+#[test]
+fn the_sdks_are_known_by_their_client_certificate() {
+    let mx = strict_mx(|_| {});
+    let authority = mutual_tls::Authority::new();
+    let (setup, ca) = mutual_tls::setup(&mx, &authority);
+    let setup = setup.in_environment(r#"accept_version = "v20111101""#);
+    let stranger = mutual_tls::Authority::new();
+    for (name, own) in [("own", authority.dns("ledger.internal")), ("other", stranger.dns("ledger.internal"))]
+    {
+        setup.file(&format!("{name}.pem"), &own.certificate);
+        setup.file(&format!("{name}-key.pem"), &own.key);
+    }
+    let gateway = setup.start();
+    let base = format!("https://{}", gateway.addresses[0]);
+    let file = |name: &str| gateway.setup.folder().join(name).display().to_string();
+    let sample = SAMPLE.replace("requestAccountNumber,", "");
+    // No answer at all: TLS said no.
+    let refused = sample.split(',').map(|name| (name, 0)).collect::<Vec<_>>();
+    let ca = ca.to_str().expect("UTF-8");
+    for sdk in [Driver::Python, Driver::Node] {
+        let (own, key) = (file("own.pem"), file("own-key.pem"));
+        sdk.run(&base, &["--ca", ca, "--certificate", &own, "--key", &key, "--only", &sample])
+            .has(SAMPLES - 1, &[]);
+        let before = mx.received();
+        let (other, key) = (file("other.pem"), file("other-key.pem"));
+        let report = sdk.run(
+            &base,
+            &[
+                "--ca",
+                ca,
+                "--certificate",
+                &other,
+                "--key",
+                &key,
+                "--only",
+                &sample,
+                "--expect-failures",
+                &sample,
+            ],
+        );
+        report.has_without_answers(SAMPLES - 1, &refused);
+        assert_eq!(mx.received(), before);
     }
 }
 
@@ -343,6 +413,16 @@ impl Report {
     /// Asserts how many operations were driven, and that these failed, with these statuses, and no others.
     #[track_caller]
     fn has(&self, operations: usize, failed: &[(&str, u16)]) {
+        self.has_without_answers(operations, failed);
+        // Every answer that came through the gateway bears its request's id.
+        if !self.summary["client"].as_str().is_some_and(|client| client.contains("proxy")) {
+            assert!(self.lines.iter().all(|line| line["request_id"].is_string()));
+        }
+    }
+
+    /// The same where some got no answer, which is status 0 here.
+    #[track_caller]
+    fn has_without_answers(&self, operations: usize, failed: &[(&str, u16)]) {
         let plain = |name: &str| name.replace('_', "").to_lowercase();
         let mut expected: Vec<_> =
             failed.iter().map(|(name, status)| (plain(name), u64::from(*status))).collect();
@@ -362,10 +442,6 @@ impl Report {
         assert_eq!(self.summary["operations"], operations);
         assert_eq!(self.summary["ok"], operations - failed.len());
         assert!(self.succeeded, "{}\n{}", self.summary, self.errors);
-        // Every answer that came through the gateway bears its request's id.
-        if !self.summary["client"].as_str().is_some_and(|client| client.contains("proxy")) {
-            assert!(self.lines.iter().all(|line| line["request_id"].is_string()));
-        }
     }
 
     fn failures(&self) -> String {

@@ -7,7 +7,7 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::{environment::is_name, limits, network::network, observe, paths, users};
+use super::{environment::is_name, limits, network::network, observe, paths, tls_name::tls_name, users};
 use crate::{
     config::{
         Api, Caller, Environment,
@@ -23,14 +23,16 @@ use crate::{
 
 /// A caller as far as it could be read.
 pub(super) struct Draft<'a> {
-    table: Table<'a>,
-    name: Option<String>,
-    networks: Option<Vec<IpNet>>,
-    unix_uids: Option<Vec<u32>>,
-    unix_gids: Option<Vec<u32>>,
+    pub(super) table: Table<'a>,
+    pub(super) name: Option<String>,
+    pub(super) networks: Option<Vec<IpNet>>,
+    pub(super) unix_uids: Option<Vec<u32>>,
+    pub(super) unix_gids: Option<Vec<u32>>,
+    pub(super) tls_names: Option<Vec<String>>,
+    pub(super) token: bool,
     limits: CallerLimits,
     /// Items with their places in their lists.
-    grant: BTreeMap<&'a str, Vec<(usize, Item)>>,
+    pub(super) grant: BTreeMap<&'a str, Vec<(usize, Item)>>,
     users: users::Draft,
     observe_until: Option<SystemTime>,
 }
@@ -43,6 +45,8 @@ impl Draft<'_> {
             networks: self.networks,
             unix_uids: self.unix_uids,
             unix_gids: self.unix_gids,
+            tls_names: self.tls_names,
+            token: self.token,
             limits: self.limits,
             grant: self
                 .grant
@@ -75,14 +79,35 @@ fn one(table: Table<'_>) -> Draft<'_> {
     let grant = grant(&table);
     let users = users::Draft::read(&table);
     let observe_until = observe::until(&table);
-    if networks.is_none() && unix_uids.is_none() && unix_gids.is_none() {
-        let allowed = "expected one or more of networks, unix_uids and unix_gids";
+    let tls_names = given(&table, "tls_names", |table| table.list("tls_names", tls_name));
+    let token = table.flag("token");
+    let unix = unix_uids.is_some() || unix_gids.is_some();
+    if networks.is_none() && !unix && tls_names.is_none() && !token {
+        let allowed = "expected one or more of networks, unix_uids, unix_gids, tls_names and token";
         table.fault("name", Problem::new("can be recognised by nothing").allowed(allowed));
     }
-    if networks.is_some() && (unix_uids.is_some() || unix_gids.is_some()) {
-        table.fault("networks", "never holds on a Unix socket, which unix_uids and unix_gids ask for");
+    for (key, is_given) in [("networks", networks.is_some()), ("tls_names", tls_names.is_some())] {
+        if is_given && unix {
+            table.fault(key, "never holds on a Unix socket, which unix_uids and unix_gids ask for");
+        }
     }
-    Draft { table, name, networks, unix_uids, unix_gids, grant, limits, users, observe_until }
+    // They are the words of `mxgate caller token`.
+    if token && let Some(word @ ("list" | "revoke" | "help")) = name.as_deref() {
+        table.fault("name", Problem::new(format!("is the word `{word}` of `mxgate caller token`")));
+    }
+    Draft {
+        table,
+        name,
+        networks,
+        unix_uids,
+        unix_gids,
+        tls_names,
+        token,
+        grant,
+        limits,
+        users,
+        observe_until,
+    }
 }
 
 /// The lists by environment, without what is no item.

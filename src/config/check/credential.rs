@@ -99,7 +99,7 @@ const NEVER_A_CREDENTIAL: [&str; 20] = [
     "via",
 ];
 
-fn header_name(text: &str) -> Result<HeaderName, Problem> {
+pub(super) fn header_name(text: &str) -> Result<HeaderName, Problem> {
     let malformed =
         |_| Problem::new("is not a header name").allowed("letters, digits and -, such as \"MD-API-KEY\"");
     let name = text.parse::<HeaderName>().map_err(malformed)?;

@@ -1,7 +1,7 @@
 //! `[[listener]]`.
 
 use super::network::{host_name, listen_address, origin};
-use crate::config::{ListenAddress, Listener, ListenerTls, fault::Problem, walk::Table};
+use crate::config::{ClientCa, ListenAddress, Listener, ListenerTls, fault::Problem, walk::Table};
 
 /// A listener as far as it could be read.
 pub(super) struct Draft<'a> {
@@ -10,6 +10,7 @@ pub(super) struct Draft<'a> {
     pub(super) environment: Option<String>,
     pub(super) proxy_protocol: bool,
     tls: Option<ListenerTls>,
+    pub(super) client_ca: Option<ClientCa>,
     hosts: Vec<String>,
     origins: Vec<String>,
 }
@@ -21,6 +22,7 @@ impl Draft<'_> {
             address: self.address?,
             environment: self.environment?,
             tls: self.tls,
+            client_ca: self.client_ca,
             proxy_protocol: self.proxy_protocol,
             hosts: self.hosts,
             origins: self.origins,
@@ -35,7 +37,8 @@ pub(super) fn all<'a>(file: &Table<'a>) -> Vec<Draft<'a>> {
 fn one(table: Table<'_>) -> Draft<'_> {
     let address = table.parsed("address", listen_address);
     let environment = table.parsed("environment", |name| Ok(name.to_owned()));
-    let tls = certificate(&table.section("tls"));
+    let tls_table = table.section("tls");
+    let (tls, client_ca) = (certificate(&tls_table), client_ca(&tls_table));
     let proxy_protocol = table.flag("proxy_protocol");
     let hosts = table.list("hosts", host_name);
     let origins = table.list("origins", origin);
@@ -49,7 +52,23 @@ fn one(table: Table<'_>) -> Draft<'_> {
              called by, so that no web page reaches it by DNS rebinding",
         ));
     }
-    Draft { table, address, environment, proxy_protocol, tls, hosts, origins }
+    if matches!(address, Some(ListenAddress::Unix(_))) && table.has("tls") {
+        let problem = Problem::new("is not spoken on a Unix socket");
+        table.fault("tls", problem.allowed("leave it out: the kernel tells who is at the other end"));
+    }
+    Draft { table, address, environment, proxy_protocol, tls, client_ca, hosts, origins }
+}
+
+/// Whose client certificates are taken.
+fn client_ca(tls: &Table<'_>) -> Option<ClientCa> {
+    let required = tls.choice("client_certificate") == "required";
+    if tls.has("client_certificate") && !tls.has("client_ca") {
+        tls.fault(
+            "client_certificate",
+            Problem::new("needs client_ca").allowed("the authorities to verify it with"),
+        );
+    }
+    tls.path("client_ca").map(|file| ClientCa { file, required })
 }
 
 /// `{ certificate, key }`; `None` when it is not written, or faulty.

@@ -39,6 +39,7 @@ pub(in crate::config) static FILE: &[Key] = &[
         Optional,
         "Services that may call, each with what it may do; every criterion that one gives must hold; absent: nobody is served",
     ),
+    section("tokens", TOKENS, "Tokens that this gateway issues to callers; absent: none are taken"),
     Key::new(
         "environment",
         Kind::Named(ENVIRONMENT),
@@ -59,7 +60,7 @@ static LISTENER: &[Key] = &[
         "An address and port such as \"127.0.0.1:8080\", or \"unix:/PATH\" (created with mode 0660)",
     ),
     text("environment", Required, "The environment that its requests go to"),
-    section("tls", CERTIFICATE, "TLS towards callers; absent: none"),
+    section("tls", LISTENER_TLS, "TLS towards callers; absent: none"),
     flag(
         "proxy_protocol",
         false,
@@ -77,16 +78,38 @@ static LISTENER: &[Key] = &[
     ),
 ];
 
-static CERTIFICATE: &[Key] = &[
-    path("certificate", Required, "PEM file with the certificate chain, leaf first"),
-    path("key", Required, "PEM file with the private key"),
+static CERTIFICATE: &[Key] = &[CHAIN, PRIVATE_KEY];
+
+static LISTENER_TLS: &[Key] = &[
+    CHAIN,
+    PRIVATE_KEY,
+    path(
+        "client_ca",
+        Optional,
+        "PEM file with the authorities whose client certificates are taken; absent: none is asked for",
+    ),
+    choice(
+        "client_certificate",
+        &["required", "optional"],
+        "required",
+        "With client_ca: whether a connection without a client certificate is refused",
+    ),
 ];
+
+const CHAIN: Key = path("certificate", Required, "PEM file with the certificate chain, leaf first");
+const PRIVATE_KEY: Key = path("key", Required, "PEM file with the private key");
 
 static CALLER: &[Key] = &[
     text("name", Required, "Its name in records, metrics and commands"),
     texts("networks", Optional, "Criterion: it calls from one of these networks"),
     ids("unix_uids", "users", "Criterion: it is one of these users, at the other end of a Unix socket"),
     ids("unix_gids", "groups", "Criterion: its effective group there is one of these"),
+    texts(
+        "tls_names",
+        Optional,
+        "Criterion: its client certificate has one of these names, such as \"dns:ledger.internal\", \"uri:spiffe://example/ledger\" or \"subject:CN=ledger,O=Example\"",
+    ),
+    flag("token", false, "Criterion: it sends a token that `mxgate caller token` has made for it"),
     Key::new(
         "grant",
         Kind::NamedTexts,
@@ -169,6 +192,15 @@ static END_USER: &[Key] = &[
         "File with a value of that claim, a tab and a user's guid a line; absent: the claim is the guid",
     ),
     integer("leeway_s", 0, 300, "seconds", 30, "By how much clocks may differ, for exp and nbf"),
+];
+
+static TOKENS: &[Key] = &[
+    path("file", Required, "Where the tokens' digests are; `mxgate caller token` makes and changes it"),
+    text(
+        "header",
+        Text("x-mxgate-token"),
+        "The field that a token is taken from, besides Authorization (Bearer, or the password of Basic)",
+    ),
 ];
 
 static LIMITS: &[Key] = &[

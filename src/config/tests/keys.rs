@@ -195,11 +195,12 @@ fn another(case: &Case) -> Data {
         }
         (Kind::NamedTexts, _) => Data::Table([("sandbox".to_owned(), entry(list("write")))].into()),
         (_, "allow" | "trusted_proxies" | "networks") => list("192.0.2.0/24"),
+        (_, "tls_names") => list("dns:other.internal"),
+        (_, "header") => text("x-other"),
         (_, "hosts") => list("other"),
         (_, "users") => list("USR-9"),
         (_, "mask_fields") => list("other.*"),
         (_, "algorithms") => list("EdDSA"),
-        (_, "header") => text("x-other"),
         (_, "jwks") => text("https://other.example"),
         (_, "origins") => list("https://other.example"),
         (_, "paths") => list("GET /other"),

@@ -96,13 +96,24 @@ async fn a_log_filter_out_of_bounds_is_refused() {
 #[tokio::test]
 async fn suspend_and_resume_reach_the_data_plane() {
     let running = start().await;
-    let applies = || running.parts.suspensions.applies("sandbox", None, Instant::now());
+    let subject = suspension::Subject { environment: Some("sandbox"), ..Default::default() };
+    let applies = || running.parts.suspensions.applies(&subject, Instant::now());
     let command = Suspend { target: environment("sandbox"), for_s: Some(3600) };
     let done = running.client.suspend(&command).await.unwrap();
     assert_eq!(done.done, "environment sandbox is suspended for 1h");
     assert!(applies());
     running.client.resume(&Resume { target: environment("sandbox") }).await.unwrap();
     assert!(!applies());
+    for (target, wrong) in [
+        (Target::Caller("ledger".into()), Target::Caller("leger".into())),
+        (Target::Operation("listUsers".into()), Target::Operation("listusers".into())),
+    ] {
+        let suspend = |target: &Target| Suspend { target: target.clone(), for_s: None };
+        running.client.suspend(&suspend(&target)).await.unwrap();
+        let (status, text) = refusal(running.client.suspend(&suspend(&wrong)).await);
+        assert!(status == 404 && text.starts_with("there is no "), "{text}");
+        running.client.resume(&Resume { target }).await.unwrap();
+    }
     let again = running.client.resume(&Resume { target: environment("sandbox") }).await;
     assert_eq!(refusal(again), (404, "environment sandbox is not suspended".into()));
 }
@@ -144,7 +155,7 @@ async fn bodies_paths_and_methods_that_are_not_known_are_faults() {
     for (request, expected) in [
         (post("/suspend", r#"{"target":{"address":"10.0.0.1"}}"#), "200"),
         (post("/suspend", r#"{"target":{"address":"10.0.0.1"},"fro_s":5}"#), "400"),
-        (post("/suspend", r#"{"target":{"caller":"ledger"}}"#), "400"),
+        (post("/suspend", r#"{"target":{"service":"ledger"}}"#), "400"),
         (post("/suspend", ""), "400"),
         (post("/suspend", &big), "413"),
         (post("/nothing", ""), "404"),
@@ -171,6 +182,10 @@ async fn a_reload_goes_on_when_its_client_leaves() {
         fn status(&self) -> GatewayStatus {
             GatewayStatus::default()
         }
+        fn caller_names(&self) -> Vec<String> {
+            vec!["ledger".into(), "batch".into()]
+        }
+
         fn readiness(&self) -> Readiness {
             Readiness { snapshot_loaded: true, draining: false, vault_read: true }
         }

@@ -14,8 +14,11 @@ use aws_lc_rs::hmac;
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use serde::{Deserialize, Serialize};
 
-use super::{identity::Identity, storage};
-use crate::vault::{permissions, source::file};
+use super::identity::Identity;
+use crate::{
+    storage,
+    vault::{permissions, source::file},
+};
 
 const FORMAT: &str = "mxgate-vault-generation";
 const VERSION: u64 = 1;

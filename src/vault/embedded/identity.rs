@@ -18,11 +18,14 @@ use age::secrecy::ExposeSecret;
 use aws_lc_rs::{hkdf, hmac};
 use zeroize::Zeroizing;
 
-use super::{document::timestamp, storage};
-use crate::vault::{
-    permissions,
-    reference::Reference,
-    source::{self, file::SECRET_BYTES_MAX},
+use super::document::timestamp;
+use crate::{
+    storage,
+    vault::{
+        permissions,
+        reference::Reference,
+        source::{self, file::SECRET_BYTES_MAX},
+    },
 };
 
 /// An age X25519 identity. It cannot be printed, copied or serialised.

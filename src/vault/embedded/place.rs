@@ -11,10 +11,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{BYTES_MAX, Error, document::Document, generation, identity::Identity, storage};
-use crate::vault::{
-    permissions,
-    source::file::{self, Content},
+use super::{BYTES_MAX, Error, document::Document, generation, identity::Identity};
+use crate::{
+    storage,
+    vault::{
+        permissions,
+        source::file::{self, Content},
+    },
 };
 
 /// A vault file and the two that stand beside it.

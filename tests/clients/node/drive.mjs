@@ -25,6 +25,9 @@ process.exitCode = await main();
 async function main() {
   const options = parseOptions({
     bearer: { type: "string" },
+    password: { type: "string" },
+    certificate: { type: "string" },
+    key: { type: "string" },
     "accept-version": { type: "string" },
     argument: { type: "string", multiple: true, default: [] },
   });
@@ -66,14 +69,17 @@ function configure(options) {
     wrong: { username: WRONG, password: WRONG, accessToken: WRONG },
     empty: { username: "", password: "", accessToken: "" },
   }[options.credentials];
+  const file = (path) => path && readFileSync(path);
+  const tls = { ca: file(options.ca), cert: file(options.certificate), key: file(options.key) };
   const keepAlive = { keepAlive: true, maxSockets: 1 };
   return new sdk.Configuration({
     ...credentials,
+    ...(options.password === undefined ? {} : { username: "anybody", password: options.password }),
     ...(options.bearer === undefined ? {} : { accessToken: options.bearer }),
     basePath: options["base-url"],
     baseOptions: {
       httpAgent: new HttpAgent(keepAlive),
-      httpsAgent: new HttpsAgent({ ...keepAlive, ca: options.ca && readFileSync(options.ca) }),
+      httpsAgent: new HttpsAgent({ ...keepAlive, ...tls }),
       // A proxy variable in the environment, or a followed redirect, would hide what the gateway did.
       proxy: false,
       maxRedirects: 0,

@@ -57,6 +57,9 @@ def parse_options():
 
     options = parser(__doc__)
     options.add_argument("--bearer", metavar="TOKEN", help="an access token, sent on the operations that take one")
+    options.add_argument("--password", help="of Basic, with a user name that means nothing")
+    options.add_argument("--certificate", metavar="FILE", help="PEM file with the client certificate")
+    options.add_argument("--key", metavar="FILE", help="PEM file with its key")
     options.add_argument("--accept-version", metavar="VERSION")
     options.add_argument("--argument", type=pair, action="append", default=[], metavar="NAME=VALUE",
                          help="replaces one argument, such as user_guid, of every operation that has it")
@@ -70,6 +73,10 @@ def api_client(options):
         "empty": {"username": "", "password": "", "access_token": ""},
     }[options.credentials]
     configuration = mx_platform_python.Configuration(host=options.base_url, ssl_ca_cert=options.ca, **credentials)
+    if options.password is not None:
+        configuration.username, configuration.password = "anybody", options.password
+    if options.certificate is not None:
+        configuration.cert_file, configuration.key_file = options.certificate, options.key
     if options.bearer is not None:
         configuration.access_token = options.bearer
     # urllib3 would otherwise repeat a call that failed, and follow redirects: both hide what the gateway did.

@@ -10,7 +10,7 @@ use std::{
 };
 
 /// Writes a new file with mode 0600, and fails when anything has that name already.
-pub(super) fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let file = temporary(path, bytes, None)?;
     file.persist_noclobber(path).map_err(|error| error.error)?;
     sync_folder(path)
@@ -18,7 +18,7 @@ pub(super) fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 /// Replaces a file, or makes it. Mode, owner and group are those of `like`, so that an operator who edits
 /// the gateway's vault as root does not lock the gateway out; without `like` the mode is 0600.
-pub(super) fn replace(path: &Path, bytes: &[u8], like: Option<&Metadata>) -> io::Result<()> {
+pub(crate) fn replace(path: &Path, bytes: &[u8], like: Option<&Metadata>) -> io::Result<()> {
     replace_unless(path, bytes, like, || Ok(()))
 }
 
@@ -37,19 +37,19 @@ fn replace_unless(
 /// Held until it is dropped, or its process ends in whatever way. It is a file of its own, because the
 /// file that it protects is another one after each write.
 #[derive(Debug)]
-pub(super) struct Lock {
+pub(crate) struct Lock {
     _file: File,
 }
 
 /// Waits until no other process or thread holds the lock file.
-pub(super) fn lock(path: &Path, like: Option<&Metadata>) -> io::Result<Lock> {
+pub(crate) fn lock(path: &Path, like: Option<&Metadata>) -> io::Result<Lock> {
     let file = open_lock(path, like)?;
     file.lock()?;
     Ok(Lock { _file: file })
 }
 
 /// As [`lock`], but never waits: `None` when somebody else holds it.
-pub(super) fn try_lock(path: &Path, like: Option<&Metadata>) -> io::Result<Option<Lock>> {
+pub(crate) fn try_lock(path: &Path, like: Option<&Metadata>) -> io::Result<Option<Lock>> {
     let file = open_lock(path, like)?;
     match file.try_lock() {
         Ok(()) => Ok(Some(Lock { _file: file })),
