@@ -79,7 +79,7 @@ mod tests {
         let fine = include_str!("../../config/sidecar.toml");
         assert_eq!(of(fine), "fine");
         assert_eq!(of(&fine.replacen("\"127.0.0.0/8\"", "", 1)), "fine, with 1 warning");
-        assert_eq!(of("allow = []\n[log]\n"), "2 faults, 1 warning");
+        assert_eq!(of("allow = []\n[log]\n"), "2 faults, 2 warnings");
         assert_eq!(of(&format!("x = 1\n{fine}")), "1 fault");
     }
 }
