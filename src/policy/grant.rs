@@ -1,6 +1,6 @@
 //! What a caller may do, as an operator writes it: `["read", "createMember", "-tag:insights"]`.
 //!
-//! In go the items of a list; out comes an [`Allowed`], which answers for one operation or path in constant time.
+//! In go the items of a list; out comes an `Allowed`, which answers for one operation or path in constant time.
 //! A list starts from nothing. Items add, and items with `-` take away, which always wins, whatever the order.
 //!
 //! What must never happen: a word that covers many operations brings one that can hurt. So `read`, `write`, tags,

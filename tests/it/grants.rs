@@ -125,6 +125,9 @@ fn forms_are_refused_and_a_body_without_a_type_is_json() {
     assert_eq!(typed("\nContent-Type: application/json"), ["application/json"]);
     assert_eq!(typed(""), ["application/json"]);
     assert_eq!(typed("\nContent-Type: text/plain\nConnection: content-type"), ["application/json"]);
+    // Axios, and so MX's SDK for Node, names a form where there is no body.
+    let empty = "Content-Type: application/x-www-form-urlencoded\nContent-Length: 0";
+    assert_eq!(ask(&gateway, 0, &format!("POST /users/U/budgets/generate HTTP/1.1\n{empty}"), "").code(), "");
     // Without a body there is nothing to name.
     assert_ne!(ask(&gateway, 0, "POST /users/U/budgets/generate HTTP/1.1", "").status, 415);
     assert!(!last(&mx).headers.contains_key("content-type"));
