@@ -1,6 +1,6 @@
 //! The public keys that end users' tokens are signed with: a JSON Web Key Set (RFC 7517), from a file or an address.
 //!
-//! In: the set as published. Out: a [`KeySet`] of those keys that verify, found by `kid` and algorithm. A set from a
+//! In: the set as published. Out: a `KeySet` of those keys that verify, found by `kid` and algorithm. A set from a
 //! file belongs to the snapshot. One from an address is fetched by the control plane, which the data plane never waits
 //! for: it reads the last good set, and without one the answer is no.
 //! What must never happen: a key verifies with an algorithm of another kind, or one that signs as well as it verifies

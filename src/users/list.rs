@@ -1,6 +1,6 @@
 //! Lists of users: `USR-123`, or `USR-*` for all that begin so.
 //!
-//! In: texts of the configuration, and a file with one a line. Out: a [`UserList`], whose look-up costs the same
+//! In: texts of the configuration, and a file with one a line. Out: a `UserList`, whose look-up costs the same
 //! however many there are.
 
 use std::{
