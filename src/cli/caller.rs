@@ -72,6 +72,7 @@ pub(crate) fn run(args: Args, json: bool) -> anyhow::Result<()> {
         &config.tokens.as_ref().context("the configuration has no [tokens], which names their file")?.file;
     let now = SystemTime::now();
     match (command, name) {
+        (Some(_), Some(_)) => bail!("`list` and `revoke` take no caller's name"),
         (Some(TokenCommand::Revoke { id }), _) => revoke(file, id, now, json),
         (Some(TokenCommand::List { expiring }), _) => list(file, expiring, now, json),
         (None, Some(name)) => {

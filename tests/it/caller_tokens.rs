@@ -230,6 +230,7 @@ fn a_token_is_made_only_for_a_caller_that_is_known_by_one() {
         (&["ledger", "--expires-in", "0s"], 2, "1s to 100y"),
         (&["revoke", "000000000000"], 1, "there is no token 000000000000"),
         (&["revoke", "mxg_000000000000_9f3Kq7Zt20xLmW8b"], 2, "12 digits"),
+        (&["ledger", "list"], 1, "take no caller's name"),
         (&[], 2, "NAME"),
     ] {
         let output = command(&setup, arguments);
