@@ -73,6 +73,11 @@ impl CallerIndex {
         (0..=u32::MAX).map(Self)
     }
 
+    #[cfg(test)]
+    pub(crate) fn of(index: u32) -> Self {
+        Self(index)
+    }
+
     pub(crate) fn get(self) -> usize {
         self.0 as usize
     }

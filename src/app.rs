@@ -345,6 +345,10 @@ async fn upkeep(loader: &Arc<Loader>, records: &WriterHandle, hangup: &mut Signa
                 async move { dial.addresses.keep_fresh().await }
             })
             .collect();
+        for keys in snapshot.iter().flat_map(|snapshot| snapshot.users.key_sources()) {
+            let metrics = loader.metrics();
+            addresses.spawn(async move { keys.keep_fresh(&metrics).await });
+        }
         let cause = tokio::select! {
             _ = hangup.recv() => {
                 records.reopen();

@@ -12,7 +12,7 @@
 //! |---|---|
 //! | the process | 16 MiB, and 2 MiB a worker |
 //! | a caller's connection | 2 x `header_bytes_max` + 96 KiB; 96 KiB more with TLS |
-//! | a connection to an upstream | 384 KiB |
+//! | a connection to an upstream | 384 KiB; 2 MiB more if any caller has `mask_fields` |
 
 use std::{
     fs,
@@ -35,6 +35,9 @@ const TLS_BYTES: u64 = 96 * KIB;
 /// What was read ahead of TLS, a head of 64 KiB, and 16 pieces of 16 KiB on their way to a caller who does not take them.
 const UPSTREAM_BYTES: u64 = 384 * KIB;
 
+/// An answer that is read whole, and what becomes of it.
+const MASKED_BYTES: u64 = 2 * MIB;
+
 /// Descriptors for all that is no connection of a request: event loops, listeners, files, operators.
 const OWN_DESCRIPTORS: u64 = 64;
 
@@ -45,10 +48,12 @@ pub fn memory_at_worst(config: &Config) -> u64 {
     let with_tls = config.listeners.iter().any(|listener| listener.tls.is_some());
     let head = 2 * config.limits.header_bytes_max as u64;
     let caller = head + CALLER_BYTES + if with_tls { TLS_BYTES } else { 0 };
+    let masks = config.callers.iter().any(|caller| !caller.mask_fields.is_empty());
+    let upstream = UPSTREAM_BYTES + if masks { MASKED_BYTES } else { 0 };
     PROCESS_BYTES
         + workers * WORKER_BYTES
         + config.limits.connections_max as u64 * caller
-        + upstream_connections(config) * UPSTREAM_BYTES
+        + upstream_connections(config) * upstream
 }
 
 /// One worker for each core that the process may use, following a CPU quota.
@@ -181,6 +186,13 @@ mod tests {
         assert_eq!(more - base, 10 * 128 * KIB);
         let larger = memory_at_worst(&config("[limits]\nconnections_max = 1\nheader_bytes_max = 65_536"));
         assert_eq!(larger - base, 96 * KIB);
+        let caller =
+            "[[caller]]\nname = \"a\"\nnetworks = [\"127.0.0.0/8\"]\ngrant = { sandbox = [\"read\"] }";
+        let plain = memory_at_worst(&config(&format!("[limits]\nconnections_max = 1\n{caller}")));
+        let masked = memory_at_worst(&config(&format!(
+            "[limits]\nconnections_max = 1\n{caller}\nmask_fields = [\"a\"]"
+        )));
+        assert_eq!((plain, masked), (base, base + 100 * 2 * MIB));
     }
 
     #[test]

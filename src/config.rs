@@ -12,6 +12,7 @@ mod reload;
 mod schema;
 #[cfg(test)]
 mod tests;
+mod users;
 mod walk;
 
 use std::{
@@ -27,8 +28,11 @@ use ipnet::IpNet;
 
 pub use self::check::grant_item;
 pub(crate) use self::check::log_filter;
-pub use self::load::Loaded;
-use crate::{policy::grant, vault::reference::Reference};
+pub use self::{
+    load::Loaded,
+    users::{EndUser, FieldPath, KeysAt},
+};
+use crate::{policy::grant, users::list::UserPattern, vault::reference::Reference};
 
 /// Everything an operator decides, checked.
 #[derive(Debug, Clone)]
@@ -110,6 +114,14 @@ pub struct Caller {
     pub limits: limits::CallerLimits,
     /// Until then, much of what its grants refuse is let through and noted: see [`crate::policy::grant`].
     pub observe_until: Option<SystemTime>,
+    /// Whose data it may reach, beside those of `users_file`; `None` with neither: everybody's.
+    pub users: Option<Vec<UserPattern>>,
+    /// A file with more of them, one a line; reloaded when it changes.
+    pub users_file: Option<PathBuf>,
+    /// Its requests are for the user whom their token names.
+    pub end_user: Option<EndUser>,
+    /// Fields of JSON answers that are masked for it. None by default.
+    pub mask_fields: Vec<FieldPath>,
 }
 
 /// Where a listener binds.

@@ -16,7 +16,7 @@ mod show;
 pub mod suggest;
 mod words;
 
-use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc, time::SystemTime};
+use std::{collections::BTreeMap, fmt, net::IpAddr, rc::Rc, sync::Arc, time::SystemTime};
 
 use http::{HeaderMap, HeaderName, HeaderValue, request};
 
@@ -28,6 +28,10 @@ use crate::{
     listener::peer::Peer,
     policy::{Call, Denial, Grant, target::Target},
     snapshot::{Environment, Snapshot},
+    users::{
+        Reason, Told,
+        end_user::{EndUser, Remembered},
+    },
     vault::{Vault, reference::Reference},
 };
 
@@ -510,6 +514,7 @@ struct Walked {
     granted: Option<&'static crate::mx::catalogue::Operation>,
     template: Option<String>,
     would_refuse: Option<Refusal>,
+    not_bound: Option<Reason>,
 }
 
 impl Walked {
@@ -530,6 +535,20 @@ impl Trail for Walked {
 
     fn check_running(&mut self, _environment: &str, _caller: Caller) -> Result<(), Refusal> {
         Ok(())
+    }
+
+    fn identify(
+        &mut self,
+        end_user: &EndUser,
+        caller: Caller,
+        headers: &HeaderMap,
+    ) -> Result<Rc<str>, Reason> {
+        end_user.identify(caller.index(), headers, &mut Remembered::default())
+    }
+
+    fn not_bound(&mut self, reason: Reason, _caller: Caller) -> Told {
+        self.not_bound = Some(reason);
+        reason.told()
     }
 
     fn denied(&mut self, denial: &Denial) {

@@ -7,6 +7,7 @@
 pub(crate) mod answer;
 pub(crate) mod choice;
 pub(crate) mod entry;
+pub(crate) mod fields;
 pub mod refusal;
 pub(crate) mod respond;
 
@@ -18,13 +19,14 @@ use std::{
     time::SystemTime,
 };
 
-use http::{Request, Response, request, uri::PathAndQuery};
+use http::{HeaderMap, Request, Response, request, uri::PathAndQuery};
 use hyper::body::Incoming;
 
 use self::{
     answer::{AnswerBody, Passage},
     choice::{Attached, Choice},
     entry::{Entry, Live},
+    fields::FieldMask,
     refusal::{Failure, Refusal},
 };
 use crate::{
@@ -41,6 +43,7 @@ use crate::{
         headers::{self, RequestHead},
         outgoing::Outgoing,
     },
+    users::{self, Reason, Told, end_user::EndUser},
     worker::view::{EnvironmentView, View},
 };
 
@@ -68,7 +71,7 @@ async fn walk(
     request: Request<Incoming>,
     entry: &mut Entry,
 ) -> Result<Passage, End> {
-    let Approved { outgoing, environment, masker, pass } = approve(at, view, request, entry)?;
+    let Approved { outgoing, environment, masker, mask, pass } = approve(at, view, request, entry)?;
     let timeouts = &environment.settings.timeouts;
     let asked = entry.asked_upstream();
     at.session.watch.total(asked, timeouts.total);
@@ -83,7 +86,12 @@ async fn walk(
         Err(expiry) => return Err(expiry.into()),
     };
     entry.upstream_answered();
-    Ok(Passage { answer, environment: environment.clone(), masker })
+    let mut passage = Passage::new(answer, environment.clone(), masker);
+    if let Some(mask) = mask {
+        // In a box, so that the walks of other callers do not have room for it.
+        Box::pin(passage.mask_fields(at, &mask)).await?;
+    }
+    Ok(passage)
 }
 
 /// A request that may go out, and how.
@@ -91,6 +99,7 @@ struct Approved<'v> {
     outgoing: Outgoing,
     environment: &'v Rc<EnvironmentView>,
     masker: Option<Arc<Masker>>,
+    mask: Option<Arc<FieldMask>>,
     pass: Pass,
 }
 
@@ -109,17 +118,19 @@ fn approve<'v>(
     let decided = decide(&view.snapshot, listener, &at.peer, &head, &mut Live { view, entry })?;
     let attached = decided.choice.attached(&environment.credential, environment.bearer.as_ref())?;
     let (credential, repeatable) = (attached.credential(), decided.grant.repeatable(&head.method));
+    let caller = decided.caller;
     entry.credential(credential);
     let sent = decided.head(&head, &environment.settings, &attached);
     let masker = credential.map(Credential::masker);
     if let Some(operation) = decided.grant.operation() {
-        let versions = view.snapshot.versions.get(decided.caller.index().get());
+        let versions = view.snapshot.versions.get(caller.index().get());
         versions.inspect(|versions| versions.note(at.worker.place(), operation, &head.headers));
     }
     // Last: what is not sent uses nothing up.
     let pass = entry.sending(environment, &head.method, repeatable)?;
     let outgoing = Outgoing::new(&head.method, sent, body, repeatable, head.headers);
-    Ok(Approved { outgoing, environment, masker, pass })
+    let mask = view.snapshot.mask(caller.index()).cloned();
+    Ok(Approved { outgoing, environment, masker, mask, pass })
 }
 
 /// Every decision about a request, in order; `trail` hears each. It needs no connection and no secret, so
@@ -139,6 +150,14 @@ pub(crate) fn decide<'r>(
     trail.admitted(caller, snapshot.admission.callers.name(caller.index()));
     browser::check_head(head, &listener.browser())?;
     trail.check_running(&environment.name, caller)?;
+    let bound = snapshot.users.of(caller.index());
+    let end_user = match bound.and_then(|bound| bound.end_user.as_ref()) {
+        Some(end_user) => {
+            let identified = trail.identify(end_user, caller, &head.headers);
+            Some(identified.map_err(|reason| trail.not_bound(reason, caller))?)
+        }
+        None => None,
+    };
 
     let path_and_query = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
     let target = Target::parse(path_and_query).map_err(|_| Refusal::MalformedTarget)?;
@@ -158,6 +177,11 @@ pub(crate) fn decide<'r>(
     if environment.api == Api::Platform && form::is_form(&head.headers) {
         return Err(Refusal::FormBody.into());
     }
+    if let Some(bound) = bound {
+        bound
+            .check(listener.environment, &head.method, &grant, &target, end_user.as_deref())
+            .map_err(|reason| trail.not_bound(reason, caller))?;
+    }
 
     let choice = Choice::of(environment, &grant, &head.headers)?;
     Ok(Decided { caller, target, grant, choice })
@@ -171,6 +195,15 @@ pub(crate) trait Trail {
     fn admitted(&mut self, caller: Caller, name: Option<&Arc<str>>);
     /// What only a running gateway knows: whether an operator has stopped this, or a limit is reached.
     fn check_running(&mut self, environment: &str, caller: Caller) -> Result<(), Refusal>;
+    /// The user whom the request's token names.
+    fn identify(
+        &mut self,
+        end_user: &EndUser,
+        caller: Caller,
+        headers: &HeaderMap,
+    ) -> Result<Rc<str>, Reason>;
+    /// The request is not for a user whom its caller may reach; gives what the caller is told.
+    fn not_bound(&mut self, reason: Reason, caller: Caller) -> Told;
     /// What the caller asks for and may not have.
     fn denied(&mut self, denial: &Denial);
     /// What the caller asks for and is let through with, since it is in observe mode.
@@ -231,6 +264,15 @@ impl From<Refusal> for End {
 impl From<Denial> for End {
     fn from(denial: Denial) -> Self {
         Self::Refused(denial)
+    }
+}
+
+impl From<users::Told> for End {
+    fn from(told: users::Told) -> Self {
+        match told {
+            users::Told::Refused(refusal) => refusal.into(),
+            users::Told::Failed(failure) => failure.into(),
+        }
     }
 }
 

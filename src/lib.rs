@@ -37,5 +37,6 @@ pub mod stages;
 pub mod stand_in;
 mod tls;
 mod upstream;
+pub mod users;
 pub mod vault;
 mod worker;

@@ -33,6 +33,7 @@ use crate::{
     gateway::refusal::{Failure, Refusal},
     record::writer,
     snapshot::Snapshot,
+    users::Reason,
 };
 
 /// How often a worker calls [`WorkerMetrics::tick`].
@@ -51,6 +52,8 @@ struct Inner {
     workers: Vec<Arc<Set>>,
     records: Arc<writer::Counters>,
     callers_turned_away: AtomicU64,
+    /// Of end users' keys: those that succeeded, those that failed.
+    key_fetches: [AtomicU64; 2],
     reloads: Reloads,
     /// What upstreams' budgets and breakers are asked of.
     snapshot: OnceLock<Arc<ArcSwapOption<Snapshot>>>,
@@ -93,6 +96,7 @@ impl Metrics {
             workers,
             records,
             callers_turned_away: AtomicU64::new(0),
+            key_fetches: Default::default(),
             reloads: Reloads::default(),
             snapshot: OnceLock::new(),
             versions: Mutex::default(),
@@ -119,6 +123,12 @@ impl Metrics {
         reloads.generation.store(generation, Relaxed);
         reloads.last_succeeded.store(1, Relaxed);
         reloads.succeeded.fetch_add(1, Relaxed);
+    }
+
+    /// A set of end users' keys was fetched, or could not be.
+    pub(crate) fn keys_fetched(&self, succeeded: bool) {
+        let [succeeded_count, failed_count] = &self.0.key_fetches;
+        if succeeded { succeeded_count } else { failed_count }.fetch_add(1, Relaxed);
     }
 
     /// A reload failed and the old snapshot was kept.
@@ -260,6 +270,13 @@ impl WorkerMetrics {
         }
     }
 
+    /// Counts why a request is not for a user whom its caller may reach, beside the refusal or failure that it leads to.
+    pub fn not_bound(&self, reason: Reason) {
+        if let Some(count) = self.set.not_bound.get(reason as usize) {
+            count.add(1);
+        }
+    }
+
     /// A caller's connection was taken over from the acceptor.
     pub fn caller_opened(&self) {
         self.set.callers_opened.add(1);
@@ -300,6 +317,7 @@ struct Set {
     requests: Vec<[Count; CLASSES.len()]>,
     refusals: [Count; Refusal::ALL.len()],
     failures: [Count; Failure::ALL.len()],
+    not_bound: [Count; Reason::ALL.len()],
     gateway: Histogram<{ histogram::GATEWAY.len() }>,
     upstream: Histogram<{ histogram::UPSTREAM.len() }>,
     callers_opened: Count,
@@ -320,6 +338,7 @@ impl Set {
             requests: (0..=operations).map(|_| Default::default()).collect(),
             refusals: Default::default(),
             failures: Default::default(),
+            not_bound: Default::default(),
             gateway: Histogram::new(&histogram::GATEWAY),
             upstream: Histogram::new(&histogram::UPSTREAM),
             callers_opened: Count::default(),

@@ -7,6 +7,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::SystemTime};
 
+use http::HeaderName;
 use tokio::time::Instant;
 
 use crate::{
@@ -15,12 +16,14 @@ use crate::{
     config::{self, BearerOperations, Config},
     control::messages::UpstreamStatus,
     credential::{Prepared, Unusable},
+    gateway::fields::FieldMask,
     limits::{CallerLimits, breaker::Breaker, budget::Budget},
     listener::tls::{self, ServerTls},
     metrics::versions::{self, CallerVersions},
     policy::{Api, grant::Allowed},
     redaction,
     upstream::dial::{DialTarget, TlsFault},
+    users::{self, Users},
     vault::{self, Resolved, Vault, reference::Reference, secret::Secret},
 };
 
@@ -37,6 +40,10 @@ pub(crate) struct Snapshot {
     pub(crate) limits: Vec<Option<CallerLimits>>,
     /// What each caller uses of MX's old versions.
     pub(crate) versions: Vec<Arc<CallerVersions>>,
+    /// Fields that each caller does not get to see, by its index.
+    masks: Vec<Option<Arc<FieldMask>>>,
+    /// Whose data each caller may reach.
+    pub(crate) users: Users,
     /// One for each listener, in the configuration's order.
     pub(crate) listeners: Vec<ListenerSettings>,
 }
@@ -123,6 +130,8 @@ pub(crate) struct Environment {
     pub(crate) timeouts: config::Timeouts,
     pub(crate) budget: Budget,
     pub(crate) breaker: Option<Arc<Breaker>>,
+    /// Fields that carry end users' tokens.
+    pub(crate) token_fields: Vec<HeaderName>,
     /// Decoded names of query parameters that are credentials, here or elsewhere at MX.
     pub(crate) query_names: Vec<String>,
 }
@@ -211,6 +220,9 @@ pub(crate) enum Error {
         /// Which pattern, and why.
         reason: String,
     },
+    /// A file of users or keys cannot be used.
+    #[error(transparent)]
+    Users(users::Fault),
 }
 
 /// Why a secret does not fit its kind of credential.
@@ -233,13 +245,19 @@ impl Snapshot {
         if !vault.is_blank() {
             redaction::held().remember(secrets.iter().flat_map(Secrets::known));
         }
+        let end_users = config.callers.iter().filter_map(|caller| caller.end_user.as_ref());
+        let token_fields: Vec<HeaderName> = end_users.map(|end_user| end_user.header.clone()).collect();
         for (settings, secrets) in config.environments.values().zip(secrets) {
-            match environment(settings, secrets, previous, vault.is_blank()) {
+            match environment(settings, secrets, &token_fields, previous, vault.is_blank()) {
                 Ok(environment) => environments.push(Arc::new(environment)),
                 Err(error) => errors.push(error),
             }
         }
         let grants = Grants::new(config, &mut errors);
+        let users = Users::new(config, previous.map(|previous| &previous.users)).unwrap_or_else(|faults| {
+            errors.extend(faults.into_iter().map(Error::Users));
+            Users::default()
+        });
         let index: HashMap<&str, usize> =
             config.environments.keys().enumerate().map(|(at, name)| (name.as_str(), at)).collect();
         let mut listeners = Vec::new();
@@ -266,6 +284,12 @@ impl Snapshot {
                 config.callers.iter().map(|caller| caller.name.as_str()),
                 previous.map_or(&[], |previous| &previous.versions),
             ),
+            users,
+            masks: config
+                .callers
+                .iter()
+                .map(|caller| FieldMask::new(&caller.mask_fields).map(Arc::new))
+                .collect(),
             environments,
             listeners,
         })
@@ -292,6 +316,11 @@ impl Snapshot {
             budget: environment.budget.status(now),
         };
         self.environments.iter().map(one).collect()
+    }
+
+    /// What `caller` does not get to see; `None`: it sees everything.
+    pub(crate) fn mask(&self, caller: CallerIndex) -> Option<&Arc<FieldMask>> {
+        self.masks.get(caller.get())?.as_ref()
     }
 
     pub(crate) fn environment(&self, name: &str) -> Option<&Arc<Environment>> {
@@ -387,6 +416,7 @@ impl Secrets {
 fn environment(
     settings: &config::Environment,
     secrets: Secrets,
+    token_fields: &[HeaderName],
     previous: Option<&Snapshot>,
     is_blank: bool,
 ) -> Result<Environment, Error> {
@@ -427,6 +457,7 @@ fn environment(
         dial,
         timeouts: settings.timeouts.clone(),
         query_names: query_names(api, &settings.credential),
+        token_fields: token_fields.to_vec(),
     })
 }
 

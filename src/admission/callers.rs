@@ -163,6 +163,10 @@ mod tests {
             grant: std::collections::BTreeMap::new(),
             limits: config::limits::CallerLimits::default(),
             observe_until: None,
+            users: None,
+            users_file: None,
+            end_user: None,
+            mask_fields: Vec::new(),
         }
     }
 

@@ -126,6 +126,10 @@ impl Loader {
         self.snapshot.clone()
     }
 
+    pub(super) fn metrics(&self) -> Metrics {
+        self.metrics.clone()
+    }
+
     pub(super) fn suspensions(&self) -> Arc<Suspensions> {
         self.suspensions.clone()
     }
@@ -164,6 +168,7 @@ impl Loader {
         }
         let listeners = config.listeners.iter().filter_map(|listener| listener.tls.as_ref());
         files.extend(listeners.flat_map(|files| [files.certificate.clone(), files.key.clone()]));
+        files.extend(config.callers.iter().flat_map(config::Caller::files).cloned());
         files
     }
 

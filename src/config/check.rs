@@ -11,6 +11,7 @@ mod listener;
 mod network;
 mod observe;
 mod paths;
+mod users;
 
 pub use self::caller::item as grant_item;
 use super::{

@@ -5,6 +5,8 @@ mod faults;
 mod keys;
 mod limits;
 mod loading;
+mod policy;
+mod users;
 mod variables;
 
 use super::{Config, Loaded, fault::Faults, overrides::Overrides};

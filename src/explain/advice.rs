@@ -27,6 +27,12 @@ pub(super) struct Found<'a> {
 pub(super) fn changes(found: &Found<'_>, walked: &Walked, no: &No) -> Vec<String> {
     let detail =
         |text: &str| vec![no.detail.as_ref().map_or(text.to_owned(), |why| format!("{text}: {why}"))];
+    if let Some(reason) = walked.not_bound {
+        return vec![format!(
+            "the request is not for a user whom the caller may reach ({}): see `users` and `end_user` of the caller",
+            reason.as_str()
+        )];
+    }
     match no.refusal() {
         Some(Refusal::CallerNotAllowed) => unknown_caller(found, walked),
         Some(Refusal::OperationDenied) => denied(found),

@@ -3,14 +3,19 @@
 use std::{
     error::Error,
     fmt,
-    pin::Pin,
+    pin::{Pin, pin},
     rc::Rc,
     sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
-use super::{End, entry::Entry, refusal::Failure};
+use super::{
+    End,
+    entry::Entry,
+    fields::{self, FieldMask},
+    refusal::Failure,
+};
 use crate::{
     gate::inbound::Session,
     limits::pace::Paced,
@@ -24,7 +29,7 @@ use crate::{
 };
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Response,
+    HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
     header::{CONNECTION, CONTENT_ENCODING},
     response,
 };
@@ -35,10 +40,49 @@ pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-mxgate-requ
 
 /// An answer, and what is needed to pass it on.
 pub(crate) struct Passage {
-    pub(crate) answer: Answer,
-    pub(crate) environment: Rc<EnvironmentView>,
+    status: StatusCode,
+    fields: HeaderMap,
+    body: PassageBody,
+    environment: Rc<EnvironmentView>,
     /// Finds the secret that was injected; `None` when none of ours was.
-    pub(crate) masker: Option<Arc<Masker>>,
+    masker: Option<Arc<Masker>>,
+}
+
+enum PassageBody {
+    Streaming(Box<Exchange>),
+    /// Read to its end, since its caller does not get to see all of it.
+    Whole(Vec<u8>),
+}
+
+impl Passage {
+    pub(crate) fn new(answer: Answer, environment: Rc<EnvironmentView>, masker: Option<Arc<Masker>>) -> Self {
+        let Answer { status, fields, exchange } = answer;
+        Self { status, fields, body: PassageBody::Streaming(exchange), environment, masker }
+    }
+
+    /// Reads the body to its end and masks what `mask` says.
+    pub(crate) async fn mask_fields(&mut self, at: &Connection, mask: &FieldMask) -> Result<(), End> {
+        let PassageBody::Streaming(exchange) = &mut self.body else { return Ok(()) };
+        if exchange.is_end_stream() {
+            fields::describes_no_more(&mut self.fields);
+            return Ok(());
+        }
+        if is_encoded(&self.fields) {
+            return Err(Failure::UpstreamEncoding.into());
+        }
+        let idle = self.environment.settings.timeouts.idle;
+        let read = {
+            let masked = pin!(fields::masked_answer(mask, exchange, &mut self.fields, &at.session, idle));
+            at.session.watch.until_expired(masked).await
+        };
+        match read {
+            Ok(Ok(body)) => self.body = PassageBody::Whole(body),
+            // The caller's own body was refused or broke off: that is why nothing more came.
+            Ok(Err(failure)) => return Err(at.session.body_refusal().map_or(failure.into(), End::from)),
+            Err(expiry) => return Err(expiry.into()),
+        }
+        Ok(())
+    }
 }
 
 /// Makes the answer fit for the caller.
@@ -46,30 +90,38 @@ pub(crate) fn pass_on(
     at: &Rc<Connection>,
     passage: Passage,
     entry: &mut Entry,
-) -> Result<(response::Parts, UpstreamBody), End> {
-    let Passage { answer: Answer { status, fields, exchange }, environment, masker } = passage;
+) -> Result<(response::Parts, Content), End> {
+    let Passage { status, fields, body, environment, masker } = passage;
     let (mut head, ()) = Response::new(()).into_parts();
     head.status = status;
     head.headers = fields;
-    let bodyless = exchange.is_end_stream();
+    let bodyless = matches!(&body, PassageBody::Streaming(exchange) if exchange.is_end_stream());
     if !bodyless && is_encoded(&head.headers) {
         return Err(Failure::UpstreamEncoding.into());
     }
     headers::to_caller(&mut head.headers, &environment.settings);
     let masker = masker.unwrap_or_else(|| at.worker.nothing_to_mask());
     at.session.add_masked(redaction::mask_headers(&masker, &mut head.headers));
-    let upstream = UpstreamBody {
-        body: MaskedBody::new(exchange, masker, CountMasked(at.session.clone())),
-        idle: environment.settings.timeouts.idle,
-        paced: entry.paced(),
-        waiting: false,
-        broken: None,
-    };
     entry.allowed(head.status);
     if bodyless {
         entry.complete();
     }
-    Ok((head, upstream))
+    let content = match body {
+        PassageBody::Streaming(exchange) => Content::Upstream(UpstreamBody {
+            body: MaskedBody::new(exchange, masker, CountMasked(at.session.clone())),
+            idle: environment.settings.timeouts.idle,
+            paced: entry.paced(),
+            waiting: false,
+            broken: None,
+        }),
+        PassageBody::Whole(mut text) => {
+            at.session.add_masked(masker.mask(&mut text));
+            entry.sent(text.len());
+            entry.complete();
+            Content::whole(text.into())
+        }
+    };
+    Ok((head, content))
 }
 
 /// Puts head and body together, for a caller that speaks `version`.
@@ -77,7 +129,7 @@ pub(crate) fn response(
     at: &Rc<Connection>,
     version: http::Version,
     mut head: response::Parts,
-    body: UpstreamBody,
+    content: Content,
     entry: Box<Entry>,
 ) -> Response<AnswerBody> {
     head.headers.insert(REQUEST_ID, entry.request_id().header());
@@ -86,11 +138,10 @@ pub(crate) fn response(
     }
     head.version = http::Version::HTTP_11;
     // HTTP/1.0 has no chunks: an answer of unknown length ends with its connection.
-    let ends_by_close = version == http::Version::HTTP_10 && body.body.size_hint().exact().is_none();
+    let ends_by_close = version == http::Version::HTTP_10 && content.size_hint().exact().is_none();
     if ends_by_close {
         at.session.begin_answer_that_ends_by_close();
     }
-    let content = Content::Upstream(body);
     Response::from_parts(head, AnswerBody { content, ends_by_close, entry, session: at.session.clone() })
 }
 
@@ -116,9 +167,23 @@ pub(crate) struct AnswerBody {
     session: Rc<Session>,
 }
 
-enum Content {
-    Own(Option<Bytes>),
+pub(crate) enum Content {
+    /// At hand from its first byte to its last.
+    Whole(Option<Bytes>),
     Upstream(UpstreamBody),
+}
+
+impl Content {
+    fn whole(text: Bytes) -> Self {
+        Self::Whole(Some(text).filter(|text| !text.is_empty()))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(text) => SizeHint::with_exact(text.as_ref().map_or(0, Bytes::len) as u64),
+            Self::Upstream(upstream) => upstream.body.size_hint(),
+        }
+    }
 }
 
 /// An upstream's body.
@@ -137,8 +202,7 @@ impl AnswerBody {
     /// One of our own answers.
     pub(crate) fn own(at: &Connection, text: Bytes, mut entry: Box<Entry>) -> Self {
         entry.sent(text.len());
-        let content = Content::Own(Some(text).filter(|text| !text.is_empty()));
-        Self { content, ends_by_close: false, entry, session: at.session.clone() }
+        Self { content: Content::whole(text), ends_by_close: false, entry, session: at.session.clone() }
     }
 }
 
@@ -212,23 +276,20 @@ impl Body for AnswerBody {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         let this = &mut *self;
         match &mut this.content {
-            Content::Own(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
+            Content::Whole(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
             Content::Upstream(upstream) => upstream.poll_frame(cx, &this.session, &mut this.entry),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.content {
-            Content::Own(text) => text.is_none(),
+            Content::Whole(text) => text.is_none(),
             Content::Upstream(upstream) => upstream.body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.content {
-            Content::Own(text) => SizeHint::with_exact(text.as_ref().map_or(0, Bytes::len) as u64),
-            Content::Upstream(upstream) => upstream.body.size_hint(),
-        }
+        self.content.size_hint()
     }
 }
 

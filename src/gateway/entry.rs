@@ -7,7 +7,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use http::{HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use tokio::time::Instant;
 
 use super::{
@@ -22,6 +22,7 @@ use crate::{
     metrics,
     policy::{Call, Denial, Grant},
     record::{Decision, Record, UsedCredential},
+    users::{Reason, Told, end_user::EndUser},
     worker::view::{EnvironmentView, View},
 };
 
@@ -212,6 +213,19 @@ impl Trail for Live<'_> {
         let began = self.entry.began;
         self.entry.at.worker.check_suspended(environment, caller.origin(), began)?;
         self.entry.limited(self.view.limits(caller.index()))
+    }
+
+    fn identify(
+        &mut self,
+        end_user: &EndUser,
+        caller: Caller,
+        headers: &HeaderMap,
+    ) -> Result<Rc<str>, Reason> {
+        self.view.identify(end_user, caller.index(), headers)
+    }
+
+    fn not_bound(&mut self, reason: Reason, caller: Caller) -> Told {
+        self.entry.at.worker.not_bound(reason, caller.origin())
     }
 
     fn denied(&mut self, denial: &Denial) {

@@ -92,6 +92,8 @@ reasons! {
         UpstreamMalformed = "upstream_malformed", BAD_GATEWAY;
         /// The upstream's answer has a content encoding in which the injected secret could hide.
         UpstreamEncoding = "upstream_encoding", BAD_GATEWAY;
+        /// The caller does not get to see some fields of the answer, and it could not be read whole and as JSON.
+        AnswerNotMaskable = "answer_not_maskable", BAD_GATEWAY;
         /// No connection within the connect or TLS time-out.
         ConnectTimeout = "connect_timeout", GATEWAY_TIMEOUT;
         /// No answer within the first-byte time-out.
@@ -104,6 +106,8 @@ reasons! {
         UpstreamBusy = "upstream_busy", SERVICE_UNAVAILABLE;
         /// The upstream failed again and again: nothing is sent for a while.
         BreakerOpen = "breaker_open", SERVICE_UNAVAILABLE;
+        /// The keys that end users' tokens are verified with could not be had.
+        NoVerificationKeys = "no_verification_keys", SERVICE_UNAVAILABLE;
         /// No usable configuration or secret is loaded.
         NotReady = "not_ready", SERVICE_UNAVAILABLE;
         /// A defect of ours: the stage panicked.

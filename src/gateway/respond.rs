@@ -122,12 +122,18 @@ fn explain_failure(failure: Failure) -> &'static str {
         Failure::UpstreamClosed => "The upstream closed the connection before it had answered.",
         Failure::UpstreamMalformed => "The upstream's answer was not well-formed HTTP/1.1.",
         Failure::UpstreamEncoding => "The upstream's answer came in an encoding that was not asked for.",
+        Failure::AnswerNotMaskable => {
+            "The answer is not JSON of at most 1 MiB, so its fields could not be masked."
+        }
         Failure::ConnectTimeout => "The upstream could not be connected to in time.",
         Failure::FirstByteTimeout => "The upstream did not answer in time.",
         Failure::UpstreamIdleTimeout => "The upstream stopped answering.",
         Failure::TotalTimeout => "The exchange took too long.",
         Failure::UpstreamBusy => "All connections to the upstream are in use.",
         Failure::BreakerOpen => "The upstream has failed again and again; it is left alone for a while.",
+        Failure::NoVerificationKeys => {
+            "The keys that end users' tokens are verified with are not available yet."
+        }
         Failure::NotReady => "The gateway has no usable configuration or secret yet.",
         Failure::Internal => "The gateway failed.",
     }

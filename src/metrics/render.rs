@@ -13,6 +13,7 @@ use super::{CLASSES, Inner, Set, histogram, histogram::Total, process};
 use crate::{
     control::messages::{BreakerStatus, UpstreamStatus, Use},
     gateway::refusal::{Failure, Refusal},
+    users::Reason,
 };
 
 /// A text format of metrics.
@@ -137,6 +138,18 @@ impl Inner {
         for failure in Failure::ALL {
             let count = self.sum(|set| set.failures.get(*failure as usize).map_or(0, super::Count::get));
             family.counter(&[("code", failure.code())], count)?;
+        }
+
+        let help = "Requests that were not for a user whom their caller may reach, by reason";
+        let mut family = page.family("mxgate_user_refusals", help, None, MetricType::Counter)?;
+        for reason in Reason::ALL {
+            let count = self.sum(|set| set.not_bound.get(*reason as usize).map_or(0, super::Count::get));
+            family.counter(&[("reason", reason.as_str())], count)?;
+        }
+        let help = "Fetches of the keys that end users' tokens are verified with, by result";
+        let mut family = page.family("mxgate_key_fetches", help, None, MetricType::Counter)?;
+        for (result, count) in ["success", "failure"].iter().zip(&self.key_fetches) {
+            family.counter(&[("result", result)], count.load(Relaxed))?;
         }
 
         let (mut gateway, mut upstream) = (Total::default(), Total::default());

@@ -193,7 +193,8 @@ impl Term {
         }
     }
 
-    fn covers_pattern(&self, pattern: &PathPattern) -> bool {
+    /// Whether it is about a pattern that an environment lists.
+    pub(crate) fn covers_pattern(&self, pattern: &PathPattern) -> bool {
         match self {
             Self::Path(path) => is_same_pattern(path, pattern),
             Self::Method(method) => pattern.method == *method,

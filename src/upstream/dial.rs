@@ -185,20 +185,7 @@ fn tls_failure(error: &std::io::Error) -> Failure {
 }
 
 fn client_config(settings: &Environment, from: &MadeFrom) -> Result<ClientConfig, TlsFault> {
-    let mut roots = RootCertStore::empty();
-    match (&settings.ca_file, &from.ca) {
-        (Some(path), Some(pem)) => {
-            for certificate in certificates(path, pem)? {
-                roots.add(certificate).map_err(|source| TlsFault::Rejected { path: path.clone(), source })?;
-            }
-        }
-        _ => {
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            if roots.is_empty() {
-                return Err(TlsFault::NoRoots);
-            }
-        }
-    }
+    let roots = roots(settings.ca_file.as_deref().zip(from.ca.as_deref()))?;
     let builder = builder(roots)?;
     let mut config = match (&settings.client_certificate, &from.client) {
         (Some(files), Some((chain, key))) => builder
@@ -217,6 +204,27 @@ fn builder(
         .with_protocol_versions(crate::tls::VERSIONS)
         .map_err(|source| TlsFault::Rejected { path: PathBuf::new(), source })?
         .with_root_certificates(roots))
+}
+
+/// The certificates of a PEM file, given with its text, or those that the system trusts.
+pub(crate) fn roots(authority: Option<(&Path, &[u8])>) -> Result<RootCertStore, TlsFault> {
+    let mut roots = RootCertStore::empty();
+    match authority {
+        Some((path, pem)) => {
+            for certificate in certificates(path, pem)? {
+                roots
+                    .add(certificate)
+                    .map_err(|source| TlsFault::Rejected { path: path.to_owned(), source })?;
+            }
+        }
+        None => {
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            if roots.is_empty() {
+                return Err(TlsFault::NoRoots);
+            }
+        }
+    }
+    Ok(roots)
 }
 
 /// Reads a PEM file, which is small.

@@ -50,7 +50,8 @@ pub(crate) fn to_upstream(
     credential: &[(HeaderName, HeaderValue)],
 ) -> RequestHead {
     let special = Special::of(received);
-    let travels = |name: &str| environment.credential.travels_under(name);
+    let is_token = |name: &str| environment.token_fields.iter().any(|token| is_spelled(token.as_str(), name));
+    let travels = |name: &str| environment.credential.travels_under(name) || is_token(name);
     let named = if special.connection { named_by_connection(received) } else { Vec::new() };
     let is_private = |name: &str| is_look_alike(name) || travels(name);
     let trailers = if special.trailer { announced(received, is_private) } else { Vec::new() };
@@ -280,6 +281,12 @@ fn is_look_alike(name: &str) -> bool {
             name,
             "accept-encoding" | "accept-version" | "content-encoding" | "content-length" | "content-type"
         )
+}
+
+/// Whether `name` is `field`, or some server takes it for that.
+fn is_spelled(field: &str, name: &str) -> bool {
+    let folded = |byte| if byte == b'_' { b'-' } else { byte };
+    field.bytes().map(folded).eq(name.bytes().map(folded))
 }
 
 /// Fields of an answer that do not reach the caller.

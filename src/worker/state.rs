@@ -2,6 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    net::{IpAddr, Ipv6Addr},
     rc::Rc,
     sync::Arc,
     time::Duration,
@@ -31,6 +32,7 @@ use crate::{
     record::{Record, Recorder},
     redaction::Masker,
     snapshot::Snapshot,
+    users::{Reason, Told},
 };
 
 /// How often one address's refusals are logged, and how many addresses are told apart.
@@ -163,12 +165,8 @@ impl Worker {
 
     /// Says who was refused and why, without letting a flood of them fill the log.
     pub(crate) fn log_refused_address(&self, refusal: Refusal, origin: Origin) {
-        let Origin::Address(address) = origin else { return };
-        let key = (refusal.code(), address);
-        if let Verdict::Log { unsaid } =
-            self.refused_addresses.borrow_mut().note(key, std::time::Instant::now())
-        {
-            tracing::warn!(reason = refusal.code(), %address, unsaid, "refused");
+        if let Origin::Address(address) = origin {
+            self.log_refused(refusal.code(), address);
         }
     }
 
@@ -190,6 +188,25 @@ impl Worker {
             let caller = caller.unwrap_or_default();
             tracing::warn!(caller, operation, unsaid, "observe mode lets through what would be refused");
         }
+    }
+
+    fn log_refused(&self, reason: &'static str, address: IpAddr) {
+        let now = std::time::Instant::now();
+        if let Verdict::Log { unsaid } = self.refused_addresses.borrow_mut().note((reason, address), now) {
+            tracing::warn!(reason, %address, unsaid, "refused");
+        }
+    }
+
+    /// Counts and logs a request that is not for a user whom its caller may reach; gives what the caller is told.
+    pub(crate) fn not_bound(&self, reason: Reason, origin: Origin) -> Told {
+        self.metrics().not_bound(reason);
+        let address = match origin {
+            Origin::Address(address) => address,
+            // All peers of Unix sockets count as one.
+            Origin::Unix { .. } => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        };
+        self.log_refused(reason.as_str(), address);
+        reason.told()
     }
 
     pub(super) fn summarise_refused_addresses(&self) {

@@ -1,6 +1,6 @@
 //! A snapshot, with one worker's copies of it and its connections.
 
-use std::{rc::Rc, sync::Arc};
+use std::{cell::RefCell, rc::Rc, sync::Arc};
 
 use tokio::time::Instant;
 
@@ -11,7 +11,12 @@ use crate::{
     metrics::WorkerMetrics,
     snapshot::{Environment, ListenerSettings, Snapshot},
     upstream::pool::{Pool, PoolSettings},
+    users::{
+        Reason,
+        end_user::{EndUser, Remembered},
+    },
 };
+use http::HeaderMap;
 
 /// Which of the workers this is.
 pub(crate) struct Place {
@@ -26,6 +31,7 @@ pub(crate) struct View {
     environments: Vec<Rc<EnvironmentView>>,
     /// By the callers' index, up to the last who has any.
     limits: Vec<Option<Rc<CallerLimits>>>,
+    tokens: RefCell<Remembered>,
 }
 
 /// An environment with this worker's copies and connections.
@@ -53,7 +59,7 @@ impl View {
         }
         let limited = snapshot.limits.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
         let limits = snapshot.limits.iter().take(limited).map(|limits| limits.clone().map(Rc::new));
-        Self { limits: limits.collect(), snapshot, environments }
+        Self { limits: limits.collect(), snapshot, environments, tokens: RefCell::default() }
     }
 
     /// Closes upstream connections that were idle for too long.
@@ -63,6 +69,16 @@ impl View {
 
     pub(crate) fn listener(&self, index: usize) -> Option<&ListenerSettings> {
         self.snapshot.listeners.get(index)
+    }
+
+    /// The user whom a request's token names.
+    pub(crate) fn identify(
+        &self,
+        end_user: &EndUser,
+        caller: CallerIndex,
+        headers: &HeaderMap,
+    ) -> Result<Rc<str>, Reason> {
+        end_user.identify(caller, headers, &mut self.tokens.borrow_mut())
     }
 
     pub(crate) fn environment(&self, index: usize) -> Option<&Rc<EnvironmentView>> {

@@ -20,6 +20,7 @@ mod demo;
 mod environments;
 mod explain;
 mod faults;
+mod field_masks;
 mod forwarding;
 mod framing;
 mod grants;
@@ -41,5 +42,8 @@ mod replay;
 mod secrets;
 mod semantics;
 mod strict;
+#[allow(dead_code, reason = "shared with the unit tests")]
+mod tokens;
 mod upstream;
 mod upstream_tls;
+mod users;

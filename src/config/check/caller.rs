@@ -7,7 +7,7 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::{environment::is_name, limits, network::network, observe, paths};
+use super::{environment::is_name, limits, network::network, observe, paths, users};
 use crate::{
     config::{
         Api, Caller, Environment,
@@ -32,11 +32,12 @@ pub(super) struct Draft<'a> {
     /// Items with their places in their lists.
     grant: BTreeMap<&'a str, Vec<(usize, Item)>>,
     observe_until: Option<SystemTime>,
+    users: users::Draft,
 }
 
 impl Draft<'_> {
     /// `None` when something is missing, which was reported.
-    pub(super) fn finish(self) -> Option<Caller> {
+    pub(super) fn finish(mut self) -> Option<Caller> {
         Some(Caller {
             name: self.name?,
             networks: self.networks,
@@ -49,6 +50,10 @@ impl Draft<'_> {
                 .map(|(name, items)| (name.to_owned(), without_places(items)))
                 .collect(),
             observe_until: self.observe_until,
+            users: self.users.users.take(),
+            users_file: self.users.users_file.take(),
+            mask_fields: std::mem::take(&mut self.users.mask_fields),
+            end_user: self.users.end_user()?,
         })
     }
 }
@@ -69,6 +74,7 @@ fn one(table: Table<'_>) -> Draft<'_> {
     let limits = limits::caller(&table.section("limits"));
     let grant = grant(&table);
     let observe_until = observe::until(&table);
+    let users = users::Draft::read(&table);
     if networks.is_none() && unix_uids.is_none() && unix_gids.is_none() {
         let allowed = "expected one or more of networks, unix_uids and unix_gids";
         table.fault("name", Problem::new("can be recognised by nothing").allowed(allowed));
@@ -76,7 +82,7 @@ fn one(table: Table<'_>) -> Draft<'_> {
     if networks.is_some() && (unix_uids.is_some() || unix_gids.is_some()) {
         table.fault("networks", "never holds on a Unix socket, which unix_uids and unix_gids ask for");
     }
-    Draft { table, name, networks, unix_uids, unix_gids, grant, limits, observe_until }
+    Draft { table, name, networks, unix_uids, unix_gids, grant, limits, observe_until, users }
 }
 
 /// The lists by environment, without what is no item.
@@ -160,7 +166,12 @@ pub(super) fn beside_each_other(
             let names = environments.keys().map(String::as_str);
             match environments.get(*environment) {
                 None => caller.table.fault(&key, Problem::new("is no environment").near(environment, names)),
-                Some(Some(environment)) => fits(caller, &key, items, &environment.api),
+                Some(Some(environment)) => {
+                    fits(caller, &key, items, &environment.api);
+                    if caller.users.binds() {
+                        users::useless(&caller.table, &key, items, &environment.api);
+                    }
+                }
                 Some(None) => {}
             }
         }

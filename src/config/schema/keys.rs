@@ -125,6 +125,50 @@ static CALLER_LIMITS: &[Key] = &[
         "bytes",
         "Body bytes, uploads and answers together, paced; absent: as fast as they come",
     ),
+    texts(
+        "users",
+        Optional,
+        "Whose data it may reach: users such as \"USR-123\", or \"USR-*\" for all that begin so; operations without a user in their path are then had by operation id alone; absent: everybody's",
+    ),
+    path(
+        "users_file",
+        Optional,
+        "File with more of them, one a line, at most 32 MiB; reloaded when it changes",
+    ),
+    section(
+        "end_user",
+        END_USER,
+        "Each request carries the JSON Web Token of the user that it is for; absent: none is needed",
+    ),
+    texts(
+        "mask_fields",
+        Optional,
+        "Fields of JSON answers that it does not get to see, such as \"account_number\" or \"owner.*\"; its answers are then read whole, up to 1 MiB",
+    ),
+];
+
+static END_USER: &[Key] = &[
+    text(
+        "header",
+        Text("x-mxgate-end-user"),
+        "The header that carries the token and nothing else; it never leaves the gateway",
+    ),
+    text("issuer", Required, "What the token's iss must be"),
+    text("audience", Required, "What the token's aud must be or hold"),
+    text("jwks", Required, "The issuer's keys: \"file:/PATH\" or \"https://HOST/PATH\""),
+    path("ca_file", Optional, "PEM file that replaces the system's roots for jwks; absent: the system's"),
+    texts(
+        "algorithms",
+        Optional,
+        "Signatures that are taken: RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA; absent: RS256, PS256, ES256, EdDSA",
+    ),
+    text("claim", Text("sub"), "The claim that says who the user is"),
+    path(
+        "user_map_file",
+        Optional,
+        "File with a value of that claim, a tab and a user's guid a line; absent: the claim is the guid",
+    ),
+    integer("leeway_s", 0, 300, "seconds", 30, "By how much clocks may differ, for exp and nbf"),
 ];
 
 static LIMITS: &[Key] = &[

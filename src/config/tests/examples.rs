@@ -51,7 +51,7 @@ fn every_key_is_shown_with_its_default() {
                 assert!(digits.contains(&format!("{name} = {default}")), "{}", key.name);
             }
             Need::Required | Need::Optional => {
-                let named = [format!("{} = ", key.name), format!("[{}", key.name)];
+                let named = [format!("{} = ", key.name), format!("[{}", key.name), format!(".{}]", key.name)];
                 assert!(named.iter().any(|named| text.contains(named)), "{}", key.name);
             }
         }
