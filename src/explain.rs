@@ -5,8 +5,8 @@
 //! gateway (`gateway::decide`), on a snapshot without secrets: every credential is a placeholder, so nothing
 //! that is shown could hold one, and no vault, key or certificate has to be at hand.
 //!
-//! What only a running gateway knows is left out: suspensions, whether a limit is reached, and whether an end user's
-//! token is right.
+//! What only a running gateway knows is left out: suspensions, whether a limit is reached, and the keys that are fetched
+//! from an address.
 
 mod advice;
 pub mod cases;
@@ -29,7 +29,10 @@ use crate::{
     listener::peer::Peer,
     policy::{Call, Denial, Grant, target::Target},
     snapshot::{Environment, Snapshot},
-    users::{self, end_user::EndUser},
+    users::{
+        Reason, Told,
+        end_user::{EndUser, Remembered},
+    },
     vault::{Vault, reference::Reference},
 };
 
@@ -517,7 +520,7 @@ struct Walked {
     granted: Option<&'static crate::mx::catalogue::Operation>,
     template: Option<String>,
     would_refuse: Option<Refusal>,
-    not_bound: Option<users::Reason>,
+    not_bound: Option<Reason>,
 }
 
 impl Walked {
@@ -540,17 +543,16 @@ impl Trail for Walked {
         Ok(())
     }
 
-    /// Keys and clock are the running gateway's: the path's user is taken to be the token's.
-    fn end_user(
+    fn identify(
         &mut self,
-        _needed: &EndUser,
-        _caller: Caller,
-        _headers: &HeaderMap,
-    ) -> Result<Option<Rc<str>>, users::Told> {
-        Ok(None)
+        end_user: &EndUser,
+        caller: Caller,
+        headers: &HeaderMap,
+    ) -> Result<Rc<str>, Reason> {
+        end_user.identify(caller.index(), headers, &mut Remembered::default())
     }
 
-    fn not_bound(&mut self, reason: users::Reason, _caller: Caller) -> users::Told {
+    fn not_bound(&mut self, reason: Reason, _caller: Caller) -> Told {
         self.not_bound = Some(reason);
         reason.told()
     }

@@ -43,7 +43,7 @@ use crate::{
         headers::{self, RequestHead},
         outgoing::Outgoing,
     },
-    users::{self, end_user::EndUser},
+    users::{self, Reason, Told, end_user::EndUser},
     worker::view::{EnvironmentView, View},
 };
 
@@ -118,17 +118,18 @@ fn approve<'v>(
     let decided = decide(&view.snapshot, listener, &at.peer, &head, &mut Live { view, entry })?;
     let attached = decided.choice.attached(&environment.credential, environment.bearer.as_ref())?;
     let (credential, repeatable) = (attached.credential(), decided.grant.repeatable(&head.method));
+    let caller = decided.caller;
     entry.credential(credential);
     let sent = decided.head(&head, &environment.settings, &attached);
-    let (caller, masker) = (decided.caller.index(), credential.map(Credential::masker));
+    let masker = credential.map(Credential::masker);
     if let Some(operation) = decided.grant.operation() {
-        let versions = view.snapshot.versions.get(caller.get());
+        let versions = view.snapshot.versions.get(caller.index().get());
         versions.inspect(|versions| versions.note(at.worker.place(), operation, &head.headers));
     }
     // Last: what is not sent uses nothing up.
     let pass = entry.sending(environment, &head.method, repeatable)?;
     let outgoing = Outgoing::new(&head.method, sent, body, repeatable, head.headers);
-    let mask = view.snapshot.mask(caller).cloned();
+    let mask = view.snapshot.mask(caller.index()).cloned();
     Ok(Approved { outgoing, environment, masker, mask, pass })
 }
 
@@ -151,8 +152,11 @@ pub(crate) fn decide<'r>(
     browser::check_head(head, &listener.browser())?;
     trail.check_running(caller)?;
     let bound = snapshot.users.of(caller.index());
-    let end_user = match bound.and_then(users::Rule::end_user) {
-        Some(needed) => trail.end_user(needed, caller, &head.headers)?,
+    let end_user = match bound.and_then(|bound| bound.end_user.as_ref()) {
+        Some(end_user) => {
+            let identified = trail.identify(end_user, caller, &head.headers);
+            Some(identified.map_err(|reason| trail.not_bound(reason, caller))?)
+        }
         None => None,
     };
 
@@ -191,15 +195,15 @@ pub(crate) trait Trail {
     fn admitted(&mut self, caller: Caller, name: Option<&Arc<str>>);
     /// What only a running gateway knows: whether an operator has stopped this, or a limit is reached.
     fn check_running(&mut self, caller: Caller) -> Result<(), Refusal>;
-    /// Who its end user is, as the token says that the caller needs; `None`: that cannot be known here.
-    fn end_user(
+    /// The user whom the request's token names.
+    fn identify(
         &mut self,
-        needed: &EndUser,
+        end_user: &EndUser,
         caller: Caller,
         headers: &HeaderMap,
-    ) -> Result<Option<Rc<str>>, users::Told>;
-    /// The request is not for a user whom the caller may reach; gives what the caller is told.
-    fn not_bound(&mut self, reason: users::Reason, caller: Caller) -> users::Told;
+    ) -> Result<Rc<str>, Reason>;
+    /// The request is not for a user whom its caller may reach; gives what the caller is told.
+    fn not_bound(&mut self, reason: Reason, caller: Caller) -> Told;
     /// What the caller asks for and may not have.
     fn denied(&mut self, denial: &Denial);
     /// What the caller asks for and is let through with, since it is in observe mode.

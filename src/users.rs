@@ -188,11 +188,6 @@ impl Rule {
         Ok(Some(Self { list, end_user, named }))
     }
 
-    /// The token that its requests must carry.
-    pub(crate) fn end_user(&self) -> Option<&EndUser> {
-        self.end_user.as_ref()
-    }
-
     /// Whether a granted request is for a user whom the caller may reach. `end_user` is who its token says, where it
     /// must have one.
     pub(crate) fn check(

@@ -28,12 +28,12 @@ pub(super) struct Found<'a> {
 pub(super) fn changes(found: &Found<'_>, walked: &Walked, no: &No) -> Vec<String> {
     let detail =
         |text: &str| vec![no.detail.as_ref().map_or(text.to_owned(), |why| format!("{text}: {why}"))];
+    if let Some(reason) = walked.not_bound {
+        return vec![not_bound(found, reason)];
+    }
     match no.refusal() {
         Some(Refusal::CallerNotAllowed) => unknown_caller(found, walked),
-        Some(Refusal::OperationDenied) => match walked.not_bound {
-            Some(reason) => not_bound(found, reason),
-            None => denied(found),
-        },
+        Some(Refusal::OperationDenied) => denied(found),
         Some(Refusal::UnknownOperation) => unknown_path(found),
         Some(Refusal::MethodNotAllowed) => other_methods(found),
         Some(Refusal::NoCredential) => no_credential(found),
@@ -59,22 +59,27 @@ pub(super) fn changes(found: &Found<'_>, walked: &Walked, no: &No) -> Vec<String
 }
 
 /// The operation is granted, and not for this user.
-fn not_bound(found: &Found<'_>, reason: Reason) -> Vec<String> {
+fn not_bound(found: &Found<'_>, reason: Reason) -> String {
     let caller = found.caller.map_or("the caller", |caller| &caller.name);
     let environment = found.environment.map_or("", |environment| &environment.name);
-    let change = match (reason, found.operation) {
-        (Reason::NoUser, Some(operation)) => format!(
-            "add `{}` to grant.{environment} of {caller}: its path has no {{user_guid}}, so a caller that is bound to \
+    match (reason, found.operation) {
+        (Reason::NoUser, operation) => format!(
+            "add {} to grant.{environment} of {caller}: there is no {{user_guid}} in the path, so a caller that is bound to \
              users has it only by name",
-            operation.id
+            operation.map_or("the path".to_owned(), |operation| format!("`{}`", operation.id))
         ),
-        (Reason::NoUser, None) => format!(
-            "name the path in grant.{environment} of {caller}: it has no {{user_guid}}, so a caller that is bound to users \
-             has it only by name"
-        ),
-        _ => format!("add the path's user to `users` or the `users_file` of {caller}"),
-    };
-    vec![change]
+        (Reason::NotListed, _) => {
+            format!("add the path's user to `users` or to the `users_file` of {caller}")
+        }
+        (Reason::OtherUser, _) => {
+            "ask for the user whom the end user's token names, and for no other".to_owned()
+        }
+        (reason, _) => {
+            let end_user = found.caller.and_then(|caller| caller.end_user.as_ref());
+            let header = end_user.map_or("its header", |end_user| end_user.header.as_str());
+            format!("send the end user's token in {header}; as it is: {}", reason.as_str())
+        }
+    }
 }
 
 fn unknown_caller(found: &Found<'_>, walked: &Walked) -> Vec<String> {

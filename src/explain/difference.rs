@@ -333,7 +333,7 @@ mod tests {
         let new = every
             .replacen("allow = [\"127.0.0.0/8\", ", "allow = [", 1)
             .replace("\"vault:reporting/key\"", "\"vault:reporting/other\"")
-            .replace("\"GET /reports/{id}\"", "\"POST /reports\"");
+            .replace("\"GET /users/{user_guid}/reports\"", "\"POST /reports\"");
         assert_eq!(
             lines(every, &new),
             [
@@ -342,7 +342,7 @@ mod tests {
                 "environment: + reporting is reporting.example with vault:reporting/other as header, Bearer tokens refused",
                 "~ caller ledger, changed",
                 "    at reporting: 1 gained, 1 lost",
-                "      - GET /reports/{id}",
+                "      - GET /users/{user_guid}/reports",
                 "      + POST /reports",
             ]
         );

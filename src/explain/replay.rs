@@ -309,7 +309,7 @@ mod tests {
     use super::{
         super::{
             records::tests::record,
-            tests::{EXAMPLE, explainer},
+            tests::{EXAMPLE, every_key, explainer},
         },
         *,
     };
@@ -404,8 +404,7 @@ mod tests {
         let records = [record(r#""peer_address":"10.20.0.5""#)];
         assert_eq!(lines(&records, &proxied), ["1 record read: 1 decided as before, 0 differently"]);
         let unix = record(r#""caller":"batch","caller_address":null,"environment":"sandbox""#);
-        let every = include_str!("../../config/every-key.toml");
-        let lines = lines(&[unix], every);
+        let lines = lines(&[unix], &every_key());
         assert_eq!(lines[0], "1 record read: 1 decided as before, 0 differently");
         assert!(lines[1].contains("the caller is taken from the record"), "{lines:?}");
     }

@@ -101,10 +101,7 @@ pub(super) fn users(caller: &Caller) -> Vec<String> {
         lines.push("the path's {user_guid} has to be one of its users".to_owned());
     }
     if let Some(end_user) = &caller.end_user {
-        lines.push(format!(
-            "the path's {{user_guid}} has to be who the token in {} says, which only a running gateway verifies",
-            end_user.header
-        ));
+        lines.push(format!("the path's {{user_guid}} has to be who the token in {} says", end_user.header));
     }
     lines
 }

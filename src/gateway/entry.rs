@@ -22,7 +22,7 @@ use crate::{
     metrics,
     policy::{Call, Denial, Grant},
     record::{Decision, Record, UsedCredential},
-    users::{self, Told, end_user::EndUser},
+    users::{Reason, Told, end_user::EndUser},
     worker::view::{EnvironmentView, View},
 };
 
@@ -218,17 +218,16 @@ impl Trail for Live<'_> {
         self.entry.limited(self.view.limits(caller.index()))
     }
 
-    fn end_user(
+    fn identify(
         &mut self,
-        needed: &EndUser,
+        end_user: &EndUser,
         caller: Caller,
         headers: &HeaderMap,
-    ) -> Result<Option<Rc<str>>, Told> {
-        let identified = self.view.identify(needed, caller.index(), headers);
-        identified.map(Some).map_err(|reason| self.not_bound(reason, caller))
+    ) -> Result<Rc<str>, Reason> {
+        self.view.identify(end_user, caller.index(), headers)
     }
 
-    fn not_bound(&mut self, reason: users::Reason, caller: Caller) -> Told {
+    fn not_bound(&mut self, reason: Reason, caller: Caller) -> Told {
         self.entry.at.worker.not_bound(reason, caller.origin())
     }
 

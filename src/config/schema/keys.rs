@@ -117,6 +117,26 @@ static CALLER: &[Key] = &[
         "What it may do, by environment: operation ids of MX, classes such as \"read\", \"bundle:aggregation\", \"tag:transactions\", \"method:GET\", \"path:GET /new/{id}\", at an environment with paths \"paths\"; with a - before it, what it may not do, which always wins",
     ),
     section("limits", CALLER_LIMITS, "What it may use, of all its connections together; absent: not limited"),
+    texts(
+        "users",
+        Optional,
+        "Whose data it may reach: users such as \"USR-123\", or \"USR-*\" for all that begin so; operations without a user in their path are then had by operation id alone; absent: everybody's",
+    ),
+    path(
+        "users_file",
+        Optional,
+        "File with more of them, one a line, at most 32 MiB; reloaded when it changes",
+    ),
+    section(
+        "end_user",
+        END_USER,
+        "Each request carries the JSON Web Token of the user that it is for; absent: none is needed",
+    ),
+    texts(
+        "mask_fields",
+        Optional,
+        "Fields of JSON answers that it does not get to see, such as \"account_number\" or \"owner.*\"; its answers are then read whole, up to 1 MiB",
+    ),
     text(
         "observe_until",
         Optional,
@@ -147,26 +167,6 @@ static CALLER_LIMITS: &[Key] = &[
         10_000_000_000,
         "bytes",
         "Body bytes, uploads and answers together, paced; absent: as fast as they come",
-    ),
-    texts(
-        "users",
-        Optional,
-        "Whose data it may reach: users such as \"USR-123\", or \"USR-*\" for all that begin so; operations without a user in their path are then had by operation id alone; absent: everybody's",
-    ),
-    path(
-        "users_file",
-        Optional,
-        "File with more of them, one a line, at most 32 MiB; reloaded when it changes",
-    ),
-    section(
-        "end_user",
-        END_USER,
-        "Each request carries the JSON Web Token of the user that it is for; absent: none is needed",
-    ),
-    texts(
-        "mask_fields",
-        Optional,
-        "Fields of JSON answers that it does not get to see, such as \"account_number\" or \"owner.*\"; its answers are then read whole, up to 1 MiB",
     ),
 ];
 
