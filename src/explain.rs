@@ -26,7 +26,7 @@ use crate::{
     config::{self, Config, ListenAddress},
     framing::{HeadLimits, request as framed},
     gateway::{self, Decided, End, Trail, choice::Attached, refusal::Refusal},
-    listener::peer::Peer,
+    listener::{names::Names, peer::Peer},
     policy::{Call, Denial, Grant, target::Target},
     snapshot::{Environment, Snapshot},
     users::{
@@ -53,6 +53,9 @@ pub struct Question {
     /// The listener that it comes to, its address as configured. `None`: the first that fits `asker` and
     /// `environment`.
     pub listener: Option<String>,
+    /// Names of the client certificate that it shows, as `tls_names` has them; they count where a listener asks for
+    /// one.
+    pub tls_names: Vec<String>,
     /// Chooses among the listeners when none is named.
     pub environment: Option<String>,
     /// `GET`
@@ -96,6 +99,9 @@ pub enum Unanswerable {
     /// A listener of the other kind.
     #[error("the listener {0} takes {1}")]
     OtherKind(String, &'static str),
+    /// The listener asks nobody for a certificate.
+    #[error("the listener has no tls.client_ca: nobody can show it a certificate")]
+    NoCertificates,
     /// No caller has this name.
     #[error("no caller has this name; there are {0}")]
     NoCaller(String),
@@ -239,7 +245,13 @@ impl Explainer {
         let index = self.listener(question)?;
         match &question.asker {
             Asker::Address(address) => {
-                let peer = Peer::Tcp((address.to_canonical(), 0).into());
+                let socket = (address.to_canonical(), 0).into();
+                let asks = self.config.listeners.get(index).is_some_and(|one| one.client_ca.is_some());
+                let peer = match &question.tls_names[..] {
+                    [] => Peer::Tcp(socket),
+                    _ if !asks => return Err(Unanswerable::NoCertificates),
+                    names => Peer::Certified(socket, Rc::new(Names::presumed(names))),
+                };
                 Ok(self.walk(&self.snapshot, index, peer, question))
             }
             Asker::Unix { uid, gid } => {

@@ -23,6 +23,9 @@ pub(crate) struct Args {
     /// The socket address that the request comes from; what a trusted proxy names goes into -H.
     #[arg(long, value_name = "ADDRESS", group = "asker")]
     from: Option<IpAddr>,
+    /// A name in the client certificate that it shows, such as "dns:ledger.internal"; several times for several.
+    #[arg(long = "tls-name", value_name = "NAME", requires = "from")]
+    tls_names: Vec<String>,
     /// The user at the other end of a Unix socket.
     #[arg(long, value_name = "N", group = "asker")]
     uid: Option<u32>,
@@ -80,6 +83,7 @@ impl Args {
             asker,
             listener: self.listener,
             environment: self.environment,
+            tls_names: self.tls_names,
             method: self.method,
             target: self.target,
             headers: self.headers,

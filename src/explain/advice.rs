@@ -99,6 +99,14 @@ fn unknown_caller(found: &Found<'_>, walked: &Walked) -> Vec<String> {
                 changes.push(format!("add {address} to `allow`: {address} is in none of its networks"));
             }
             changes.extend(nobodys_network(config, address));
+            if config.callers.iter().any(|caller| caller.tls_names.is_some()) {
+                changes.push("or show a certificate with one caller's tls_names (--tls-name)".to_owned());
+            }
+            if config.callers.iter().any(|caller| caller.token) {
+                changes.push(
+                    "or present a caller's token, which is not read here: ask with --caller".to_owned(),
+                );
+            }
             changes
         }
         (Asker::Unix { uid, gid }, _) => vec![format!(

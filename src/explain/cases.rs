@@ -45,6 +45,8 @@ struct WrittenCase {
     name: String,
     from: Option<IpAddr>,
     uid: Option<u32>,
+    #[serde(default)]
+    tls_names: Vec<String>,
     gid: Option<u32>,
     caller: Option<String>,
     listener: Option<String>,
@@ -94,6 +96,9 @@ impl Case {
             (None, None, Some(name)) => Asker::Caller(name),
             _ => return Err("gives not exactly one of from, uid and caller".to_owned()),
         };
+        if !written.tls_names.is_empty() && !matches!(asker, Asker::Address(_)) {
+            return Err("gives tls_names without from".to_owned());
+        }
         if written.gid.is_some() && !matches!(asker, Asker::Unix { .. }) {
             return Err("gives gid without uid".to_owned());
         }
@@ -116,6 +121,7 @@ impl Case {
             asker,
             listener: written.listener,
             environment: written.environment,
+            tls_names: written.tls_names,
             method: method.to_owned(),
             target: target.to_owned(),
             headers: written.headers.iter().map(header).collect::<Result<_, &str>>()?,

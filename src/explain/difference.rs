@@ -185,9 +185,11 @@ fn criteria(caller: Option<&Caller>) -> BTreeSet<String> {
     let networks = caller.networks.iter().flatten().map(|network| format!("networks {network}"));
     let uids = caller.unix_uids.iter().flatten().map(|uid| format!("unix_uids {uid}"));
     let gids = caller.unix_gids.iter().flatten().map(|gid| format!("unix_gids {gid}"));
+    let names = caller.tls_names.iter().flatten().map(|name| format!("tls_names {name}"));
+    let token = caller.token.then(|| "token".to_owned());
     let observed = caller.observe_until.map(humantime::format_rfc3339_seconds);
     let observed = observed.map(|until| format!("observe_until {until}"));
-    networks.chain(uids).chain(gids).chain(observed).collect()
+    networks.chain(uids).chain(gids).chain(names).chain(token).chain(observed).collect()
 }
 
 /// All that a caller may do at an environment.

@@ -20,7 +20,15 @@ pub(super) fn every_key() -> String {
 fn question(asker: Asker, line: &str) -> Question {
     let (method, target) = line.split_once(' ').unwrap();
     let (method, target) = (method.to_owned(), target.to_owned());
-    Question { asker, listener: None, environment: None, method, target, headers: Vec::new() }
+    Question {
+        asker,
+        listener: None,
+        environment: None,
+        tls_names: Vec::new(),
+        method,
+        target,
+        headers: Vec::new(),
+    }
 }
 
 fn from(address: &str, line: &str) -> Question {
@@ -291,4 +299,42 @@ fn the_limits_that_count_are_shown() {
 fn what_steers_a_terminal_is_escaped() {
     let told = explain(&from("10.20.1.7", "GET /\u{1b}[31m"));
     assert!(!told.to_string().contains('\u{1b}'));
+}
+
+#[test]
+fn a_certificates_names_count_where_a_listener_asks_for_one() {
+    let text = r#"
+        allow = ["10.0.0.0/8"]
+        [[caller]]
+        name = "ledger"
+        tls_names = ["uri:spiffe://example/ledger"]
+        grant = { production = ["read"] }
+        [[listener]]
+        address = "127.0.0.1:8443"
+        environment = "production"
+        tls = { certificate = "/c", key = "/k", client_ca = "/ca" }
+        [[listener]]
+        address = "127.0.0.1:8080"
+        environment = "production"
+        [environment.production]
+        credential = { kind = "basic", client_id = "CLIENT-ID", api_key = "env:MX_API_KEY" }
+    "#;
+    let explainer = explainer(text);
+    let shown = |names: &[&str], listener: &str| Question {
+        tls_names: names.iter().map(|name| (*name).to_owned()).collect(),
+        listener: Some(listener.to_owned()),
+        ..from("10.1.2.3", "GET /users")
+    };
+    let ledger = "uri:spiffe://example/ledger";
+    let told = explainer.explain(&shown(&[ledger], "127.0.0.1:8443")).unwrap();
+    assert_eq!((told.caller.as_deref(), told.refused.is_none()), (Some("ledger"), true));
+    assert!(told.recognised.contains(ledger), "{}", told.recognised);
+    for names in [&["uri:spiffe://example/other"][..], &[]] {
+        let told = explainer.explain(&shown(names, "127.0.0.1:8443")).unwrap();
+        let refused = told.refused.unwrap();
+        assert_eq!(refused.code, "caller_not_allowed");
+        assert!(refused.changes.iter().any(|change| change.contains("--tls-name")), "{:?}", refused.changes);
+    }
+    let elsewhere = explainer.explain(&shown(&[ledger], "127.0.0.1:8080"));
+    assert_eq!(elsewhere.unwrap_err(), Unanswerable::NoCertificates);
 }

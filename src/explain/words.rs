@@ -58,7 +58,13 @@ pub(super) fn recognised(question: &Question, walked: &Walked, caller: Option<&C
                 .iter()
                 .flatten()
                 .find(|network| counted.is_some_and(|address| network.contains(&address)));
-            let by = network.map_or("known".to_owned(), |network| format!("in its network {network}"));
+            let name = caller.tls_names.iter().flatten().find(|name| question.tls_names.contains(name));
+            let by = match (network, name) {
+                (Some(network), None) => format!("in its network {network}"),
+                (Some(network), Some(name)) => format!("in its network {network} and shows its name {name}"),
+                (None, Some(name)) => format!("anywhere, and shows its name {name}"),
+                (None, None) => "known".to_owned(),
+            };
             match counted {
                 Some(address) if address != socket.to_canonical() => {
                     format!("{address}, which the trusted proxy {socket} names, is {by}")

@@ -156,6 +156,7 @@ impl Case {
         Question {
             asker: Asker::Address(IpAddr::V4(self.from)),
             listener: None,
+            tls_names: Vec::new(),
             environment: Some(ENVIRONMENTS[self.environment].to_owned()),
             method: self.method.to_owned(),
             target: self.target.clone(),

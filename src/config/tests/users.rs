@@ -78,7 +78,8 @@ fn what_is_of_no_use_to_a_caller_that_is_bound_is_warned_of() {
          these has {user_guid} in its path; name what is meant one by one";
     assert_accepted(&grant("\"read\", \"tag:institutions\"", "users = [\"*\"]"), &[useless]);
     assert_accepted(&grant("\"read\", \"tag:institutions\"", "users_file = \"/users\""), &[useless]);
-    assert_accepted(&grant("\"read\", \"tag:institutions\"", ""), &[]);
+    let nothing_new = "warning: caller[0].grant.production[1]: adds nothing to \"read\"";
+    assert_accepted(&grant("\"read\", \"tag:institutions\"", ""), &[nothing_new]);
     assert_accepted(&grant("\"read\", \"listInstitutions\", \"-tag:merchants\"", "users = [\"*\"]"), &[]);
     let other_name =
         "warning: caller[0].grant.production[0]: is bound to no user: call the user's segment {user_guid}";
