@@ -11,28 +11,25 @@
 mod advice;
 pub mod cases;
 pub mod difference;
+mod message;
 mod records;
 pub mod replay;
 mod show;
 pub mod suggest;
+mod walked;
 mod words;
 
-use std::{collections::BTreeMap, fmt, net::IpAddr, rc::Rc, sync::Arc, time::SystemTime};
+use std::{collections::BTreeMap, fmt, net::IpAddr, rc::Rc, time::SystemTime};
 
-use http::{HeaderMap, HeaderName, HeaderValue, request};
+use http::request;
 
+use self::walked::Walked;
 use crate::{
-    admission::{Caller, NotAdmitted, Origin},
     config::{self, Config, ListenAddress},
-    framing::{HeadLimits, request as framed},
-    gateway::{self, Decided, End, Trail, choice::Attached, refusal::Refusal},
+    gateway::{self, End, choice::Attached, refusal::Refusal},
     listener::{names::Names, peer::Peer},
-    policy::{Call, Denial, Grant, target::Target},
-    snapshot::{Environment, Snapshot},
-    users::{
-        Reason, Told,
-        end_user::{EndUser, Remembered},
-    },
+    policy::target::Target,
+    snapshot::Snapshot,
     vault::{Vault, reference::Reference},
 };
 
@@ -266,7 +263,7 @@ impl Explainer {
 
     fn walk(&self, snapshot: &Snapshot, listener: usize, peer: Peer, question: &Question) -> Explanation {
         let mut walked = Walked::default();
-        let head = head(question, &self.config);
+        let head = message::head(question, &self.config);
         let ended = head.and_then(|head| self.decided(snapshot, listener, &peer, &head, &mut walked));
         let (sent, refused) = match ended {
             Ok(sent) => (Some(sent), None),
@@ -298,7 +295,10 @@ impl Explainer {
         let token = environment.bearer.token().map(crate::credential::Prepared::for_worker);
         let attached = decided.choice.attached(&own, token.as_ref());
         let attached = attached.map_err(|refusal| No { end: refusal.into(), detail: None })?;
-        Ok((sent(&decided, head, environment, &attached), self.credential(&environment.name, &attached)))
+        Ok((
+            message::sent(&decided, head, environment, &attached),
+            self.credential(&environment.name, &attached),
+        ))
     }
 
     fn credential(&self, environment: &str, attached: &Attached<'_>) -> UsedCredential {
@@ -458,45 +458,6 @@ fn listed(names: impl Iterator<Item = impl fmt::Display>) -> String {
     names.map(|name| name.to_string()).collect::<Vec<_>>().join(", ")
 }
 
-/// The request as hyper would hand it on, or the gate's no.
-fn head(question: &Question, config: &Config) -> Result<request::Parts, No> {
-    let mut text = format!("{} {} HTTP/1.1\r\n", question.method, question.target);
-    if !question.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
-        text.push_str("Host: localhost\r\n");
-    }
-    for (name, value) in &question.headers {
-        text.push_str(&format!("{name}: {value}\r\n"));
-    }
-    text.push_str("\r\n");
-    let bytes = text.as_bytes();
-    match framed::scan(bytes, 0, &HeadLimits::from(&config.limits)) {
-        Ok(Some(head)) if head.len == bytes.len() => {}
-        Ok(_) => return Err(No::malformed("a line break ends the head early")),
-        Err(violation) => {
-            return Err(No { end: violation.refusal().into(), detail: Some(violation.to_string()) });
-        }
-    }
-    parsed(bytes).ok_or_else(|| No::malformed("it cannot be read as HTTP/1.1"))
-}
-
-fn parsed(bytes: &[u8]) -> Option<request::Parts> {
-    const FIELDS_MAX: usize = 100;
-    let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
-    let mut read = httparse::Request::new(&mut fields);
-    read.parse(bytes).ok()?;
-    let mut headers = HeaderMap::with_capacity(read.headers.len());
-    for field in read.headers.iter() {
-        headers.append(
-            HeaderName::from_bytes(field.name.as_bytes()).ok()?,
-            HeaderValue::from_bytes(field.value).ok()?,
-        );
-    }
-    let request = http::Request::builder().method(read.method?).uri(read.path?).body(()).ok()?;
-    let mut parts = request.into_parts().0;
-    parts.headers = headers;
-    Some(parts)
-}
-
 /// Why a walk ended, with what is known beyond the code.
 struct No {
     end: End,
@@ -520,113 +481,6 @@ impl No {
             End::Refused(denial) => (denial.refusal.status().as_u16(), denial.refusal.code()),
             End::Failed(failure) => (failure.status().as_u16(), failure.code()),
         }
-    }
-}
-
-/// What a walk found out on its way.
-#[derive(Debug, Default)]
-struct Walked {
-    origin: Option<Origin>,
-    caller: Option<String>,
-    denied: Option<&'static crate::mx::catalogue::Operation>,
-    granted: Option<&'static crate::mx::catalogue::Operation>,
-    template: Option<String>,
-    would_refuse: Option<Refusal>,
-    not_bound: Option<Reason>,
-}
-
-impl Walked {
-    fn operation(&self) -> Option<&'static crate::mx::catalogue::Operation> {
-        self.granted.or(self.denied)
-    }
-}
-
-impl Trail for Walked {
-    fn turned_away(&mut self, not: NotAdmitted) {
-        self.origin = Some(not.origin);
-    }
-
-    fn admitted(&mut self, caller: Caller, name: Option<&Arc<str>>) {
-        self.origin = Some(caller.origin());
-        self.caller = name.map(|name| name.to_string());
-    }
-
-    fn check_running(&mut self, _caller: Caller) -> Result<(), Refusal> {
-        Ok(())
-    }
-
-    fn identify(
-        &mut self,
-        end_user: &EndUser,
-        caller: Caller,
-        headers: &HeaderMap,
-    ) -> Result<Rc<str>, Reason> {
-        end_user.identify(caller.index(), headers, &mut Remembered::default())
-    }
-
-    fn not_bound(&mut self, reason: Reason, _caller: Caller) -> Told {
-        self.not_bound = Some(reason);
-        reason.told()
-    }
-
-    fn denied(&mut self, denial: &Denial) {
-        self.denied = denial.operation;
-    }
-
-    fn would_refuse(&mut self, refusal: Refusal, _grant: &Grant) {
-        self.would_refuse = Some(refusal);
-    }
-
-    fn now(&self) -> SystemTime {
-        SystemTime::now()
-    }
-
-    fn granted(&mut self, grant: &Grant) -> Result<(), Refusal> {
-        self.granted = grant.operation();
-        if let Call::Pattern(template) = grant.call() {
-            self.template = Some(template.to_string());
-        }
-        Ok(())
-    }
-}
-
-/// The head that would go out, compared with the one that came.
-fn sent(
-    decided: &Decided<'_>,
-    head: &request::Parts,
-    environment: &Environment,
-    attached: &Attached<'_>,
-) -> Sent {
-    let text = decided.head(head, environment, attached).text;
-    let text = String::from_utf8_lossy(&text);
-    let mut lines = text.split("\r\n");
-    let line = lines.next().unwrap_or_default();
-    let target = line.split(' ').nth(1).unwrap_or_default();
-    let fields: Vec<(&str, &str)> = lines.filter_map(|line| line.split_once(": ")).collect();
-    let is_ours = |name: &str| {
-        let ours = attached.credential().map(|credential| credential.headers()).unwrap_or_default();
-        ours.iter().any(|(own, _)| own.as_str() == name)
-    };
-    let is_passed_through = |name: &str| attached.credential().is_none() && name == "authorization";
-    let is_same = |name: &str, value: &str| {
-        head.headers.get_all(name).iter().any(|one| one.as_bytes() == value.as_bytes())
-    };
-    let kept = |name: &str| fields.iter().any(|(sent, value)| *sent == name && is_same(name, value));
-    let received = || head.headers.keys().map(|name| name.as_str().to_owned());
-    let added = fields.iter().filter(|(name, value)| !is_same(name, value) || is_ours(name));
-    let shown = |(name, value): &(&str, &str)| {
-        let is_secret = is_ours(name) || is_passed_through(name);
-        ((*name).to_owned(), if is_secret { MASK.to_owned() } else { (*value).to_owned() })
-    };
-    let query = attached.credential().and_then(crate::credential::Credential::query).unwrap_or_default();
-    let names = query.split('&').filter_map(|pair| pair.split('=').next()).filter(|name| !name.is_empty());
-    let bare = if query.is_empty() { target } else { target.strip_suffix(query).unwrap_or_default() };
-    Sent {
-        target: bare.trim_end_matches(['?', '&']).to_owned(),
-        query: names.map(str::to_owned).collect(),
-        removed: received().filter(|name| !kept(name) && name != "host").collect(),
-        added: added.map(shown).collect(),
-        kept: received().filter(|name| kept(name)).collect(),
     }
 }
 

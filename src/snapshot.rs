@@ -5,11 +5,14 @@
 //! What must never happen: a request sees parts of two snapshots, or a secret in an environment whose host
 //! it is not sealed for.
 
-use std::{collections::HashMap, sync::Arc, time::SystemTime};
+mod grants;
+
+use std::{collections::HashMap, sync::Arc};
 
 use http::HeaderName;
 use tokio::time::Instant;
 
+pub(crate) use self::grants::Grants;
 use crate::{
     admission::{Admission, CallerIndex, Networks, callers::Callers, token::Tokens},
     browser,
@@ -20,7 +23,7 @@ use crate::{
     limits::{CallerLimits, breaker::Breaker, budget::Budget},
     listener::tls::{self, ServerTls},
     metrics::versions::{self, CallerVersions},
-    policy::{Api, grant::Allowed},
+    policy::Api,
     redaction, tokens,
     upstream::dial::{DialTarget, TlsFault},
     users::{self, Users},
@@ -57,65 +60,6 @@ pub(crate) struct ListenerSettings {
     pub(crate) hosts: Vec<String>,
     pub(crate) origins: Vec<String>,
     pub(crate) tls: Option<ServerTls>,
-}
-
-/// What each caller may do at each environment.
-#[derive(Debug, Default)]
-pub(crate) struct Grants {
-    /// By caller, then by environment.
-    granted: Vec<Vec<Option<Allowed>>>,
-    /// Of the callers in observe mode: until when, and by environment what is let through till then.
-    observed: HashMap<CallerIndex, (SystemTime, Vec<Option<Allowed>>)>,
-}
-
-impl Grants {
-    fn new(config: &Config, errors: &mut Vec<Error>) -> Self {
-        let one = |caller: &config::Caller, environment: &config::Environment| {
-            let items = caller.grant.get(&environment.name)?;
-            let listed = match &environment.api {
-                config::Api::Platform => None,
-                config::Api::Paths(paths) => Some(paths.as_slice()),
-            };
-            Some(Allowed::new(items, listed).map_err(|reason| Error::Pattern {
-                caller: caller.name.clone(),
-                environment: environment.name.clone(),
-                reason,
-            }))
-        };
-        let mut of = |caller| {
-            let all = config.environments.values().map(|environment| one(caller, environment));
-            all.map(|allowed| allowed?.map_err(|error| errors.push(error)).ok()).collect()
-        };
-        let granted: Vec<_> = config.callers.iter().map(&mut of).collect();
-        let mut observed = HashMap::new();
-        for (index, caller) in CallerIndex::all().zip(&config.callers) {
-            if let Some(until) = caller.observe_until {
-                // An environment of other paths than MX's has no classes to go by.
-                let allowed: Vec<Option<Allowed>> = of(caller);
-                let widened = config.environments.values().zip(allowed).map(|(environment, allowed)| {
-                    allowed.filter(|_| environment.api == config::Api::Platform).map(Allowed::observed)
-                });
-                observed.insert(index, (until, widened.collect()));
-            }
-        }
-        Self { granted, observed }
-    }
-
-    /// What `caller` may do at an environment; `None`: nothing.
-    pub(crate) fn of(&self, caller: CallerIndex, environment: usize) -> Option<&Allowed> {
-        self.granted.get(caller.get())?.get(environment)?.as_ref()
-    }
-
-    /// What a caller in observe mode is let through with at `now`; `None`: it is not in it, or has no grant there.
-    pub(crate) fn observed(
-        &self,
-        caller: CallerIndex,
-        environment: usize,
-        now: SystemTime,
-    ) -> Option<&Allowed> {
-        let (until, allowed) = self.observed.get(&caller)?;
-        allowed.get(environment)?.as_ref().filter(|_| now < *until)
-    }
 }
 
 /// One environment, ready for requests.

@@ -1,5 +1,7 @@
 //! The text of a scrape: OpenMetrics for scrapers that ask for it, the classic Prometheus text for the rest.
 
+mod page;
+
 use std::{fmt, sync::atomic::Ordering::Relaxed, time::Instant};
 
 use prometheus_client::{
@@ -9,6 +11,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
+use self::page::Page;
 use super::{CLASSES, Inner, Set, histogram, histogram::Total, process};
 use crate::{
     admission::reason::Reason,
@@ -349,66 +352,6 @@ impl Inner {
 
     fn sum(&self, count: impl Fn(&Set) -> u64) -> u64 {
         self.workers.iter().map(|set| count(set)).sum()
-    }
-}
-
-/// `prometheus-client`'s encoder in fewer words.
-struct Page<'a> {
-    encoder: DescriptorEncoder<'a>,
-}
-
-struct Family<'a> {
-    encoder: prometheus_client::encoding::MetricEncoder<'a>,
-}
-
-impl Page<'_> {
-    fn family<'s>(
-        &'s mut self,
-        name: &'s str,
-        help: &str,
-        unit: Option<Unit>,
-        kind: MetricType,
-    ) -> Result<Family<'s>, fmt::Error> {
-        // The encoder wants a unit that lives as long as it does.
-        let unit = match unit {
-            Some(Unit::Seconds) => Some(&Unit::Seconds),
-            Some(Unit::Bytes) => Some(&Unit::Bytes),
-            _ => None,
-        };
-        Ok(Family { encoder: self.encoder.encode_descriptor(name, help, unit, kind)? })
-    }
-
-    fn counter(&mut self, name: &str, help: &str, count: u64) -> fmt::Result {
-        let mut family = self.family(name, help, None, MetricType::Counter)?;
-        family.encoder.encode_counter::<NoLabelSet, _, f64>(&count, None)
-    }
-
-    fn bytes(&mut self, name: &str, help: &str, count: u64) -> fmt::Result {
-        let mut family = self.family(name, help, Some(Unit::Bytes), MetricType::Counter)?;
-        family.encoder.encode_counter::<NoLabelSet, _, f64>(&count, None)
-    }
-
-    fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
-        self.family(name, help, None, MetricType::Gauge)?.encoder.encode_gauge(&value)
-    }
-
-    fn seconds(&mut self, name: &str, help: &str, value: f64) -> fmt::Result {
-        self.family(name, help, Some(Unit::Seconds), MetricType::Gauge)?.encoder.encode_gauge(&value)
-    }
-
-    fn histogram(&mut self, name: &str, help: &str, total: &Total) -> fmt::Result {
-        let mut family = self.family(name, help, Some(Unit::Seconds), MetricType::Histogram)?;
-        family.encoder.encode_histogram::<NoLabelSet>(total.sum(), total.count(), &total.buckets, None)
-    }
-}
-
-impl Family<'_> {
-    fn counter<const N: usize>(&mut self, labels: &[(&str, &str); N], count: u64) -> fmt::Result {
-        self.encoder.encode_family(labels)?.encode_counter::<NoLabelSet, _, f64>(&count, None)
-    }
-
-    fn gauge_of<const N: usize>(&mut self, labels: &[(&str, &str); N], value: f64) -> fmt::Result {
-        self.encoder.encode_family(labels)?.encode_gauge(&value)
     }
 }
 
