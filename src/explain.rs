@@ -395,7 +395,17 @@ impl Explainer {
             token: false,
             ..caller.clone()
         };
-        Ok(Config { callers: vec![presumed], ..self.config.clone() })
+        // The others can be nobody here, but what is private to them stays so.
+        let nobody = |caller: &config::Caller| config::Caller {
+            networks: None,
+            unix_uids: None,
+            unix_gids: None,
+            tls_names: None,
+            token: false,
+            ..caller.clone()
+        };
+        let others = self.config.callers.iter().filter(|other| other.name != name).map(nobody);
+        Ok(Config { callers: std::iter::once(presumed).chain(others).collect(), ..self.config.clone() })
     }
 
     /// Where the request comes in: the place of a listener in the configuration.

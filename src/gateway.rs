@@ -89,7 +89,7 @@ async fn walk(
     let mut passage = Passage::new(answer, environment.clone(), masker);
     if let Some(mask) = mask {
         // In a box, so that the walks of other callers do not have room for it.
-        Box::pin(passage.mask_fields(at, &mask)).await?;
+        Box::pin(passage.mask_fields(at, &mask, entry.paced())).await?;
     }
     Ok(passage)
 }
@@ -127,7 +127,9 @@ fn approve<'v>(
         versions.inspect(|versions| versions.note(at.worker.place(), operation, &head.headers));
     }
     // Last: what is not sent uses nothing up.
-    let pass = entry.sending(environment, &head.method, repeatable)?;
+    // A body that is still to come could make a probe of a breaker last as long as its caller likes.
+    let pass = entry.sending(environment, &head.method, repeatable && !at.session.body_pending())?;
+    entry.sent_out();
     let outgoing = Outgoing::new(&head.method, sent, body, repeatable, head.headers);
     let mask = view.snapshot.mask(caller.index()).cloned();
     Ok(Approved { outgoing, environment, masker, mask, pass })

@@ -103,11 +103,27 @@ pub(crate) fn decide(
         {
             return Err(denied(operation));
         }
-        if let FoundPath::Pattern(_) = allowed.withheld().find(method, &path) {
+        if let FoundPath::Withheld = allowed.patterns().find(method, &path) {
             return Err(Refusal::OperationDenied.into());
         }
     }
+    if let (Api::Platform, Call::Pattern(_)) = (api, &grant.call) {
+        stands_for_no_operation(allowed, method, target.path())?;
+    }
     Ok(grant)
+}
+
+/// A path that only a pattern covers may still be an operation for a server that folds case or drops a format.
+fn stands_for_no_operation(allowed: &Allowed, method: &Method, path: &str) -> Result<(), Denial> {
+    let path = path.to_ascii_lowercase();
+    for reading in [Some(path.as_str()), reading::without_format(&path)].into_iter().flatten() {
+        if let Found::Operation(operation) = catalogue().find(method, reading)
+            && !allowed.operation(operation.index)
+        {
+            return Err(denied(operation));
+        }
+    }
+    Ok(())
 }
 
 fn denied(operation: &'static Operation) -> Denial {
@@ -136,6 +152,7 @@ fn decide_platform(allowed: &Allowed, method: &Method, target: &Target<'_>) -> R
 fn decide_paths(allowed: &Allowed, method: &Method, target: &Target<'_>) -> Result<Grant, Denial> {
     match allowed.patterns().find(method, target.path()) {
         FoundPath::Pattern(template) => Ok(Grant { call: Call::Pattern(template.clone()) }),
+        FoundPath::Withheld => Err(Refusal::OperationDenied.into()),
         FoundPath::OtherMethods(found) => Err(Denial {
             refusal: Refusal::MethodNotAllowed,
             operation: None,

@@ -128,6 +128,10 @@ pub struct Issued {
 /// It cannot be read, is damaged, or others may write it.
 pub fn read(path: &Path) -> Result<Vec<Token>, Error> {
     let unreadable = |source| Error::Unreadable { path: path.into(), source };
+    // Opening something else, such as a pipe, could wait for ever.
+    if fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
+        return Err(Error::Damaged { path: path.into(), what: "it is not a regular file" });
+    }
     let file = match fs::File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),

@@ -7,6 +7,8 @@
 
 use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
+use ipnet::IpNet;
+
 use super::{CallerIndex, Networks, Reason};
 use crate::config;
 
@@ -75,7 +77,9 @@ impl Callers {
                     gids.iter().for_each(|gid| this.by_gid.entry(*gid).or_default().push(index));
                 }
                 (None, None) if caller.tls_names.is_none() && !caller.token => {
-                    ranges.extend(caller.networks.iter().flatten().map(|network| (*network, index)));
+                    // One inside another would hide what comes after it.
+                    let networks = IpNet::aggregate(&caller.networks.clone().unwrap_or_default());
+                    ranges.extend(networks.into_iter().map(|network| (network, index)));
                 }
                 (None, None) => {}
             }
@@ -118,7 +122,10 @@ impl Callers {
         let holds =
             |index: CallerIndex| self.all.get(index.get()).is_some_and(|one| one.hold(index, evidence));
         if let Some(index) = evidence.token {
-            return if holds(index) { Ok(index) } else { Err(Reason::Criterion) };
+            let is_anothers =
+                |name: &str| self.by_tls_name.get(name).is_some_and(|all| !all.contains(&index));
+            let shows_another = evidence.names.iter().any(|name| is_anothers(name));
+            return if holds(index) && !shows_another { Ok(index) } else { Err(Reason::Criterion) };
         }
         if !evidence.names.is_empty()
             && let Some(decided) = self.by_certificate(evidence, holds)
@@ -293,6 +300,15 @@ mod tests {
     }
 
     #[test]
+    fn a_network_inside_another_of_the_same_caller_hides_nothing() {
+        let callers = Callers::new(&[networks("one", &["10.0.0.0/8", "10.1.0.0/16"])]);
+        let at = |address: &str| name(&callers, Place::Address(address.parse().unwrap()), &[], None);
+        assert_eq!(at("10.1.0.1").as_deref(), Ok("one"));
+        assert_eq!(at("10.2.0.1").as_deref(), Ok("one"));
+        assert!(at("11.0.0.1").is_err());
+    }
+
+    #[test]
     fn a_token_or_a_certificate_goes_before_the_network_and_never_falls_back_to_it() {
         let tls = |name, names: &[&str]| config::Caller {
             tls_names: Some(names.iter().map(|name| (*name).to_owned()).collect()),
@@ -317,6 +333,12 @@ mod tests {
         assert_eq!(at("10.1.0.1", &[], None).as_deref(), Ok("network"));
         assert_eq!(at("10.1.0.1", &[], Some("token")).as_deref(), Ok("token"));
         assert_eq!(at("10.3.0.1", &[], Some("token")), Err(Reason::Criterion), "elsewhere");
+        assert_eq!(
+            at("10.1.0.1", &["dns:b"], Some("token")),
+            Err(Reason::Criterion),
+            "another's certificate"
+        );
+        assert_eq!(at("10.1.0.1", &["dns:x"], Some("token")).as_deref(), Ok("token"));
         assert_eq!(at("10.2.0.1", &["dns:x", "dns:a"], None).as_deref(), Ok("certificate"));
         assert_eq!(at("10.2.0.1", &["dns:b", "dns:c"], None).as_deref(), Ok("other"));
         assert_eq!(at("10.3.0.1", &["dns:a"], None), Err(Reason::Criterion), "elsewhere");

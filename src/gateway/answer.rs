@@ -61,7 +61,12 @@ impl Passage {
     }
 
     /// Reads the body to its end and masks what `mask` says.
-    pub(crate) async fn mask_fields(&mut self, at: &Connection, mask: &FieldMask) -> Result<(), End> {
+    pub(crate) async fn mask_fields(
+        &mut self,
+        at: &Connection,
+        mask: &FieldMask,
+        paced: Option<Paced>,
+    ) -> Result<(), End> {
         let PassageBody::Streaming(exchange) = &mut self.body else { return Ok(()) };
         if exchange.is_end_stream() {
             fields::describes_no_more(&mut self.fields);
@@ -72,7 +77,8 @@ impl Passage {
         }
         let idle = self.environment.settings.timeouts.idle;
         let read = {
-            let masked = pin!(fields::masked_answer(mask, exchange, &mut self.fields, &at.session, idle));
+            let masked =
+                pin!(fields::masked_answer(mask, exchange, &mut self.fields, &at.session, idle, paced));
             at.session.watch.until_expired(masked).await
         };
         match read {

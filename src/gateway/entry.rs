@@ -116,6 +116,17 @@ impl Entry {
         self.wait
     }
 
+    /// The request goes out: says so where only observe mode lets it.
+    pub(crate) fn sent_out(&self) {
+        if self.would_refuse.is_some() {
+            let operation = match &self.call {
+                Some(Call::Operation(operation)) => operation.id,
+                _ => "",
+            };
+            self.at.worker.log_would_refuse(self.caller.as_deref(), operation, self.origin);
+        }
+    }
+
     /// What the caller's bodies keep to.
     pub(crate) fn paced(&self) -> Option<Paced> {
         self.permit.as_ref().and_then(limits::Permit::pace).map(Paced::new)
@@ -165,6 +176,7 @@ impl Entry {
     }
 
     fn refused(&mut self, refusal: Refusal) {
+        self.would_refuse = None;
         self.decision = Decision::Refused;
         self.code = Some(refusal.code());
         self.at.worker.metrics().refused(refusal);
@@ -235,11 +247,8 @@ impl Trail for Live<'_> {
         self.entry.call = denial.operation.map(Call::Operation);
     }
 
-    fn would_refuse(&mut self, refusal: Refusal, grant: &Grant) {
-        let entry = &mut *self.entry;
-        entry.would_refuse = Some(refusal.code());
-        let operation = grant.operation().map_or("", |operation| operation.id);
-        entry.at.worker.log_would_refuse(entry.caller.as_deref(), operation, entry.origin);
+    fn would_refuse(&mut self, refusal: Refusal, _grant: &Grant) {
+        self.entry.would_refuse = Some(refusal.code());
     }
 
     fn now(&self) -> SystemTime {

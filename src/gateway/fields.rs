@@ -23,7 +23,8 @@ use serde_json::value::RawValue;
 
 use super::refusal::Failure;
 use crate::{
-    config::FieldPath, gate::inbound::Session, listener::watch::Expiry, upstream::exchange::Exchange,
+    config::FieldPath, gate::inbound::Session, limits::pace::Paced, listener::watch::Expiry,
+    upstream::exchange::Exchange,
 };
 
 /// Larger answers are not masked, and so not passed on.
@@ -177,6 +178,7 @@ pub(crate) async fn masked_answer(
     headers: &mut HeaderMap,
     session: &Session,
     idle: std::time::Duration,
+    mut paced: Option<Paced>,
 ) -> Result<Vec<u8>, Failure> {
     let announced = exchange.size_hint().lower();
     let too_long = usize::try_from(announced).is_ok_and(|length| length > BYTES_MAX);
@@ -187,6 +189,9 @@ pub(crate) async fn masked_answer(
     let mut waiting = false;
     loop {
         let frame = std::future::poll_fn(|cx| {
+            if let Some(paced) = &mut paced {
+                std::task::ready!(paced.poll(cx, &session.watch));
+            }
             let frame = Pin::new(&mut *exchange).poll_frame(cx);
             match &frame {
                 Poll::Pending if !waiting => {
@@ -204,6 +209,9 @@ pub(crate) async fn masked_answer(
         let Some(frame) = frame.await.transpose()? else { break };
         // Trailers end here: nobody knows what stands in them.
         let Ok(data) = frame.into_data() else { continue };
+        if let Some(paced) = &paced {
+            paced.spend(data.len());
+        }
         if body.len() + data.len() > BYTES_MAX {
             return Err(Failure::AnswerNotMaskable);
         }

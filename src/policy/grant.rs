@@ -338,14 +338,7 @@ impl<'i> Effect<'i> {
 pub(crate) struct Allowed {
     operations: OperationSet,
     /// Few callers have any.
-    paths: Option<Box<Paths>>,
-}
-
-#[derive(Debug)]
-struct Paths {
-    granted: Patterns,
-    /// What the environment lists beside that.
-    withheld: Patterns,
+    paths: Option<Box<Patterns>>,
 }
 
 static NO_PATTERNS: Patterns = Patterns { tree: PathTree::new() };
@@ -357,13 +350,14 @@ impl Allowed {
     /// The template that cannot be matched, and why.
     pub(crate) fn new(items: &[Item], listed: Option<&[PathPattern]>) -> Result<Self, String> {
         let Effect { operations, paths } = Effect::of(items, listed);
-        let others = listed.unwrap_or_default().iter().filter(|pattern| !paths.contains(pattern));
-        let others: Vec<&PathPattern> = others.collect();
-        if paths.is_empty() && others.is_empty() {
-            return Ok(Self { operations, paths: None });
-        }
-        let paths = Paths { granted: Patterns::new(paths)?, withheld: Patterns::new(others)? };
-        Ok(Self { operations, paths: Some(Box::new(paths)) })
+        // All that is listed stands in one tree, so that what is withheld is not taken for a wider pattern beside it.
+        let withheld = listed.unwrap_or_default().iter().filter(|pattern| !paths.contains(pattern));
+        let all: Vec<(&PathPattern, bool)> = withheld
+            .map(|pattern| (pattern, false))
+            .chain(paths.iter().map(|pattern| (*pattern, true)))
+            .collect();
+        let paths = if all.is_empty() { None } else { Some(Box::new(Patterns::new(all)?)) };
+        Ok(Self { operations, paths })
     }
 
     /// The same, widened by what observe mode lets through: of MX's catalogue, all that cannot hurt at once.
@@ -382,11 +376,7 @@ impl Allowed {
     }
 
     pub(crate) fn patterns(&self) -> &Patterns {
-        self.paths.as_ref().map_or(&NO_PATTERNS, |paths| &paths.granted)
-    }
-
-    pub(crate) fn withheld(&self) -> &Patterns {
-        self.paths.as_ref().map_or(&NO_PATTERNS, |paths| &paths.withheld)
+        self.paths.as_deref().unwrap_or(&NO_PATTERNS)
     }
 }
 
@@ -408,20 +398,24 @@ pub(crate) struct Patterns {
 pub(crate) struct Pattern {
     method: Method,
     template: Arc<str>,
+    /// Otherwise the environment lists it, and it is withheld.
+    is_granted: bool,
 }
 
 impl Patterns {
     /// # Errors
     /// The template that cannot be matched, and why.
-    pub(crate) fn new<'p>(patterns: impl IntoIterator<Item = &'p PathPattern>) -> Result<Self, String> {
+    pub(crate) fn new<'p>(
+        patterns: impl IntoIterator<Item = (&'p PathPattern, bool)>,
+    ) -> Result<Self, String> {
         let mut tree = PathTree::new();
-        for pattern in patterns {
+        for (pattern, is_granted) in patterns {
             let methods: &mut Vec<Pattern> = tree
                 .entry(&pattern.template)
                 .map_err(|fault| format!("{}: {fault}", pattern.template))?
                 .get_or_insert_with(Vec::new);
-            methods
-                .push(Pattern { method: pattern.method.clone(), template: pattern.template.as_str().into() });
+            let (method, template) = (pattern.method.clone(), pattern.template.as_str().into());
+            methods.push(Pattern { method, template, is_granted });
         }
         Ok(Self { tree })
     }
@@ -432,16 +426,19 @@ impl Patterns {
         let same = |pattern: &&Pattern| {
             pattern.method == *method || (pattern.method == Method::GET && *method == Method::HEAD)
         };
-        patterns
-            .iter()
-            .find(same)
-            .map_or(Found::OtherMethods(patterns), |found| Found::Pattern(&found.template))
+        match patterns.iter().find(same) {
+            Some(found) if found.is_granted => Found::Pattern(&found.template),
+            Some(_) => Found::Withheld,
+            None => Found::OtherMethods(patterns),
+        }
     }
 }
 
 /// What a request line is among patterns.
 pub(crate) enum Found<'p> {
     Pattern(&'p Arc<str>),
+    /// One that its environment lists, and nobody granted.
+    Withheld,
     OtherMethods(&'p [Pattern]),
     Nothing,
 }

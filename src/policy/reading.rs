@@ -31,7 +31,8 @@ fn lax(path: &str) -> String {
     segments.filter(|segment| !segment.is_empty()).flat_map(|segment| ["/", segment]).collect()
 }
 
-fn without_format(path: &str) -> Option<&str> {
+/// Without what could name a format at its end.
+pub(crate) fn without_format(path: &str) -> Option<&str> {
     let (before, format) = path.rsplit_once('.')?;
     (!format.contains('/') && !before.ends_with('/')).then_some(before)
 }

@@ -260,3 +260,43 @@ fn the_documentation_has_every_class_and_every_bundle_as_it_is() {
         }
     }
 }
+
+/// What is withheld stands beside what is granted, where a wider pattern could be taken for it.
+#[test]
+fn a_wider_pattern_does_not_bring_a_listed_path_that_is_withheld() {
+    let listed = ["GET /files/{id}", "GET /files/export", "GET /v1/{*rest}", "GET /v1/admin/{id}"];
+    let listed = listed.map(|text| {
+        let (method, template) = text.split_once(' ').unwrap();
+        PathPattern { method: method.parse().unwrap(), template: template.into() }
+    });
+    let found = |texts: &[&str], path: &str| {
+        let allowed = Allowed::new(&items(texts), Some(&listed)).unwrap();
+        let target = crate::policy::target::Target::parse(path).unwrap();
+        crate::policy::decide(Some(&allowed), crate::policy::Api::Paths, &Method::GET, &target).is_ok()
+    };
+    let all = ["/files/7", "/files/export", "/v1/a/b", "/v1/admin/7"];
+    assert_eq!(all.map(|path| found(&["paths"], path)), [true; 4]);
+    let but = &["paths", "-path:GET /files/export", "-path:GET /v1/admin/{id}"];
+    assert_eq!(all.map(|path| found(but, path)), [true, false, true, false]);
+    let wide = &["path:GET /files/{id}", "path:GET /v1/{*rest}"];
+    assert_eq!(all.map(|path| found(wide, path)), [true, false, true, false]);
+    let narrow = &["path:GET /files/export", "path:GET /v1/admin/{id}"];
+    assert_eq!(all.map(|path| found(narrow, path)), [false, true, false, true]);
+    for other in ["/files/EXPORT", "/files/export.json", "/files/export;x", "/v1/admin%2F7"] {
+        assert!(!found(wide, other), "{other}");
+    }
+}
+
+/// A pattern beside the catalogue that ends in a format, on a server that drops formats.
+#[test]
+fn a_pattern_does_not_stand_for_an_operation_in_another_format_or_case() {
+    let decides = |texts: &[&str], path: &str| {
+        let allowed = Allowed::new(&items(texts), None).unwrap();
+        let target = crate::policy::target::Target::parse(path).unwrap();
+        crate::policy::decide(Some(&allowed), crate::policy::Api::Platform, &Method::GET, &target).is_ok()
+    };
+    let pattern = "path:GET /users/{user_guid}/{name}.json";
+    assert!(decides(&[pattern], "/users/U/things.json"));
+    assert!(!decides(&[pattern], "/users/U/members.json"));
+    assert!(decides(&[pattern, "listMembers"], "/users/U/things.json"));
+}
