@@ -260,27 +260,3 @@ fn a_verified_token_is_remembered_for_its_caller_and_keys_within_its_time() {
     }
     assert_eq!(remembered.0.len(), SLOTS);
 }
-
-/// Run with `--ignored --nocapture` in a release build: what a token costs, and what one that is remembered costs.
-#[test]
-#[ignore = "measures"]
-#[allow(clippy::print_stderr, reason = "its result")]
-fn what_a_token_costs() {
-    for signer in [Signer::rsa("k"), Signer::ec("k"), Signer::ed("k")] {
-        let mut bound = bound(&[&signer]);
-        let mut headers = HeaderMap::new();
-        headers.insert("x-token", signer.token(&claims(USER)).parse().unwrap());
-        let mut measure = |rounds: u32, forget: bool| {
-            let start = std::time::Instant::now();
-            for _ in 0..rounds {
-                if forget {
-                    bound.remembered = Remembered::default();
-                }
-                assert!(bound.ask_with(&headers).is_ok());
-            }
-            start.elapsed() / rounds
-        };
-        let (fresh, remembered) = (measure(2000, true), measure(20_000, false));
-        eprintln!("{}: verified {fresh:?}, remembered {remembered:?}", signer.algorithm);
-    }
-}
