@@ -387,15 +387,6 @@ impl Explainer {
     fn presuming(&self, name: &str) -> Result<Config, Unanswerable> {
         let names = || self.config.callers.iter().map(|caller| caller.name.as_str());
         let caller = self.caller(name).ok_or_else(|| Unanswerable::NoCaller(listed(names())))?;
-        let presumed = config::Caller {
-            networks: None,
-            unix_uids: Some(vec![PRESUMED_UID]),
-            unix_gids: None,
-            tls_names: None,
-            token: false,
-            ..caller.clone()
-        };
-        // The others can be nobody here, but what is private to them stays so.
         let nobody = |caller: &config::Caller| config::Caller {
             networks: None,
             unix_uids: None,
@@ -404,6 +395,8 @@ impl Explainer {
             token: false,
             ..caller.clone()
         };
+        let presumed = config::Caller { unix_uids: Some(vec![PRESUMED_UID]), ..nobody(caller) };
+        // The others can be nobody here, but what is private to them stays so.
         let others = self.config.callers.iter().filter(|other| other.name != name).map(nobody);
         Ok(Config { callers: std::iter::once(presumed).chain(others).collect(), ..self.config.clone() })
     }

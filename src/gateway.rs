@@ -126,8 +126,8 @@ fn approve<'v>(
         let versions = view.snapshot.versions.get(caller.index().get());
         versions.inspect(|versions| versions.note(at.worker.place(), operation, &head.headers));
     }
-    // Last: what is not sent uses nothing up.
-    // A body that is still to come could make a probe of a breaker last as long as its caller likes.
+    // Last: what is not sent uses nothing up. A probe of a breaker has its body: one that is still to come could make it
+    // last as long as its caller likes.
     let pass = entry.sending(environment, &head.method, repeatable && !at.session.body_pending())?;
     entry.sent_out();
     let outgoing = Outgoing::new(&head.method, sent, body, repeatable, head.headers);
@@ -172,7 +172,7 @@ pub(crate) fn decide<'r>(
             trail.denied(&denial);
             return Err(denial);
         };
-        trail.would_refuse(denial.refusal, &grant);
+        trail.would_refuse(denial.refusal);
         Ok(grant)
     })?;
     trail.granted(&grant)?;
@@ -209,7 +209,7 @@ pub(crate) trait Trail {
     /// What the caller asks for and may not have.
     fn denied(&mut self, denial: &Denial);
     /// What the caller asks for and is let through with, since it is in observe mode.
-    fn would_refuse(&mut self, refusal: Refusal, grant: &Grant);
+    fn would_refuse(&mut self, refusal: Refusal);
     /// When the request came.
     fn now(&self) -> SystemTime;
     /// What the caller asks for and may have, unless an operator has stopped it.

@@ -12,6 +12,7 @@ pub mod admission;
 pub mod app;
 mod browser;
 pub mod capacity;
+mod coded;
 pub mod config;
 pub mod control;
 mod credential;

@@ -28,58 +28,42 @@ use crate::{
     },
 };
 
-macro_rules! reasons {
-    ($($(#[$doc:meta])* $variant:ident = $name:literal;)*) => {
-        /// Why a request is not for a user whom its caller may reach.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-        pub enum Reason { $($(#[$doc])* $variant,)* }
-
-        impl Reason {
-            /// All of them, in a fixed order; a metric is an array over it.
-            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
-
-            /// Its name in the log and in metrics.
-            #[must_use]
-            pub const fn as_str(self) -> &'static str {
-                match self { $(Self::$variant => $name,)* }
-            }
-        }
-    };
-}
-
-reasons! {
-    /// The operation's template has no `{user_guid}`, and the grant does not name it.
-    NoUser = "no_user_in_path";
-    /// The path's user is not one of the caller's `users`.
-    NotListed = "user_not_listed";
-    /// The end user is another one than the path's.
-    OtherUser = "another_user";
-    /// The request carries no token.
-    TokenAbsent = "token_absent";
-    /// It carries more than one.
-    TokenRepeated = "token_repeated";
-    /// What it carries is no token that can be judged; `alg` `none` is one of these.
-    TokenMalformed = "token_malformed";
-    /// Its algorithm is not listed.
-    TokenAlgorithm = "token_algorithm";
-    /// No key has its `kid` and fits its algorithm.
-    TokenKey = "token_unknown_key";
-    /// Its signature is wrong.
-    TokenSignature = "token_signature";
-    /// It has expired.
-    TokenExpired = "token_expired";
-    /// It is not valid yet.
-    TokenEarly = "token_not_yet_valid";
-    /// It is by another issuer.
-    TokenIssuer = "token_issuer";
-    /// It is for somebody else.
-    TokenAudience = "token_audience";
-    /// It lacks a claim that is needed.
-    TokenClaim = "token_claim";
-    /// The map of users does not have its subject.
-    NotMapped = "subject_not_mapped";
-    /// There are no keys to verify it with.
-    NoKeys = "no_keys";
+crate::coded::coded! {
+    /// Why a request is not for a user whom its caller may reach; its code is for the log and metrics.
+    Reason {
+        /// The operation's template has no `{user_guid}`, and the grant does not name it.
+        NoUser = "no_user_in_path";
+        /// The path's user is not one of the caller's `users`.
+        NotListed = "user_not_listed";
+        /// The end user is another one than the path's.
+        OtherUser = "another_user";
+        /// The request carries no token.
+        TokenAbsent = "token_absent";
+        /// It carries more than one.
+        TokenRepeated = "token_repeated";
+        /// What it carries is no token that can be judged; `alg` `none` is one of these.
+        TokenMalformed = "token_malformed";
+        /// Its algorithm is not listed.
+        TokenAlgorithm = "token_algorithm";
+        /// No key has its `kid` and fits its algorithm.
+        TokenKey = "token_unknown_key";
+        /// Its signature is wrong.
+        TokenSignature = "token_signature";
+        /// It has expired.
+        TokenExpired = "token_expired";
+        /// It is not valid yet.
+        TokenEarly = "token_not_yet_valid";
+        /// It is by another issuer.
+        TokenIssuer = "token_issuer";
+        /// It is for somebody else.
+        TokenAudience = "token_audience";
+        /// It lacks a claim that is needed.
+        TokenClaim = "token_claim";
+        /// The map of users does not have its subject.
+        NotMapped = "subject_not_mapped";
+        /// There are no keys to verify it with.
+        NoKeys = "no_keys";
+    }
 }
 
 /// What the caller is told.
@@ -87,6 +71,15 @@ reasons! {
 pub(crate) enum Told {
     Refused(Refusal),
     Failed(Failure),
+}
+
+impl Told {
+    pub(crate) const fn code(self) -> &'static str {
+        match self {
+            Self::Refused(refusal) => refusal.code(),
+            Self::Failed(failure) => failure.code(),
+        }
+    }
 }
 
 impl Reason {

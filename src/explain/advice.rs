@@ -77,7 +77,7 @@ fn not_bound(found: &Found<'_>, reason: Reason) -> String {
         (reason, _) => {
             let end_user = found.caller.and_then(|caller| caller.end_user.as_ref());
             let header = end_user.map_or("its header", |end_user| end_user.header.as_str());
-            format!("send the end user's token in {header}; as it is: {}", reason.as_str())
+            format!("send the end user's token in {header}; as it is: {}", reason.code())
         }
     }
 }

@@ -64,7 +64,7 @@ impl Trail for Walked {
         self.denied = denial.operation;
     }
 
-    fn would_refuse(&mut self, refusal: Refusal, _grant: &Grant) {
+    fn would_refuse(&mut self, refusal: Refusal) {
         self.would_refuse = Some(refusal);
     }
 

@@ -247,7 +247,7 @@ impl Trail for Live<'_> {
         self.entry.call = denial.operation.map(Call::Operation);
     }
 
-    fn would_refuse(&mut self, refusal: Refusal, _grant: &Grant) {
+    fn would_refuse(&mut self, refusal: Refusal) {
         self.entry.would_refuse = Some(refusal.code());
     }
 

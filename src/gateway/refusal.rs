@@ -5,20 +5,9 @@ use http::StatusCode;
 
 macro_rules! reasons {
     ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $code:literal, $status:ident;)* }) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-        pub enum $name { $($(#[$vdoc])* $variant,)* }
+        crate::coded::coded! { $(#[$doc])* $name { $($(#[$vdoc])* $variant = $code;)* } }
 
         impl $name {
-            /// All of them, in a fixed order; a metric is an array over it.
-            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
-
-            /// The stable code that callers, records and metrics see.
-            #[must_use]
-            pub const fn code(self) -> &'static str {
-                match self { $(Self::$variant => $code,)* }
-            }
-
             /// The HTTP status of the answer.
             #[must_use]
             pub const fn status(self) -> StatusCode {

@@ -38,8 +38,8 @@ pub(crate) fn end(at: &Rc<Connection>, end: End, mut entry: Box<Entry>) -> Respo
     if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
         headers.insert(RETRY_AFTER, HeaderValue::from(retry_after));
     }
-    // Whoever may not call keeps no connection either, and nobody keeps one too many. A malformed target is one wherever it was found: what
-    // follows it is not read.
+    // Whoever may not call keeps no connection either, and nobody keeps one too many. A malformed target is one wherever
+    // it was found: what follows it is not read.
     let ends = [Refusal::CallerNotAllowed, Refusal::MalformedTarget, Refusal::ConnectionLimit];
     let ends = ends.iter().any(|refusal| refusal.code() == code)
         || (code == Refusal::Suspended.code() && at.caller_is_suspended());

@@ -154,7 +154,7 @@ impl Inner {
         let mut family = page.family("mxgate_user_refusals", help, None, MetricType::Counter)?;
         for reason in users::Reason::ALL {
             let count = self.sum(|set| set.not_bound.get(*reason as usize).map_or(0, super::Count::get));
-            family.counter(&[("reason", reason.as_str())], count)?;
+            family.counter(&[("reason", reason.code())], count)?;
         }
         let help = "Fetches of the keys that end users' tokens are verified with, by result";
         let mut family = page.family("mxgate_key_fetches", help, None, MetricType::Counter)?;

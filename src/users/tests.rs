@@ -61,7 +61,7 @@ fn ask(
         .map_err(|denial| format!("policy: {}", denial.refusal.code()))?;
     let Some(rule) = users.of(CallerIndex::of(0)) else { return Ok(()) };
     let checked = rule.check(index, &method, &grant, &target, end_user);
-    checked.map_err(|reason| reason.as_str().to_owned())
+    checked.map_err(|reason| reason.code().to_owned())
 }
 
 #[test]

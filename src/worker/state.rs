@@ -36,6 +36,16 @@ use crate::{
 const REFUSED_INTERVAL: Duration = Duration::from_secs(10);
 const REFUSED_ADDRESSES_MAX: usize = 256;
 
+/// What of a refusal is logged once an interval.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Refused {
+    /// What the caller is told.
+    code: &'static str,
+    /// What it is not told.
+    reason: &'static str,
+    origin: Origin,
+}
+
 type Snapshots = Cache<Arc<ArcSwapOption<Snapshot>>, Option<Arc<Snapshot>>>;
 
 /// The state that all connections of one worker share.
@@ -53,8 +63,7 @@ pub(crate) struct Worker {
     /// The last that was seen, without a look across cores.
     stage_now: Cell<Stage>,
     recorder: RefCell<Recorder>,
-    not_admitted: RefCell<Flood<(Reason, Origin)>>,
-    not_bound: RefCell<Flood<(users::Reason, Origin)>>,
+    refused: RefCell<Flood<Refused>>,
     would_refuse: RefCell<Flood<(&'static str, Option<Origin>)>>,
     nothing_to_mask: Arc<Masker>,
 }
@@ -73,8 +82,7 @@ impl Worker {
             load: parts.load,
             stage_now: Cell::new(Stage::Serving),
             recorder: RefCell::new(parts.recorder),
-            not_admitted: RefCell::new(Flood::new(REFUSED_INTERVAL, REFUSED_ADDRESSES_MAX)),
-            not_bound: RefCell::new(Flood::new(REFUSED_INTERVAL, REFUSED_ADDRESSES_MAX)),
+            refused: RefCell::new(Flood::new(REFUSED_INTERVAL, REFUSED_ADDRESSES_MAX)),
             would_refuse: RefCell::new(Flood::new(REFUSED_INTERVAL, REFUSED_ADDRESSES_MAX)),
             nothing_to_mask: Arc::new(Masker::new([])),
         };
@@ -164,23 +172,26 @@ impl Worker {
     /// `executable` is what a Unix peer runs.
     pub(crate) fn not_admitted(&self, reason: Reason, origin: Origin, executable: Option<&Path>) {
         self.metrics().not_admitted(reason);
-        let verdict = self.not_admitted.borrow_mut().note((reason, origin), std::time::Instant::now());
-        if let Verdict::Log { unsaid } = verdict {
-            let (code, reason) = (Refusal::CallerNotAllowed.code(), reason.code());
-            // As a literal: a path may hold anything.
-            let executable = executable.map(tracing::field::debug);
-            tracing::warn!(code, reason, address = %origin, executable, unsaid, "refused");
-        }
+        let refused = Refused { code: Refusal::CallerNotAllowed.code(), reason: reason.code(), origin };
+        self.log_refused(refused, executable);
     }
 
     /// Counts and logs a request that is not for a user whom its caller may reach; gives what the caller is told.
     pub(crate) fn not_bound(&self, reason: users::Reason, origin: Origin) -> Told {
         self.metrics().not_bound(reason);
-        let verdict = self.not_bound.borrow_mut().note((reason, origin), std::time::Instant::now());
+        let told = reason.told();
+        self.log_refused(Refused { code: told.code(), reason: reason.code(), origin }, None);
+        told
+    }
+
+    fn log_refused(&self, refused: Refused, executable: Option<&Path>) {
+        let verdict = self.refused.borrow_mut().note(refused, std::time::Instant::now());
         if let Verdict::Log { unsaid } = verdict {
-            tracing::warn!(reason = reason.as_str(), address = %origin, unsaid, "refused");
+            let Refused { code, reason, origin } = refused;
+            // As a literal: a path may hold anything.
+            let executable = executable.map(tracing::field::debug);
+            tracing::warn!(code, reason, address = %origin, executable, unsaid, "refused");
         }
-        reason.told()
     }
 
     /// Says what only observe mode lets through: one line an interval for each operation and address.
@@ -199,23 +210,12 @@ impl Worker {
     }
 
     pub(super) fn summarise_refusals(&self) {
-        let code = Refusal::CallerNotAllowed.code();
-        for summary in self.not_bound.borrow_mut().due(std::time::Instant::now()) {
+        for summary in self.refused.borrow_mut().due(std::time::Instant::now()) {
             match summary.key {
-                Some((reason, origin)) => {
-                    let reason = reason.as_str();
-                    tracing::warn!(reason, address = %origin, count = summary.count, "refused again");
-                }
-                None => tracing::warn!(count = summary.count, "refused for their users, many more addresses"),
-            }
-        }
-        for summary in self.not_admitted.borrow_mut().due(std::time::Instant::now()) {
-            match summary.key {
-                Some((reason, origin)) => {
-                    let reason = reason.code();
+                Some(Refused { code, reason, origin }) => {
                     tracing::warn!(code, reason, address = %origin, count = summary.count, "refused again");
                 }
-                None => tracing::warn!(code, count = summary.count, "refused, many more addresses"),
+                None => tracing::warn!(count = summary.count, "refused, many more addresses"),
             }
         }
         for summary in self.would_refuse.borrow_mut().due(std::time::Instant::now()) {

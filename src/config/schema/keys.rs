@@ -145,15 +145,9 @@ static CALLER: &[Key] = &[
 ];
 
 static CALLER_LIMITS: &[Key] = &[
-    optional(
-        "requests_per_second",
-        1,
-        1_000_000,
-        "requests",
-        "Requests, as a token bucket; absent: any number",
-    ),
-    optional("burst", 1, 1_000_000, "requests", "What the token bucket holds; absent: requests_per_second"),
-    optional("in_flight_max", 1, 1_000_000, "requests", "Requests at once; absent: any number"),
+    REQUESTS_PER_SECOND,
+    BURST,
+    IN_FLIGHT_MAX,
     optional(
         "connections_max",
         1,
@@ -304,17 +298,19 @@ static BUDGET: &[Key] = &[
     section("other", METHOD_BUDGET, "All other methods; absent: not limited"),
 ];
 
-static METHOD_BUDGET: &[Key] = &[
-    optional(
-        "requests_per_second",
-        1,
-        1_000_000,
-        "requests",
-        "Requests, as a token bucket; absent: any number",
-    ),
-    optional("burst", 1, 1_000_000, "requests", "What the token bucket holds; absent: requests_per_second"),
-    optional("in_flight_max", 1, 1_000_000, "requests", "Requests at once; absent: any number"),
-];
+static METHOD_BUDGET: &[Key] = &[REQUESTS_PER_SECOND, BURST, IN_FLIGHT_MAX];
+
+const REQUESTS_PER_SECOND: Key = optional(
+    "requests_per_second",
+    1,
+    1_000_000,
+    "requests",
+    "Requests, as a token bucket; absent: any number",
+);
+const BURST: Key =
+    optional("burst", 1, 1_000_000, "requests", "What the token bucket holds; absent: requests_per_second");
+const IN_FLIGHT_MAX: Key =
+    optional("in_flight_max", 1, 1_000_000, "requests", "Requests at once; absent: any number");
 
 static BREAKER: &[Key] = &[
     integer(
