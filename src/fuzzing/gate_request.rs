@@ -338,7 +338,7 @@ impl Body for Answer {
 
 impl Drop for Answer {
     fn drop(&mut self) {
-        self.session.end_answer();
+        self.session.end_answer(Box::new(()));
     }
 }
 

@@ -4,7 +4,11 @@
 //! hyper therefore never sees a bad head, nor two requests at once, and never makes an answer of its own.
 //! A refusal is left in the [`Session`] for the connection's task, which writes it when hyper is done.
 
-use std::{cell::Cell, rc::Rc};
+use std::{
+    any::Any,
+    cell::{Cell, RefCell},
+    rc::Rc,
+};
 
 use tokio::time::Instant;
 
@@ -48,6 +52,8 @@ pub(crate) struct Session {
     body_pending: Cell<bool>,
     /// Since when the caller has not taken a byte of what is written to it.
     blocked_since: Cell<Option<Instant>>,
+    /// What is left to do about the current answer when it is in the kernel, in its drop: nobody waits for it.
+    afterwards: RefCell<Option<Box<dyn Any>>>,
 }
 
 impl Session {
@@ -68,6 +74,7 @@ impl Session {
             body_bytes: Cell::new(0),
             body_pending: Cell::new(false),
             blocked_since: Cell::new(None),
+            afterwards: RefCell::new(None),
         })
     }
 
@@ -144,10 +151,17 @@ impl Session {
         self.answer_complete.set(true);
     }
 
-    /// Nothing of the current answer is left to make.
-    pub(crate) fn end_answer(&self) {
+    /// Nothing of the current answer is left to make. `afterwards` is dropped when it is in the kernel, or will never be.
+    pub(crate) fn end_answer(&self, afterwards: Box<dyn Any>) {
         self.answer_ended.set(true);
         self.watch.exchange_done();
+        self.afterwards.replace(Some(afterwards));
+    }
+
+    fn do_afterwards(&self) {
+        // Taken out first: what is dropped may look at this session.
+        let afterwards = self.afterwards.take();
+        drop(afterwards);
     }
 
     fn begin(&self, body_pending: bool) {
@@ -248,6 +262,13 @@ impl Inbound {
     }
 }
 
+/// Whatever ended the connection, a part of an answer may be all that its caller got.
+impl Drop for Inbound {
+    fn drop(&mut self) {
+        self.session.do_afterwards();
+    }
+}
+
 impl Follow<Stream> for Inbound {
     fn follow(&mut self, bytes: &[u8]) -> Verdict {
         match &mut self.state {
@@ -316,6 +337,7 @@ impl Follow<Stream> for Inbound {
         let over = matches!(self.state, State::Answering) && self.session.answer_ended.get();
         if over {
             self.state = State::Head(0);
+            self.session.do_afterwards();
             self.session.end();
         }
         over

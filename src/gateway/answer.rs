@@ -148,7 +148,10 @@ pub(crate) fn response(
     if ends_by_close {
         at.session.begin_answer_that_ends_by_close();
     }
-    Response::from_parts(head, AnswerBody { content, ends_by_close, entry, session: at.session.clone() })
+    Response::from_parts(
+        head,
+        AnswerBody { content, ends_by_close, entry: Some(entry), session: at.session.clone() },
+    )
 }
 
 /// Whether the body is in a form in which the secret would not be found.
@@ -165,11 +168,12 @@ impl OnHits for CountMasked {
     }
 }
 
-/// The body of any answer. When it is dropped the exchange is over and the record is closed.
+/// The body of any answer. When it is dropped the exchange is over; the record is closed when the answer is in the kernel.
 pub(crate) struct AnswerBody {
     content: Content,
     ends_by_close: bool,
-    entry: Box<Entry>,
+    /// Until the body is dropped.
+    entry: Option<Box<Entry>>,
     session: Rc<Session>,
 }
 
@@ -208,7 +212,8 @@ impl AnswerBody {
     /// One of our own answers.
     pub(crate) fn own(at: &Connection, text: Bytes, mut entry: Box<Entry>) -> Self {
         entry.sent(text.len());
-        Self { content: Content::whole(text), ends_by_close: false, entry, session: at.session.clone() }
+        let session = at.session.clone();
+        Self { content: Content::whole(text), ends_by_close: false, entry: Some(entry), session }
     }
 }
 
@@ -281,9 +286,10 @@ impl Body for AnswerBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         let this = &mut *self;
-        match &mut this.content {
-            Content::Whole(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
-            Content::Upstream(upstream) => upstream.poll_frame(cx, &this.session, &mut this.entry),
+        match (&mut this.content, &mut this.entry) {
+            (Content::Whole(text), _) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
+            (Content::Upstream(upstream), Some(entry)) => upstream.poll_frame(cx, &this.session, entry),
+            (Content::Upstream(_), None) => Poll::Ready(None),
         }
     }
 
@@ -301,16 +307,19 @@ impl Body for AnswerBody {
 
 impl Drop for AnswerBody {
     fn drop(&mut self) {
+        let Some(mut entry) = self.entry.take() else { return };
         if let Content::Upstream(upstream) = &mut self.content {
-            if self.ends_by_close && self.entry.is_complete() {
+            if self.ends_by_close && entry.is_complete() {
                 self.session.complete_answer_that_ends_by_close();
             }
             // hyper could not ask for the rest: the caller does not read.
             if let Some(expiry) = self.session.watch.expired() {
-                upstream.cut_off(&expiry.into(), &mut self.entry);
+                upstream.cut_off(&expiry.into(), &mut entry);
             }
         }
-        self.session.end_answer();
+        entry.release();
+        // What is left of the answer is written first: its caller waits for it, and not for the record.
+        self.session.end_answer(entry);
     }
 }
 

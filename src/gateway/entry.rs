@@ -46,7 +46,7 @@ pub(crate) struct Entry {
     upstream_began: Option<Instant>,
     upstream: Option<Duration>,
     complete: bool,
-    /// What the caller, and then the environment, give the request; given back with the record.
+    /// What the caller, and then the environment, give the request; given back when its answer is made.
     permit: Option<limits::Permit>,
     budget: Option<budget::Permit>,
     /// When another attempt may succeed.
@@ -196,6 +196,12 @@ impl Entry {
     /// Every byte of the answer was handed on.
     pub(crate) fn complete(&mut self) {
         self.complete = true;
+    }
+
+    /// Gives back what the caller and the environment gave: who has its answer may ask again.
+    pub(crate) fn release(&mut self) {
+        self.permit = None;
+        self.budget = None;
     }
 
     /// Whether nothing of the answer is missing.
