@@ -202,6 +202,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn however_many_doubts_there_are_mx_is_asked_at_one_pace() {
         let (preference, mx) = (preference(), Mx::new(Word::Taken, Word::Taken));
+        let begun = Instant::now();
         let doubts = async {
             for _ in 0..6000 {
                 preference.doubt(Which::Primary);
@@ -213,7 +214,7 @@ mod tests {
             () = doubts => {}
             never = watch => match never {},
         }
-        assert_eq!(mx.asked().len(), 12, "one in five seconds of a minute");
+        assert_eq!(mx.asked().len() as u64, begun.elapsed().as_secs() / 5 + 1);
         assert_eq!(preference.status().cutovers, 0);
     }
 
