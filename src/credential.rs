@@ -7,6 +7,9 @@
 //! What must never happen: a credential is attached without a `Grant`, or sent to a host that its secret
 //! is not sealed for (checked when the snapshot is built, since an environment has one host).
 
+pub(crate) mod confirm;
+pub(crate) mod preference;
+
 use std::{rc::Rc, sync::Arc};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -14,7 +17,12 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, header::AUTHORIZATION};
 use zeroize::Zeroizing;
 
-use crate::{config, record::UsedCredential, redaction::Masker, vault::secret::Secret};
+use crate::{
+    config,
+    record::UsedCredential,
+    redaction::Masker,
+    vault::{reference::Reference, secret::Secret},
+};
 
 /// A credential made ready: what is put on the wire, and how its secret is found in an answer.
 #[derive(Debug)]
@@ -44,8 +52,12 @@ pub(crate) enum Unusable {
 }
 
 impl Prepared {
-    /// Puts the wire form together.
-    pub(crate) fn prepare(kind: &config::Credential, secret: &Secret) -> Result<Self, Unusable> {
+    /// Puts the wire form together. `reference` is where `secret` comes from.
+    pub(crate) fn prepare(
+        kind: &config::Credential,
+        reference: &Reference,
+        secret: &Secret,
+    ) -> Result<Self, Unusable> {
         let mut headers = Vec::with_capacity(2);
         let mut query = None;
         match kind {
@@ -69,11 +81,17 @@ impl Prepared {
             }
         }
         Ok(Self {
-            used: UsedCredential::new(&kind.reference().to_string(), secret.fingerprint()),
+            used: UsedCredential::new(&reference.to_string(), secret.fingerprint()),
             masker: Masker::new([secret]),
             headers,
             query,
         })
+    }
+
+    /// From now on answers to either are searched for both: one to the second may hold the first.
+    pub(crate) fn mask_together(pair: [&mut Self; 2], secrets: [&Secret; 2]) {
+        let masker = Masker::new(secrets);
+        pair.into_iter().for_each(|one| one.masker = masker.clone());
     }
 
     /// What tells this version of the secret from others.
@@ -190,7 +208,8 @@ mod tests {
     use crate::vault::reference::Reference;
 
     fn prepared(kind: &config::Credential) -> Prepared {
-        Prepared::prepare(kind, &Secret::new(b"k3y/with+odd=chars".to_vec()).unwrap()).unwrap()
+        let secret = Secret::new(b"k3y/with+odd=chars".to_vec()).unwrap();
+        Prepared::prepare(kind, kind.reference(), &secret).unwrap()
     }
 
     fn sent(kind: &config::Credential) -> HeaderMap {
@@ -203,7 +222,11 @@ mod tests {
 
     #[test]
     fn basic_is_the_pair_in_standard_base64() {
-        let headers = sent(&config::Credential::Basic { client_id: "client".into(), api_key: api_key() });
+        let headers = sent(&config::Credential::Basic {
+            client_id: "client".into(),
+            api_key: api_key(),
+            secondary_api_key: None,
+        });
         let value = headers.get(AUTHORIZATION).unwrap();
         let pair = STANDARD.decode(&value.as_bytes()["Basic ".len()..]).unwrap();
         assert_eq!(pair, b"client:k3y/with+odd=chars");
@@ -213,10 +236,18 @@ mod tests {
 
     #[test]
     fn api_key_and_mx_api_key_name_the_client_beside_the_key() {
-        let headers = sent(&config::Credential::ApiKey { client_id: "c".into(), api_key: api_key() });
+        let headers = sent(&config::Credential::ApiKey {
+            client_id: "c".into(),
+            api_key: api_key(),
+            secondary_api_key: None,
+        });
         assert_eq!(headers[AUTHORIZATION], "API_KEY k3y/with+odd=chars");
         assert_eq!(headers["mx-client-id"], "c");
-        let headers = sent(&config::Credential::MxApiKey { client_id: "c".into(), api_key: api_key() });
+        let headers = sent(&config::Credential::MxApiKey {
+            client_id: "c".into(),
+            api_key: api_key(),
+            secondary_api_key: None,
+        });
         assert_eq!(headers["mx-api-key"], "k3y/with+odd=chars");
         assert_eq!(headers["mx-client-id"], "c");
         assert!(!headers.contains_key(AUTHORIZATION));
@@ -239,6 +270,7 @@ mod tests {
         let credential = prepared(&config::Credential::Query {
             client_id: "a b".into(),
             api_key: api_key(),
+            secondary_api_key: None,
             client_id_name: "c".into(),
             api_key_name: "k".into(),
         });
@@ -264,7 +296,11 @@ mod tests {
     fn debug_shows_no_value() {
         let shown = format!(
             "{:?}",
-            prepared(&config::Credential::Basic { client_id: "c".into(), api_key: api_key() })
+            prepared(&config::Credential::Basic {
+                client_id: "c".into(),
+                api_key: api_key(),
+                secondary_api_key: None
+            })
         );
         assert!(!shown.contains("k3y"), "{shown}");
         assert!(!shown.contains(&STANDARD.encode("c:k3y/with+odd=chars")), "{shown}");
