@@ -6,6 +6,7 @@
 //! it is not sealed for.
 
 mod grants;
+mod secrets;
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -377,6 +378,7 @@ fn query_names(api: Api, credential: &config::Credential) -> Vec<String> {
 struct Secrets {
     credential: Result<Resolved, vault::Error>,
     bearer: Option<Result<Resolved, vault::Error>>,
+    proxy: Option<Result<Resolved, vault::Error>>,
 }
 
 impl Secrets {
@@ -385,11 +387,15 @@ impl Secrets {
             BearerOperations::Token(token) => Some(vault.resolve(token)),
             BearerOperations::Refused | BearerOperations::PassThrough => None,
         };
-        Self { credential: vault.resolve(settings.credential.reference()), bearer }
+        Self {
+            credential: vault.resolve(settings.credential.reference()),
+            bearer,
+            proxy: settings.proxy_password().map(|password| vault.resolve(password)),
+        }
     }
 
     fn known(&self) -> impl Iterator<Item = &Arc<Secret>> {
-        let all = [Some(&self.credential), self.bearer.as_ref()];
+        let all = [Some(&self.credential), self.bearer.as_ref(), self.proxy.as_ref()];
         all.into_iter().flatten().flatten().map(|resolved| &resolved.secret)
     }
 }
@@ -420,7 +426,9 @@ fn environment(
     let dial = if is_blank {
         DialTarget::nowhere(settings)
     } else {
-        DialTarget::new(settings, before.map(|before| &before.dial))
+        let password =
+            secrets.proxy.map(|resolved| secrets::proxy_password(settings, resolved)).transpose()?;
+        DialTarget::new(settings, password, before.map(|before| &before.dial))
     };
     let dial = dial.map_err(|source| Error::Tls { what: format!("environment {name}"), source })?;
     // What is known of a host is not known of another, nor of one that is verified in another way.
@@ -447,20 +455,10 @@ fn credential(
     kind: &config::Credential,
     resolved: Result<Resolved, vault::Error>,
 ) -> Result<Prepared, Error> {
-    let environment = || settings.name.clone();
     let reference = kind.reference();
-    let resolved =
-        resolved.map_err(|source| Error::Secret { environment: environment(), source: Box::new(source) })?;
-    if !resolved.allows(&settings.host) {
-        return Err(Error::WrongHost {
-            environment: environment(),
-            reference: reference.clone(),
-            host: settings.host.clone(),
-            hosts: resolved.hosts.unwrap_or_default().join(", "),
-        });
-    }
-    Prepared::prepare(kind, &resolved.secret).map_err(|source| Error::Unusable {
-        environment: environment(),
+    let secret = secrets::allowed(settings, reference, resolved, &settings.host)?;
+    Prepared::prepare(kind, &secret).map_err(|source| Error::Unusable {
+        environment: settings.name.clone(),
         reference: reference.clone(),
         source: source.into(),
     })

@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, fmt::Display};
 
 use crate::{
     config::Config,
+    credential::Prepared,
     snapshot::{self, Snapshot},
 };
 
@@ -36,8 +37,12 @@ pub(super) fn changed_keys(old: &Config, new: &Config) -> Vec<String> {
 /// References whose secret is another one than before.
 pub(super) fn changed_secrets(old: &Snapshot, new: &Snapshot) -> Vec<String> {
     let used = |environment: &snapshot::Environment| {
-        [Some(&environment.credential), environment.bearer.token()]
-            .map(|one| one.map(|one| one.used().clone()))
+        [
+            Some(environment.credential.used()),
+            environment.bearer.token().map(Prepared::used),
+            environment.dial.proxy_password(),
+        ]
+        .map(|one| one.cloned())
     };
     let mut changed = BTreeSet::new();
     for environment in &new.environments {
