@@ -3,6 +3,7 @@
 
 mod check;
 mod document;
+mod egress;
 pub mod fault;
 pub mod limits;
 mod load;
@@ -29,6 +30,7 @@ use ipnet::IpNet;
 pub use self::check::grant_item;
 pub(crate) use self::check::log_filter;
 pub use self::{
+    egress::{Egress, Login, Pin, Proxy, Reach},
     load::Loaded,
     users::{EndUser, FieldPath, KeysAt},
 };
@@ -225,6 +227,8 @@ pub struct Environment {
     pub client_certificate: Option<ListenerTls>,
     /// Which addresses of the host are dialled.
     pub ip_family: IpFamily,
+    /// How connections to it get out.
+    pub egress: Egress,
     /// Connections to this environment, of all workers together, who each need at least one. Default 256, 1 to
     /// 2,000 (MX's own limit per address).
     pub connections_max: usize,
@@ -451,6 +455,13 @@ impl Environment {
         if let BearerOperations::Token(token) = &self.bearer_operations {
             references.push(token);
         }
+        references.extend(self.proxy_password());
         references
+    }
+
+    /// The password at the proxy, if it asks for one.
+    #[must_use]
+    pub fn proxy_password(&self) -> Option<&Reference> {
+        self.egress.proxy.as_ref()?.login.as_ref().map(|login| &login.password)
     }
 }

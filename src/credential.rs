@@ -148,8 +148,9 @@ impl Credential {
 pub(crate) const MX_API_KEY: HeaderName = HeaderName::from_static("mx-api-key");
 pub(crate) const MX_CLIENT_ID: HeaderName = HeaderName::from_static("mx-client-id");
 
+/// Basic authentication (RFC 7617).
 #[expect(clippy::disallowed_methods, reason = "puts the secret into the header that carries it")]
-fn basic(client_id: &str, secret: &Secret) -> Result<HeaderValue, Unusable> {
+pub(crate) fn basic(client_id: &str, secret: &Secret) -> Result<HeaderValue, Unusable> {
     let mut pair = Zeroizing::new(Vec::with_capacity(client_id.len() + 1 + secret.expose().len()));
     pair.extend_from_slice(client_id.as_bytes());
     pair.push(b':');

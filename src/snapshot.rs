@@ -7,6 +7,7 @@
 
 mod grants;
 pub(crate) mod second;
+mod secrets;
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -391,6 +392,7 @@ struct Secrets {
     credential: Result<Resolved, vault::Error>,
     second: Option<Result<Resolved, vault::Error>>,
     bearer: Option<Result<Resolved, vault::Error>>,
+    proxy: Option<Result<Resolved, vault::Error>>,
 }
 
 impl Secrets {
@@ -399,12 +401,16 @@ impl Secrets {
             BearerOperations::Token(token) => Some(vault.resolve(token)),
             BearerOperations::Refused | BearerOperations::PassThrough => None,
         };
-        let second = settings.credential.secondary().map(|second| vault.resolve(second));
-        Self { credential: vault.resolve(settings.credential.reference()), second, bearer }
+        Self {
+            credential: vault.resolve(settings.credential.reference()),
+            second: settings.credential.secondary().map(|second| vault.resolve(second)),
+            bearer,
+            proxy: settings.proxy_password().map(|password| vault.resolve(password)),
+        }
     }
 
     fn known(&self) -> impl Iterator<Item = &Arc<Secret>> {
-        let all = [Some(&self.credential), self.second.as_ref(), self.bearer.as_ref()];
+        let all = [Some(&self.credential), self.second.as_ref(), self.bearer.as_ref(), self.proxy.as_ref()];
         all.into_iter().flatten().flatten().map(|resolved| &resolved.secret)
     }
 }
@@ -435,7 +441,9 @@ fn environment(
     let dial = if is_blank {
         DialTarget::nowhere(settings)
     } else {
-        DialTarget::new(settings, before.map(|before| &before.dial))
+        let password =
+            secrets.proxy.map(|resolved| secrets::proxy_password(settings, resolved)).transpose()?;
+        DialTarget::new(settings, password, before.map(|before| &before.dial))
     };
     let dial = dial.map_err(|source| Error::Tls { what: format!("environment {name}"), source })?;
     // What is known of a host is not known of another, nor of one that is verified in another way.
@@ -467,22 +475,12 @@ fn credential(
     reference: &Reference,
     resolved: Result<Resolved, vault::Error>,
 ) -> Result<(Prepared, Arc<Secret>), Error> {
-    let environment = || settings.name.clone();
-    let resolved =
-        resolved.map_err(|source| Error::Secret { environment: environment(), source: Box::new(source) })?;
-    if !resolved.allows(&settings.host) {
-        return Err(Error::WrongHost {
-            environment: environment(),
-            reference: reference.clone(),
-            host: settings.host.clone(),
-            hosts: resolved.hosts.unwrap_or_default().join(", "),
-        });
-    }
-    let prepared = Prepared::prepare(kind, reference, &resolved.secret);
+    let secret = secrets::allowed(settings, reference, resolved, &settings.host)?;
+    let prepared = Prepared::prepare(kind, reference, &secret);
     let prepared = prepared.map_err(|source| Error::Unusable {
-        environment: environment(),
+        environment: settings.name.clone(),
         reference: reference.clone(),
         source: source.into(),
     })?;
-    Ok((prepared, resolved.secret))
+    Ok((prepared, secret))
 }

@@ -12,9 +12,12 @@ pub(crate) mod exchange;
 pub(crate) mod harmless;
 pub(crate) mod headers;
 pub(crate) mod outgoing;
+pub(crate) mod pins;
 pub(crate) mod pool;
+mod reach;
 mod read_ahead;
 mod resolve;
+pub(crate) mod tunnel;
 pub(crate) mod upload;
 
 use std::{mem, rc::Rc};

@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, fmt::Display};
 
 use crate::{
     config::Config,
+    credential::Prepared,
     snapshot::{self, Snapshot},
 };
 
@@ -37,8 +38,13 @@ pub(super) fn changed_keys(old: &Config, new: &Config) -> Vec<String> {
 pub(super) fn changed_secrets(old: &Snapshot, new: &Snapshot) -> Vec<String> {
     let used = |environment: &snapshot::Environment| {
         let second = environment.second.as_ref().map(|second| &second.key);
-        [Some(&environment.credential), second, environment.bearer.token()]
-            .map(|one| one.map(|one| one.used().clone()))
+        [
+            Some(environment.credential.used()),
+            second.map(Prepared::used),
+            environment.bearer.token().map(Prepared::used),
+            environment.dial.proxy_password(),
+        ]
+        .map(|one| one.cloned())
     };
     let mut changed = BTreeSet::new();
     for environment in &new.environments {

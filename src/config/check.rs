@@ -5,6 +5,7 @@
 mod across;
 mod caller;
 mod credential;
+mod egress;
 mod environment;
 mod limits;
 mod listener;

@@ -1,6 +1,7 @@
 //! The configuration as its users see it: texts in, configurations or faults out.
 
 mod callers;
+mod egress;
 mod examples;
 mod faults;
 mod keys;

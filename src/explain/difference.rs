@@ -247,13 +247,27 @@ fn environments(config: &Config) -> BTreeSet<String> {
         let (host, credential) = (words::host(environment), &environment.credential);
         let second = credential.secondary().map_or(String::new(), |second| format!(" or {second}"));
         format!(
-            "{} is {host} with {}{second} as {}, Bearer tokens {bearer}",
+            "{} is {host} with {}{second} as {}, Bearer tokens {bearer}{}",
             environment.name,
             credential.reference(),
-            words::kind(credential)
+            words::kind(credential),
+            way_out(&environment.egress)
         )
     };
     config.environments.values().map(one).collect()
+}
+
+/// Nothing for the usual one.
+fn way_out(egress: &config::Egress) -> String {
+    let proxy = egress.proxy.as_ref().map(|proxy| match &proxy.login {
+        Some(login) => format!(", through {proxy} as {} with {}", login.username, login.password),
+        None => format!(", through {proxy}"),
+    });
+    let bind = egress.bind.map(|address| format!(", from {address}"));
+    let reach = (egress.reach == config::Reach::Any).then(|| ", private addresses allowed".to_owned());
+    let pins: Vec<String> = egress.pins.iter().map(ToString::to_string).collect();
+    let pins = (!pins.is_empty()).then(|| format!(", pinned to {}", pins.join(" or ")));
+    [proxy, bind, reach, pins].into_iter().flatten().collect()
 }
 
 fn signed(before: &BTreeSet<String>, after: &BTreeSet<String>) -> Vec<String> {
@@ -347,6 +361,26 @@ mod tests {
                 "    at reporting: 1 gained, 1 lost",
                 "      - GET /users/{user_guid}/reports",
                 "      + POST /reports",
+            ]
+        );
+        // Which way it goes there.
+        let new = every
+            .replace("proxy.internal:3128", "proxy.internal:3129")
+            .replace("bind = \"10.0.0.5\"", "private_addresses = \"allowed\"")
+            .replace("private_addresses = \"refused\"", "");
+        let pins = "pinned to sha256/ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0= or \
+                    sha256/AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+        let production =
+            "production is api.mx.com with vault:production/api_key as basic, Bearer tokens refused";
+        let sandbox = "sandbox is int-api.mx.com with vault:sandbox/api_key as query, \
+                       Bearer tokens vault:sandbox/processor_token, through proxy.internal";
+        assert_eq!(
+            lines(every, &new),
+            [
+                format!("environment: - {production}, from 10.0.0.5, {pins}"),
+                format!("environment: - {sandbox}:3128 as mxgate with vault:proxy/password"),
+                format!("environment: + {production}, private addresses allowed, {pins}"),
+                format!("environment: + {sandbox}:3129 as mxgate with vault:proxy/password"),
             ]
         );
     }

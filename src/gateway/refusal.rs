@@ -75,6 +75,10 @@ reasons! {
         UpstreamUnreachable = "upstream_unreachable", BAD_GATEWAY;
         /// The upstream's certificate could not be verified, or the handshake failed.
         UpstreamUntrusted = "upstream_untrusted", BAD_GATEWAY;
+        /// Every address of the upstream is one that may not be dialled: a private one that nobody named.
+        UpstreamAddressRefused = "upstream_address_refused", BAD_GATEWAY;
+        /// The proxy on the way to the upstream did not let us through.
+        ProxyFailed = "proxy_failed", BAD_GATEWAY;
         /// The upstream closed or reset the connection before its answer was complete.
         UpstreamClosed = "upstream_closed", BAD_GATEWAY;
         /// The upstream's answer is not well formed.

@@ -120,6 +120,8 @@ fn explain_failure(failure: Failure) -> &'static str {
     match failure {
         Failure::UpstreamUnreachable => "The upstream could not be reached.",
         Failure::UpstreamUntrusted => "The upstream's identity could not be verified.",
+        Failure::UpstreamAddressRefused => "The upstream's name leads to an address that may not be dialled.",
+        Failure::ProxyFailed => "The proxy on the way to the upstream did not let the gateway through.",
         Failure::UpstreamClosed => "The upstream closed the connection before it had answered.",
         Failure::UpstreamMalformed => "The upstream's answer was not well-formed HTTP/1.1.",
         Failure::UpstreamEncoding => "The upstream's answer came in an encoding that was not asked for.",

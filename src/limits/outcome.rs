@@ -76,9 +76,11 @@ fn word(heard: &Heard, body: Body) -> Word {
             _ => return Word::Works,
         },
         Ok(Err(failure)) => match failure {
-            Failure::UpstreamUnreachable | Failure::UpstreamUntrusted | Failure::ConnectTimeout => {
-                (true, true)
-            }
+            Failure::UpstreamUnreachable
+            | Failure::UpstreamUntrusted
+            | Failure::UpstreamAddressRefused
+            | Failure::ProxyFailed
+            | Failure::ConnectTimeout => (true, true),
             Failure::UpstreamClosed | Failure::FirstByteTimeout => (true, false),
             _ => (false, false),
         },
@@ -98,6 +100,8 @@ mod tests {
         for (heard, whole, pending) in [
             (Ok(Failure::UpstreamUnreachable), Word::Fails, Word::Fails),
             (Ok(Failure::UpstreamUntrusted), Word::Fails, Word::Fails),
+            (Ok(Failure::UpstreamAddressRefused), Word::Fails, Word::Fails),
+            (Ok(Failure::ProxyFailed), Word::Fails, Word::Fails),
             (Ok(Failure::ConnectTimeout), Word::Fails, Word::Fails),
             (Ok(Failure::UpstreamClosed), Word::Fails, Word::Nothing),
             (Err(Expiry::FirstByte), Word::Fails, Word::Nothing),

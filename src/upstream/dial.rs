@@ -1,30 +1,43 @@
-//! Opening a verified connection: resolve, connect, TLS.
+//! Opening a verified connection: resolve, connect, through a proxy if there is one, TLS.
 //!
 //! TLS 1.2 and 1.3 only, no early data, and verification that no setting can switch off: roots come from
-//! the system or from `ca_file`.
+//! the system or from `ca_file`. Pins and the reach of a name may only refuse.
 
 use std::{
-    fmt,
+    fmt, io,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
 use rustls::{
-    ClientConfig, RootCertStore,
+    CertificateError, ClientConfig, ConfigBuilder, OtherError, RootCertStore, WantsVerifier,
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
 };
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    net::{TcpSocket, TcpStream},
+    time::timeout,
+};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::{read_ahead::ReadAhead, resolve::Addresses};
+use super::{
+    pins::{NotPinned, Pinned},
+    read_ahead::ReadAhead,
+    resolve::Addresses,
+    tunnel::{Tunnel, TunnelFault},
+};
 use crate::{
-    config::{Environment, ListenerTls},
+    config::{Egress, Environment, IpFamily, ListenerTls, Reach},
+    credential,
     gateway::refusal::Failure,
+    record::UsedCredential,
+    vault::secret::Secret,
 };
 
-/// An upstream: where it is and how it is verified.
+/// An upstream: where it is, how to get there, and how it is verified.
 pub(crate) struct DialTarget {
+    /// Of whom is dialled: the host, or the proxy.
     pub(crate) addresses: Addresses,
     /// `Host`, and how it may stand in a `Location`.
     pub(crate) authority: http::HeaderValue,
@@ -32,6 +45,9 @@ pub(crate) struct DialTarget {
     pub(crate) port: u16,
     /// This environment's cap, of all workers together.
     pub(crate) connections_max: usize,
+    bind: Option<IpAddr>,
+    reach: Reach,
+    tunnel: Option<Tunnel>,
     server_name: ServerName<'static>,
     tls: TlsConnector,
     made_from: MadeFrom,
@@ -42,7 +58,9 @@ pub(crate) struct DialTarget {
 struct MadeFrom {
     host: String,
     port: u16,
-    family: crate::config::IpFamily,
+    family: IpFamily,
+    egress: Egress,
+    proxy_password: Option<Arc<Secret>>,
     connections_max: usize,
     ca: Option<Vec<u8>>,
     client: Option<(Vec<u8>, Vec<u8>)>,
@@ -81,6 +99,46 @@ pub(crate) enum TlsFault {
     /// The host is no name that a certificate can be checked for.
     #[error("{0} is no name that a certificate can be checked for")]
     ServerName(String),
+    /// The proxy's password cannot be sent.
+    #[error("the proxy's password {0}")]
+    Password(#[from] credential::Unusable),
+}
+
+/// Why there is no connection. No text holds a secret.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DialFault {
+    #[error(
+        "the name leads to {0}, which is no address of the public internet; \
+         `private_addresses = \"allowed\"` says that this is meant"
+    )]
+    Private(IpAddr),
+    #[error("cannot leave from {0}: {1}")]
+    Bind(IpAddr, io::Error),
+    #[error("cannot connect: {0}")]
+    Connect(io::Error),
+    #[error("nothing answered in time")]
+    ConnectTimeout,
+    #[error(transparent)]
+    Tunnel(#[from] TunnelFault),
+    #[error("TLS handshake failed: {0}")]
+    Tls(io::Error),
+    #[error(transparent)]
+    NotPinned(#[from] NotPinned),
+    #[error("the TLS handshake took too long")]
+    TlsTimeout,
+}
+
+impl DialFault {
+    fn failure(&self) -> Failure {
+        match self {
+            Self::Private(_) => Failure::UpstreamAddressRefused,
+            Self::Bind(..) | Self::Connect(_) => Failure::UpstreamUnreachable,
+            Self::ConnectTimeout | Self::TlsTimeout => Failure::ConnectTimeout,
+            Self::Tunnel(_) => Failure::ProxyFailed,
+            Self::Tls(error) => tls_failure(error),
+            Self::NotPinned(_) => Failure::UpstreamUntrusted,
+        }
+    }
 }
 
 impl fmt::Debug for DialTarget {
@@ -93,17 +151,18 @@ pub(crate) type UpstreamStream = TlsStream<ReadAhead<TcpStream>>;
 
 impl DialTarget {
     /// The target for `settings`; `previous` itself, with its TLS sessions, if nothing that matters changed.
-    pub(crate) fn new(settings: &Environment, previous: Option<&Arc<Self>>) -> Result<Arc<Self>, TlsFault> {
+    /// `proxy_password` is there when the proxy has a login.
+    pub(crate) fn new(
+        settings: &Environment,
+        proxy_password: Option<Arc<Secret>>,
+        previous: Option<&Arc<Self>>,
+    ) -> Result<Arc<Self>, TlsFault> {
+        let both = |files: &ListenerTls| Ok::<_, TlsFault>((read(&files.certificate)?, read(&files.key)?));
         let made_from = MadeFrom {
-            host: settings.host.clone(),
-            port: settings.port,
-            family: settings.ip_family,
-            connections_max: settings.connections_max,
+            proxy_password,
             ca: settings.ca_file.as_deref().map(read).transpose()?,
-            client: match &settings.client_certificate {
-                Some(files) => Some((read(&files.certificate)?, read(&files.key)?)),
-                None => None,
-            },
+            client: settings.client_certificate.as_ref().map(both).transpose()?,
+            ..MadeFrom::without_files(settings)
         };
         if let Some(previous) = previous.filter(|previous| previous.made_from == made_from) {
             return Ok(previous.clone());
@@ -114,16 +173,8 @@ impl DialTarget {
 
     /// One that reads no file and trusts nobody, so that nothing can be sent to it.
     pub(crate) fn nowhere(settings: &Environment) -> Result<Arc<Self>, TlsFault> {
-        let made_from = MadeFrom {
-            host: settings.host.clone(),
-            port: settings.port,
-            family: settings.ip_family,
-            connections_max: settings.connections_max,
-            ca: None,
-            client: None,
-        };
-        let tls = builder(RootCertStore::empty())?.with_no_client_auth();
-        Self::with(settings, tls, made_from)
+        let tls = builder()?.with_root_certificates(RootCertStore::empty()).with_no_client_auth();
+        Self::with(settings, tls, MadeFrom::without_files(settings))
     }
 
     fn with(settings: &Environment, tls: ClientConfig, made_from: MadeFrom) -> Result<Arc<Self>, TlsFault> {
@@ -133,16 +184,37 @@ impl DialTarget {
             port => format!("{}:{port}", settings.host),
         };
         let not_a_name = || TlsFault::ServerName(settings.host.clone());
+        let Egress { bind, proxy, reach, .. } = &settings.egress;
+        let family = match bind {
+            Some(IpAddr::V4(_)) => IpFamily::Ipv4,
+            Some(IpAddr::V6(_)) => IpFamily::Ipv6,
+            None => settings.ip_family,
+        };
+        let password = made_from.proxy_password.as_deref();
+        let tunnel = proxy.as_ref().map(|proxy| Tunnel::new(proxy, password, &settings.host, settings.port));
+        // Where the proxy is, its operator has said; where the host is, the proxy finds out.
+        let (dialled, port, reach) = match proxy {
+            Some(proxy) => (&proxy.host, proxy.port, Reach::Any),
+            None => (&settings.host, settings.port, *reach),
+        };
         Ok(Arc::new(Self {
-            addresses: Addresses::new(&settings.host, settings.port, settings.ip_family),
+            addresses: Addresses::new(dialled, port, family),
             authority: http::HeaderValue::try_from(authority).map_err(|_| not_a_name())?,
             server_name: ServerName::try_from(host).map_err(|_| not_a_name())?,
             host: settings.host.clone(),
             port: settings.port,
             connections_max: settings.connections_max,
+            bind: *bind,
+            reach,
+            tunnel: tunnel.transpose()?,
             tls: TlsConnector::from(Arc::new(tls)),
             made_from,
         }))
+    }
+
+    /// What tells this version of the proxy's password from others.
+    pub(crate) fn proxy_password(&self) -> Option<&UsedCredential> {
+        self.tunnel.as_ref()?.used()
     }
 
     /// Opens one connection, trying each address in turn.
@@ -150,30 +222,78 @@ impl DialTarget {
         let addresses =
             timeout(connect, self.addresses.get()).await.map_err(|_| Failure::UpstreamUnreachable)?;
         let mut last = Failure::UpstreamUnreachable;
-        for address in addresses.iter() {
-            match timeout(connect, TcpStream::connect(address)).await {
-                Ok(Ok(stream)) => {
-                    let _ = stream.set_nodelay(true);
-                    let stream = ReadAhead::new(stream);
-                    return match timeout(tls, self.tls.connect(self.server_name.clone(), stream)).await {
-                        Ok(Ok(stream)) => Ok(stream),
-                        Ok(Err(error)) => {
-                            tracing::warn!(host = self.host, %address, %error, "TLS handshake failed");
-                            Err(tls_failure(&error))
-                        }
-                        Err(_) => Err(Failure::ConnectTimeout),
-                    };
-                }
-                Ok(Err(error)) => {
-                    tracing::warn!(host = self.host, %address, %error, "cannot connect");
-                    last = Failure::UpstreamUnreachable;
-                }
-                Err(_) => last = Failure::ConnectTimeout,
+        for &address in addresses.iter() {
+            let failed = |fault: DialFault| {
+                tracing::warn!(host = self.host, %address, %fault, "no connection");
+                fault.failure()
+            };
+            match self.connect(address, connect).await {
+                Ok(stream) => return self.secure(stream, connect, tls).await.map_err(failed),
+                Err(fault) => last = failed(fault),
             }
         }
         self.addresses.distrust();
         Err(last)
     }
+
+    /// Connects to one address, if it may be dialled.
+    async fn connect(&self, address: SocketAddr, limit: Duration) -> Result<TcpStream, DialFault> {
+        if !self.reach.allows(address.ip()) {
+            return Err(DialFault::Private(address.ip()));
+        }
+        let connecting = async {
+            let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
+            let socket = socket.map_err(DialFault::Connect)?;
+            if let Some(own) = self.bind {
+                socket.bind(SocketAddr::new(own, 0)).map_err(|error| DialFault::Bind(own, error))?;
+            }
+            socket.connect(address).await.map_err(DialFault::Connect)
+        };
+        let stream = timeout(limit, connecting).await.unwrap_or(Err(DialFault::ConnectTimeout))?;
+        let _ = stream.set_nodelay(true);
+        Ok(stream)
+    }
+
+    /// Through the proxy, if there is one, and then TLS with the host.
+    async fn secure(
+        &self,
+        mut stream: TcpStream,
+        connect: Duration,
+        tls: Duration,
+    ) -> Result<UpstreamStream, DialFault> {
+        if let Some(tunnel) = &self.tunnel {
+            tunnel.open(&mut stream, connect).await?;
+        }
+        let handshake = self.tls.connect(self.server_name.clone(), ReadAhead::new(stream));
+        timeout(tls, handshake).await.map_err(|_| DialFault::TlsTimeout)?.map_err(tls_fault)
+    }
+}
+
+impl MadeFrom {
+    fn without_files(settings: &Environment) -> Self {
+        Self {
+            host: settings.host.clone(),
+            port: settings.port,
+            family: settings.ip_family,
+            egress: settings.egress.clone(),
+            proxy_password: None,
+            connections_max: settings.connections_max,
+            ca: None,
+            client: None,
+        }
+    }
+}
+
+/// Our own verifier's reason stands somewhat deep in what TLS makes of it.
+fn tls_fault(error: io::Error) -> DialFault {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    let not_pinned = match inner {
+        Some(rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(reason)))) => {
+            reason.downcast_ref::<NotPinned>().copied()
+        }
+        _ => None,
+    };
+    not_pinned.map_or(DialFault::Tls(error), DialFault::NotPinned)
 }
 
 /// A certificate that does not verify is another matter than a connection that broke.
@@ -186,7 +306,14 @@ fn tls_failure(error: &std::io::Error) -> Failure {
 
 fn client_config(settings: &Environment, from: &MadeFrom) -> Result<ClientConfig, TlsFault> {
     let roots = roots(settings.ca_file.as_deref().zip(from.ca.as_deref()))?;
-    let builder = builder(roots)?;
+    let pins = &settings.egress.pins;
+    let builder = match pins.is_empty() {
+        true => builder()?.with_root_certificates(roots),
+        // It may only refuse what the usual verification takes.
+        false => builder()?
+            .dangerous()
+            .with_custom_certificate_verifier(Pinned::new(roots, pins).map_err(rejected)?),
+    };
     let mut config = match (&settings.client_certificate, &from.client) {
         (Some(files), Some((chain, key))) => builder
             .with_client_auth_cert(certificates(&files.certificate, chain)?, private_key(&files.key, key)?)
@@ -218,13 +345,14 @@ pub(crate) fn roots(authority: Option<(&Path, &[u8])>) -> Result<RootCertStore, 
     Ok(roots)
 }
 
-fn builder(
-    roots: RootCertStore,
-) -> Result<rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert>, TlsFault> {
-    Ok(ClientConfig::builder_with_provider(crate::tls::provider())
+fn builder() -> Result<ConfigBuilder<ClientConfig, WantsVerifier>, TlsFault> {
+    ClientConfig::builder_with_provider(crate::tls::provider())
         .with_protocol_versions(crate::tls::VERSIONS)
-        .map_err(|source| TlsFault::Rejected { path: PathBuf::new(), source })?
-        .with_root_certificates(roots))
+        .map_err(rejected)
+}
+
+fn rejected(source: rustls::Error) -> TlsFault {
+    TlsFault::Rejected { path: PathBuf::new(), source }
 }
 
 /// Reads a PEM file, which is small.
@@ -251,3 +379,6 @@ pub(crate) fn chain_and_key(
     let chain = certificates(&files.certificate, &read(&files.certificate)?)?;
     Ok((chain, private_key(&files.key, &read(&files.key)?)?))
 }
+
+#[cfg(test)]
+mod tests;

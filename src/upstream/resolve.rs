@@ -52,6 +52,12 @@ impl Addresses {
         ready.map(|addresses| addresses.clone()).unwrap_or_default()
     }
 
+    /// As if a look-up had found these.
+    #[cfg(test)]
+    pub(crate) fn find(&self, found: &[SocketAddr]) {
+        self.known.send_replace(found.into());
+    }
+
     /// Asks for a look-up before the next regular one: no address answered.
     pub(crate) fn distrust(&self) {
         self.wanted.notify_one();

@@ -15,6 +15,7 @@ mod caller_tokens;
 mod canary;
 mod check;
 mod clients;
+mod connect_proxy;
 mod control;
 mod credentials;
 mod demo;
@@ -24,6 +25,7 @@ mod faults;
 mod field_masks;
 mod forwarding;
 mod framing;
+mod getting_out;
 mod grants;
 #[allow(dead_code, reason = "a toolbox: not every tool is in use at every time")]
 mod harness;

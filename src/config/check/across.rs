@@ -69,7 +69,14 @@ pub(super) fn references(report: &Report<'_>, vault_written: bool) {
         let other = |(other, same): &&(String, Reference)| same == reference && owner(other) != owner(path);
         if let Some((other, _)) = references.iter().take(index).find(other) {
             let problem = Problem::new(format!("is the secret that {other} uses"));
-            report.fault(path, problem.allowed("a secret belongs to one environment; store one for each"));
+            let is_proxys = owner(path) == "proxy" || owner(other) == "proxy";
+            report.fault(
+                path,
+                problem.allowed(match is_proxys {
+                    true => "what a proxy is told is no secret of MX's; store one for each",
+                    false => "a secret belongs to one environment; store one for each",
+                }),
+            );
         }
         match reference {
             Reference::Vault(_) if path == "vault.identity" => {
@@ -90,8 +97,11 @@ pub(super) fn references(report: &Report<'_>, vault_written: bool) {
     }
 }
 
-/// `environment.production` of `environment.production.credential.api_key`.
+/// `environment.production` of `environment.production.credential.api_key`. Environments may go out through one proxy.
 fn owner(path: &str) -> &str {
+    if path.starts_with("environment.") && path.ends_with(".proxy.password") {
+        return "proxy";
+    }
     let end = path.match_indices('.').nth(1).map_or(path.len(), |(at, _)| at);
     if path.starts_with("environment.") { path.get(..end).unwrap_or(path) } else { "vault" }
 }

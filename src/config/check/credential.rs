@@ -66,7 +66,7 @@ pub(super) fn bearer_operations(environment: &Table<'_>) -> Option<BearerOperati
 
 /// An identifier that a header takes as it is; for Basic without a colon, at which the pair is split
 /// again (RFC 7617, section 2).
-fn client_id(text: &str, basic: bool) -> Result<String, Problem> {
+pub(super) fn client_id(text: &str, basic: bool) -> Result<String, Problem> {
     let allowed = "expected printable ASCII without spaces";
     match text {
         "" => Err(Problem::new("is empty").allowed(allowed)),

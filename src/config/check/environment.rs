@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{credential, limits, listener::certificate, network, paths};
+use super::{credential, egress, limits, listener::certificate, network, paths};
 use crate::{
     config::{Api, BearerOperations, Environment, IpFamily, Timeouts, fault::Problem, walk::Table},
     mx,
@@ -46,6 +46,7 @@ fn one(file: &Table<'_>, name: &str, table: &Table<'_>) -> Option<Environment> {
         "ipv6" => IpFamily::Ipv6,
         _ => IpFamily::Any,
     };
+    let egress = egress::egress(table, address.as_ref().map(|(host, _)| host.as_str()), ip_family);
     let connections_max = table.size("connections_max");
     let budget = limits::budget(&table.section("budget"));
     let breaker = limits::breaker(&table.section("breaker"));
@@ -63,6 +64,7 @@ fn one(file: &Table<'_>, name: &str, table: &Table<'_>) -> Option<Environment> {
         ca_file,
         client_certificate,
         ip_family,
+        egress: egress?,
         connections_max,
         budget,
         breaker,

@@ -1,5 +1,7 @@
 //! The tables of keys, from the file's top level down.
 
+mod egress;
+
 use super::{
     Key, Kind,
     Need::{self, Flag, Integer, Optional, Required, Text},
@@ -268,6 +270,10 @@ static ENVIRONMENT: &[Key] = &[
     path("ca_file", Optional, "PEM file that replaces the system's roots; absent: the system's"),
     section("client_certificate", CERTIFICATE, "A client certificate towards the host; absent: none"),
     choice("ip_family", &["any", "ipv4", "ipv6"], "any", "Which addresses of the host are dialled"),
+    egress::BIND,
+    egress::PROXY,
+    egress::PRIVATE_ADDRESSES,
+    egress::PINS,
     integer(
         "connections_max",
         1,

@@ -169,6 +169,10 @@ fn base(credential: &str) -> Node {
         let path = format!("environment.reporting.budget.{methods}.requests_per_second");
         set(&mut root, &path, Data::Integer(Some(10)));
     }
+    let proxy = "environment.reporting.proxy";
+    for (key, value) in [("url", "http://proxy:1"), ("username", "name"), ("password", "vault:proxy")] {
+        set(&mut root, &format!("{proxy}.{key}"), text(value));
+    }
     if !credential.is_empty() {
         let Data::Table(mut table) = document::parse(&format!("c = {credential}"), "").root.data else {
             unreachable!()
@@ -206,7 +210,12 @@ fn another(case: &Case) -> Data {
         (_, "paths") => list("GET /other"),
         (_, "address") => text("127.0.0.1:1"),
         (_, "environment") => text("sandbox"),
+        (_, "url") if case.path.ends_with("proxy.url") => text("http://other.example:1"),
         (_, "url") => text("https://other.example"),
+        (_, "bind") => text("192.0.2.1"),
+        (_, "pins") => Data::List(
+            [b"one", b"two"].map(|key| node(text(&crate::config::Pin::of(key).to_string()))).into(),
+        ),
         (_, "accept_version") => text("v20111101"),
         (_, "filter") => text("debug"),
         (_, "observe_until") => {
