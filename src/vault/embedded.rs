@@ -14,7 +14,7 @@
 //! gateway); the keys inside aws-lc's HMAC contexts; what the terminal, a pipe or the environment held
 //! before mxgate read it.
 
-use std::{collections::BTreeMap, fs, io, path::Path, sync::Arc, time::SystemTime};
+use std::{collections::BTreeMap, fs, io, path::Path, sync::Arc};
 
 use self::{
     document::Document,
@@ -22,6 +22,7 @@ use self::{
 };
 pub use self::{
     document::{Entry, Fault, SealError},
+    entries::Entries,
     error::{Error, Notice},
     identity::Identity,
 };
@@ -29,6 +30,7 @@ use super::{reference::Reference, secret::Secret};
 use crate::storage;
 
 pub mod document;
+mod entries;
 mod error;
 pub mod generation;
 pub mod hosts;
@@ -115,14 +117,29 @@ pub fn set(
     hosts: Option<Vec<String>>,
 ) -> Result<Entry, Error> {
     change(path, identity, |document| {
-        let now = document::timestamp(SystemTime::now());
-        let hosts = hosts_for(&document.entries, name, hosts)?;
-        let old = document.entries.get(name);
-        let version = old.map_or(1, |entry| entry.version.saturating_add(1));
-        let created = old.map_or_else(|| now.clone(), |entry| entry.created.clone());
-        let entry = Entry { secret: Arc::new(secret), version, created, updated: now, hosts };
-        document.entries.insert(name.to_owned(), entry.clone());
-        Ok(entry)
+        Entries::of(&mut document.entries).put(name, Arc::new(secret), hosts).cloned()
+    })
+}
+
+/// Changes any number of entries in one write, while every other writer waits, and answers with the vault's
+/// new generation and what `f` made. With `expected`, only a vault of that generation is changed. When `f`
+/// fails, nothing is written.
+///
+/// # Errors
+/// [`Error::Moved`] when the generation is another one, what `f` said, or why the vault could not be opened
+/// or written.
+pub fn update<T, E: From<Error>>(
+    path: &Path,
+    identity: &Identity,
+    expected: Option<u64>,
+    f: impl FnOnce(&mut Entries<'_>) -> Result<T, E>,
+) -> Result<(u64, T), E> {
+    change(path, identity, |document| {
+        let found = document.generation;
+        match expected.filter(|expected| *expected != found) {
+            Some(expected) => Err(Error::Moved { expected, found }.into()),
+            None => Ok((found.saturating_add(1), f(&mut Entries::of(&mut document.entries))?)),
+        }
     })
 }
 
@@ -151,10 +168,7 @@ pub fn hosts_for(
 /// # Errors
 /// [`Error::NoEntry`], or why the vault could not be opened or written.
 pub fn remove(path: &Path, identity: &Identity, name: &str) -> Result<(), Error> {
-    change(path, identity, |document| match document.entries.remove(name) {
-        Some(_) => Ok(()),
-        None => Err(Error::NoEntry { name: name.to_owned() }),
-    })
+    change(path, identity, |document| Entries::of(&mut document.entries).remove(name).map(drop))
 }
 
 /// Seals the whole vault for `new`; afterwards `old` opens it no more. Backups from before still open
@@ -235,11 +249,11 @@ fn is_entry_name(name: &str) -> bool {
 }
 
 /// Reads, lets `f` change, and writes, while every other writer waits.
-fn change<T>(
+fn change<T, E: From<Error>>(
     path: &Path,
     identity: &Identity,
-    f: impl FnOnce(&mut Document) -> Result<T, Error>,
-) -> Result<T, Error> {
+    f: impl FnOnce(&mut Document) -> Result<T, E>,
+) -> Result<T, E> {
     let place = Place::of(path);
     let _lock = place.lock()?;
     let (mut vault, _) = place.load(identity)?;

@@ -96,7 +96,7 @@ pub struct Entry {
     pub created: String,
     /// RFC 3339, UTC.
     pub updated: String,
-    /// Lower case, at least one.
+    /// Lower case. Empty for a record of mxgate's own, which is sent nowhere.
     pub hosts: Vec<String>,
 }
 
@@ -187,7 +187,7 @@ impl<'a> WireEntry<'a> {
     }
 
     fn read(&self) -> Option<Entry> {
-        let hosts_are_fit = !self.hosts.is_empty() && self.hosts.iter().all(|host| hosts::is_host(host));
+        let hosts_are_fit = self.hosts.iter().all(|host| hosts::is_host(host));
         let dates_are_fit =
             [self.created, self.updated].iter().all(|date| humantime::parse_rfc3339(date).is_ok());
         if !is_entry_name(self.name) || !hosts_are_fit || !dates_are_fit {

@@ -80,6 +80,20 @@ pub enum Error {
         /// The name.
         name: String,
     },
+    /// A host that could not be sealed.
+    #[error("{host} is no host: a name or an address in lower case, without scheme, port, path or final dot")]
+    BadHost {
+        /// As given.
+        host: String,
+    },
+    /// Somebody else has written the vault since it was read.
+    #[error("the vault has generation {found}, and not {expected} any more: somebody changed it meanwhile")]
+    Moved {
+        /// What the change was meant for.
+        expected: u64,
+        /// What is there.
+        found: u64,
+    },
     /// Rekeyed to itself.
     #[error("the new identity is the present one")]
     SameIdentity,

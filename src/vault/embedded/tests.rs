@@ -93,6 +93,50 @@ fn remove_takes_an_entry_away_and_refuses_one_that_is_not_there() {
 }
 
 #[test]
+fn an_update_changes_several_entries_in_one_write_or_none() {
+    let folder = Folder::new();
+    let swap = |entries: &mut Entries<'_>| -> Result<u64, Error> {
+        let old = Arc::clone(&entries.get("production/api_key").unwrap().secret);
+        entries.put("production/api_key", Arc::new(secret("second-value")), None)?;
+        entries.put("production/secondary", old, Some(vec!["api.mx.com".into()]))?;
+        Ok(entries.note("rotation/production", Arc::new(secret(r#"{"step":"made"}"#)))?.version)
+    };
+    let stale = update(&folder.vault(), &folder.identity, Some(1), swap);
+    assert!(matches!(stale, Err(Error::Moved { expected: 1, found: 2 })));
+    assert_eq!(folder.open().unwrap().entries.len(), 1);
+    assert_eq!(update(&folder.vault(), &folder.identity, Some(2), swap).unwrap(), (3, 1));
+
+    let opened = folder.open().unwrap();
+    assert_eq!(opened.generation, 3);
+    let entry = |name: &str| &opened.entries[name];
+    assert!(*entry("production/api_key").secret == secret("second-value"));
+    assert_eq!((entry("production/api_key").version, entry("production/secondary").version), (2, 1));
+    assert!(*entry("production/secondary").secret == secret("first-value"));
+    assert!(entry("rotation/production").hosts.is_empty());
+
+    let failed = update(&folder.vault(), &folder.identity, None, |entries| {
+        entries.remove("production/api_key")?;
+        entries.remove("production/none")
+    });
+    assert!(matches!(failed, Err(Error::NoEntry { .. })));
+    assert_eq!(folder.open().unwrap().generation, 3, "nothing was written");
+}
+
+#[test]
+fn what_an_update_puts_in_can_be_read_again() {
+    let folder = Folder::new();
+    let put = |name: &str, host: &str| {
+        update(&folder.vault(), &folder.identity, None, |entries| {
+            entries.put(name, Arc::new(secret("some-value")), Some(vec![host.into()])).map(drop)
+        })
+    };
+    assert!(matches!(put("a b", "a.example"), Err(Error::BadName)));
+    assert!(matches!(put("partner", "A.example"), Err(Error::BadHost { .. })));
+    put("partner", "a.example").unwrap();
+    assert!(folder.open().is_ok());
+}
+
+#[test]
 fn create_overwrites_neither_a_vault_nor_the_trace_of_one() {
     let folder = Folder::new();
     let before = fs::read(folder.vault()).unwrap();
