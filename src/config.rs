@@ -263,6 +263,8 @@ pub enum Credential {
         client_id: String,
         /// The key.
         api_key: Reference,
+        /// A second key that works as well.
+        secondary_api_key: Option<Reference>,
     },
     /// `Authorization: API_KEY <key>` and `MX-Client-ID`.
     ApiKey {
@@ -270,6 +272,8 @@ pub enum Credential {
         client_id: String,
         /// The key.
         api_key: Reference,
+        /// A second key that works as well.
+        secondary_api_key: Option<Reference>,
     },
     /// `MX-API-Key` and `MX-Client-ID`.
     MxApiKey {
@@ -277,6 +281,8 @@ pub enum Credential {
         client_id: String,
         /// The key.
         api_key: Reference,
+        /// A second key that works as well.
+        secondary_api_key: Option<Reference>,
     },
     /// `?api_key=<key>&client_id=<id>`, with configurable names.
     Query {
@@ -284,6 +290,8 @@ pub enum Credential {
         client_id: String,
         /// The key.
         api_key: Reference,
+        /// A second key that works as well.
+        secondary_api_key: Option<Reference>,
         /// Default `client_id`.
         client_id_name: String,
         /// Default `api_key`.
@@ -408,7 +416,7 @@ impl fmt::Display for ListenAddress {
 }
 
 impl Credential {
-    /// The one secret that it needs.
+    /// The one secret that it cannot do without.
     #[must_use]
     pub fn reference(&self) -> &Reference {
         match self {
@@ -420,13 +428,26 @@ impl Credential {
             Self::Header { value, .. } => value,
         }
     }
+
+    /// A second key, for the time in which the first may die. It need not be there (yet).
+    #[must_use]
+    pub fn secondary(&self) -> Option<&Reference> {
+        match self {
+            Self::Basic { secondary_api_key, .. }
+            | Self::ApiKey { secondary_api_key, .. }
+            | Self::MxApiKey { secondary_api_key, .. }
+            | Self::Query { secondary_api_key, .. } => secondary_api_key.as_ref(),
+            Self::Bearer { .. } | Self::Header { .. } => None,
+        }
+    }
 }
 
 impl Environment {
-    /// Every secret that it needs.
+    /// Every secret that it uses.
     #[must_use]
     pub fn references(&self) -> Vec<&Reference> {
         let mut references = vec![self.credential.reference()];
+        references.extend(self.credential.secondary());
         if let BearerOperations::Token(token) = &self.bearer_operations {
             references.push(token);
         }

@@ -203,7 +203,11 @@ mod tests {
 
     #[test]
     fn basic_is_the_pair_in_standard_base64() {
-        let headers = sent(&config::Credential::Basic { client_id: "client".into(), api_key: api_key() });
+        let headers = sent(&config::Credential::Basic {
+            client_id: "client".into(),
+            api_key: api_key(),
+            secondary_api_key: None,
+        });
         let value = headers.get(AUTHORIZATION).unwrap();
         let pair = STANDARD.decode(&value.as_bytes()["Basic ".len()..]).unwrap();
         assert_eq!(pair, b"client:k3y/with+odd=chars");
@@ -213,10 +217,18 @@ mod tests {
 
     #[test]
     fn api_key_and_mx_api_key_name_the_client_beside_the_key() {
-        let headers = sent(&config::Credential::ApiKey { client_id: "c".into(), api_key: api_key() });
+        let headers = sent(&config::Credential::ApiKey {
+            client_id: "c".into(),
+            api_key: api_key(),
+            secondary_api_key: None,
+        });
         assert_eq!(headers[AUTHORIZATION], "API_KEY k3y/with+odd=chars");
         assert_eq!(headers["mx-client-id"], "c");
-        let headers = sent(&config::Credential::MxApiKey { client_id: "c".into(), api_key: api_key() });
+        let headers = sent(&config::Credential::MxApiKey {
+            client_id: "c".into(),
+            api_key: api_key(),
+            secondary_api_key: None,
+        });
         assert_eq!(headers["mx-api-key"], "k3y/with+odd=chars");
         assert_eq!(headers["mx-client-id"], "c");
         assert!(!headers.contains_key(AUTHORIZATION));
@@ -239,6 +251,7 @@ mod tests {
         let credential = prepared(&config::Credential::Query {
             client_id: "a b".into(),
             api_key: api_key(),
+            secondary_api_key: None,
             client_id_name: "c".into(),
             api_key_name: "k".into(),
         });
@@ -264,7 +277,11 @@ mod tests {
     fn debug_shows_no_value() {
         let shown = format!(
             "{:?}",
-            prepared(&config::Credential::Basic { client_id: "c".into(), api_key: api_key() })
+            prepared(&config::Credential::Basic {
+                client_id: "c".into(),
+                api_key: api_key(),
+                secondary_api_key: None
+            })
         );
         assert!(!shown.contains("k3y"), "{shown}");
         assert!(!shown.contains(&STANDARD.encode("c:k3y/with+odd=chars")), "{shown}");

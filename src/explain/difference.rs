@@ -245,8 +245,9 @@ fn environments(config: &Config) -> BTreeSet<String> {
             config::BearerOperations::PassThrough => "passed through".to_owned(),
         };
         let (host, credential) = (words::host(environment), &environment.credential);
+        let second = credential.secondary().map_or(String::new(), |second| format!(" or {second}"));
         format!(
-            "{} is {host} with {} as {}, Bearer tokens {bearer}",
+            "{} is {host} with {}{second} as {}, Bearer tokens {bearer}",
             environment.name,
             credential.reference(),
             words::kind(credential)

@@ -28,6 +28,11 @@ pub(super) fn credential(environment: &Table<'_>) -> Option<Credential> {
 fn with_client_id(kind: &str, table: &Table<'_>) -> Option<Credential> {
     let client_id = table.parsed("client_id", |text| client_id(text, kind == "basic"));
     let api_key = table.reference("api_key");
+    let secondary_api_key = table.reference("secondary_api_key");
+    if api_key.is_some() && api_key == secondary_api_key {
+        let problem = Problem::new("is the same as api_key");
+        table.fault("secondary_api_key", problem.allowed("expected another place, for a second key"));
+    }
     if kind == "query" {
         let names = (table.parsed("client_id_name", query_name), table.parsed("api_key_name", query_name));
         let (client_id_name, api_key_name) = (names.0?, names.1?);
@@ -37,15 +42,16 @@ fn with_client_id(kind: &str, table: &Table<'_>) -> Option<Credential> {
         return Some(Credential::Query {
             client_id: client_id?,
             api_key: api_key?,
+            secondary_api_key,
             client_id_name,
             api_key_name,
         });
     }
     let (client_id, api_key) = (client_id?, api_key?);
     Some(match kind {
-        "api-key" => Credential::ApiKey { client_id, api_key },
-        "mx-api-key" => Credential::MxApiKey { client_id, api_key },
-        _ => Credential::Basic { client_id, api_key },
+        "api-key" => Credential::ApiKey { client_id, api_key, secondary_api_key },
+        "mx-api-key" => Credential::MxApiKey { client_id, api_key, secondary_api_key },
+        _ => Credential::Basic { client_id, api_key, secondary_api_key },
     })
 }
 

@@ -32,6 +32,12 @@ fn one(file: &Table<'_>, name: &str, table: &Table<'_>) -> Option<Environment> {
     let api = api(table, address.as_ref().map(|(host, _)| host.as_str()));
     let accept_version = table.parsed("accept_version", version);
     let credential = credential::credential(table);
+    if matches!(api, Api::Paths(_)) && credential.as_ref().is_some_and(|one| one.secondary().is_some()) {
+        table.warn(
+            "credential.secondary_api_key",
+            "is tried and never preferred: a read that confirms it is known of MX's Platform API only",
+        );
+    }
     let bearer_operations = credential::bearer_operations(table);
     let ca_file = table.path("ca_file");
     let client_certificate = certificate(&table.section("client_certificate"));

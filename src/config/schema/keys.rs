@@ -325,14 +325,15 @@ static BREAKER: &[Key] = &[
 ];
 
 static CREDENTIAL: &[Variant] = &[
-    Variant { kind: "basic", keys: &[CLIENT_ID, API_KEY] },
-    Variant { kind: "api-key", keys: &[CLIENT_ID, API_KEY] },
-    Variant { kind: "mx-api-key", keys: &[CLIENT_ID, API_KEY] },
+    Variant { kind: "basic", keys: &[CLIENT_ID, API_KEY, SECONDARY_API_KEY] },
+    Variant { kind: "api-key", keys: &[CLIENT_ID, API_KEY, SECONDARY_API_KEY] },
+    Variant { kind: "mx-api-key", keys: &[CLIENT_ID, API_KEY, SECONDARY_API_KEY] },
     Variant {
         kind: "query",
         keys: &[
             CLIENT_ID,
             API_KEY,
+            SECONDARY_API_KEY,
             text("client_id_name", Text("client_id"), "The query parameter that carries client_id"),
             text("api_key_name", Text("api_key"), "The query parameter that carries api_key"),
         ],
@@ -350,6 +351,11 @@ static CREDENTIAL: &[Variant] = &[
 
 const CLIENT_ID: Key = text("client_id", Required, "An identifier, not a secret");
 const API_KEY: Key = reference("api_key", Required, "The key");
+const SECONDARY_API_KEY: Key = reference(
+    "secondary_api_key",
+    Optional,
+    "A second key, used when MX takes api_key no more; it need not exist yet; absent: none",
+);
 
 static HEALTH: &[Key] = &[
     text("address", Text("127.0.0.1:9090"), "Address and port; it may be the pod's address"),

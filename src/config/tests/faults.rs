@@ -154,6 +154,29 @@ fn a_secret_belongs_to_one_environment() {
 }
 
 #[test]
+fn a_second_key_is_another_secret_of_the_same_environment() {
+    let second =
+        |reference: &str| with("MX_API_KEY\"", &format!("MX_API_KEY\", secondary_api_key = \"{reference}\""));
+    assert_accepted(&second("env:MX_SECONDARY_API_KEY"), &[]);
+    assert_fault(
+        &second("env:MX_API_KEY"),
+        ": environment.production.credential.secondary_api_key: is the same as api_key; \
+         expected another place, for a second key",
+    );
+    assert_fault(
+        &with("kind = \"basic\", client_id = \"CLIENT-ID\", api_key =", "kind = \"bearer\", token =")
+            .replace("MX_API_KEY\"", "MX_API_KEY\", secondary_api_key = \"env:B\""),
+        ": environment.production.credential.secondary_api_key: unknown key; one of \"kind\", \"token\"",
+    );
+    let elsewhere = format!("{}url = \"https://other.example\"\npaths = [\"GET /x\"]\n", second("env:B"));
+    assert_accepted(
+        &elsewhere.replace("\"read\"", "\"paths\""),
+        &["warning: environment.production.credential.secondary_api_key: is tried and never preferred: \
+           a read that confirms it is known of MX's Platform API only"],
+    );
+}
+
+#[test]
 fn a_vault_reference_needs_a_vault_that_something_else_opens() {
     let stored = with("env:MX_API_KEY", "vault:production/api_key");
     let vault = |identity: &str| {

@@ -68,7 +68,7 @@ fn a_faulty_value_names_the_variable_and_is_not_repeated() {
     assert_fault(
         ("MXGATE__ENVIRONMENT__PRODUCTION__CREDENTIAL__TOKEN", "env:X"),
         "MXGATE__ENVIRONMENT__PRODUCTION__CREDENTIAL__TOKEN: environment.production.credential.token: \
-         unknown key; one of \"kind\", \"client_id\", \"api_key\"",
+         unknown key; one of \"kind\", \"client_id\", \"api_key\", \"secondary_api_key\"",
     );
 }
 
