@@ -29,6 +29,7 @@ pub use self::{
 use super::{reference::Reference, secret::Secret};
 use crate::storage;
 
+pub mod aside;
 pub mod document;
 mod entries;
 mod error;
