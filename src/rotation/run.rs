@@ -52,6 +52,8 @@ struct Held {
     contents: Contents,
     /// By the boot clock, when the lock was written last.
     written: Duration,
+    /// What was there before another run's lock was waited for.
+    before: Option<Record>,
 }
 
 /// Whether a step leads on.
@@ -77,6 +79,9 @@ impl Run<'_> {
     }
 
     async fn steps(&self, held: &mut Held) -> Result<Outcome, Error> {
+        if held.is_done_meanwhile() {
+            return Ok(Outcome::Elsewhere { step: held.state().step() });
+        }
         self.look(held).await?;
         loop {
             let flow = match held.state().clone() {
@@ -96,18 +101,19 @@ impl Run<'_> {
 
     /// Takes the lock, which proves that the vault can be written.
     async fn take(&self) -> Result<Held, Error> {
-        let mut stale: Option<Lock> = None;
+        let mut stale: Option<Record> = None;
         for _ in 0..RACES_MAX {
             let contents = self.store.load().await?;
             let now = self.clock.unix();
             if let Some(lock) = contents.record.locked_by_another(&self.order.owner, now) {
-                let renewed = stale.as_ref().is_some_and(|before| before != lock);
+                let renewed = stale.as_ref().is_some_and(|before| before.lock.as_ref() != Some(lock));
                 if !self.order.wait || renewed || lock.until - now > WAIT_MAX.as_secs() {
                     return Err(Error::Locked { owner: lock.owner.clone(), until: lock.until });
                 }
                 (self.say)(Notice::WaitingForLock { owner: lock.owner.clone(), until: lock.until });
-                stale = Some(lock.clone());
-                sleep(Duration::from_secs(lock.until - now)).await;
+                let left = Duration::from_secs(lock.until - now);
+                stale = Some(contents.record);
+                sleep(left).await;
                 continue;
             }
             let mut wanted = contents;
@@ -116,7 +122,7 @@ impl Run<'_> {
             let written = self.clock.boot();
             if let Written::Stored(version) = self.put(&wanted).await? {
                 wanted.version = version;
-                return Ok(Held { contents: wanted, written });
+                return Ok(Held { contents: wanted, written, before: stale });
             }
         }
         Err(Error::Changed)
@@ -176,7 +182,7 @@ impl Run<'_> {
         match self.put(&wanted).await? {
             Written::Stored(version) => {
                 wanted.version = version;
-                *held = Held { contents: wanted, written };
+                (held.contents, held.written) = (wanted, written);
                 Ok(())
             }
             Written::Conflict => Err(self.conflict(held).await),
@@ -513,6 +519,13 @@ impl Run<'_> {
 }
 
 impl Held {
+    /// Whether the rotation that was waited for is over: to begin another one now was not meant.
+    fn is_done_meanwhile(&self) -> bool {
+        let now = &self.contents.record;
+        let is_new = |before: &Record| before.state != State::Idle || before.last != now.last;
+        now.state == State::Idle && self.before.as_ref().is_some_and(is_new)
+    }
+
     fn state(&self) -> &State {
         &self.contents.record.state
     }
