@@ -10,6 +10,7 @@ mod drain;
 mod files;
 mod loader;
 mod sockets;
+mod two_keys;
 
 use std::{
     convert::Infallible,
@@ -332,7 +333,7 @@ async fn until_stopped(
     stop
 }
 
-/// What goes on beside the requests: addresses are looked up, files compared, reloads made.
+/// What goes on beside the requests: addresses are looked up, keys confirmed, files compared, reloads made.
 async fn upkeep(loader: &Arc<Loader>, records: &WriterHandle, hangup: &mut Signal) -> Infallible {
     let mut loads = loader.loads();
     loop {
@@ -345,6 +346,9 @@ async fn upkeep(loader: &Arc<Loader>, records: &WriterHandle, hangup: &mut Signa
                 async move { dial.addresses.keep_fresh().await }
             })
             .collect();
+        for environment in snapshot.iter().flat_map(|snapshot| &snapshot.environments) {
+            addresses.spawn(two_keys::watch_over(environment.clone(), loader.suspensions()));
+        }
         for keys in snapshot.iter().flat_map(|snapshot| snapshot.users.key_sources()) {
             let metrics = loader.metrics();
             addresses.spawn(async move { keys.keep_fresh(&metrics).await });

@@ -7,6 +7,9 @@
 //! What must never happen: a credential is attached without a `Grant`, or sent to a host that its secret
 //! is not sealed for (checked when the snapshot is built, since an environment has one host).
 
+pub(crate) mod confirm;
+pub(crate) mod preference;
+
 use std::{rc::Rc, sync::Arc};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -14,7 +17,12 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, header::AUTHORIZATION};
 use zeroize::Zeroizing;
 
-use crate::{config, record::UsedCredential, redaction::Masker, vault::secret::Secret};
+use crate::{
+    config,
+    record::UsedCredential,
+    redaction::Masker,
+    vault::{reference::Reference, secret::Secret},
+};
 
 /// A credential made ready: what is put on the wire, and how its secret is found in an answer.
 #[derive(Debug)]
@@ -44,8 +52,12 @@ pub(crate) enum Unusable {
 }
 
 impl Prepared {
-    /// Puts the wire form together.
-    pub(crate) fn prepare(kind: &config::Credential, secret: &Secret) -> Result<Self, Unusable> {
+    /// Puts the wire form together. `reference` is where `secret` comes from.
+    pub(crate) fn prepare(
+        kind: &config::Credential,
+        reference: &Reference,
+        secret: &Secret,
+    ) -> Result<Self, Unusable> {
         let mut headers = Vec::with_capacity(2);
         let mut query = None;
         match kind {
@@ -69,11 +81,17 @@ impl Prepared {
             }
         }
         Ok(Self {
-            used: UsedCredential::new(&kind.reference().to_string(), secret.fingerprint()),
+            used: UsedCredential::new(&reference.to_string(), secret.fingerprint()),
             masker: Masker::new([secret]),
             headers,
             query,
         })
+    }
+
+    /// From now on answers to either are searched for both: one to the second may hold the first.
+    pub(crate) fn mask_together(pair: [&mut Self; 2], secrets: [&Secret; 2]) {
+        let masker = Masker::new(secrets);
+        pair.into_iter().for_each(|one| one.masker = masker.clone());
     }
 
     /// What tells this version of the secret from others.
@@ -190,7 +208,8 @@ mod tests {
     use crate::vault::reference::Reference;
 
     fn prepared(kind: &config::Credential) -> Prepared {
-        Prepared::prepare(kind, &Secret::new(b"k3y/with+odd=chars".to_vec()).unwrap()).unwrap()
+        let secret = Secret::new(b"k3y/with+odd=chars".to_vec()).unwrap();
+        Prepared::prepare(kind, kind.reference(), &secret).unwrap()
     }
 
     fn sent(kind: &config::Credential) -> HeaderMap {

@@ -4,6 +4,7 @@
 //! the upstream's, masked, or one of ours from `respond`. The access record is opened first and closed
 //! once, when the answer is over or the caller has left.
 
+mod again;
 pub(crate) mod answer;
 pub(crate) mod choice;
 pub(crate) mod entry;
@@ -19,10 +20,12 @@ use std::{
     time::SystemTime,
 };
 
-use http::{HeaderMap, Request, Response, request, uri::PathAndQuery};
+use http::{HeaderMap, Request, Response, StatusCode, request, uri::PathAndQuery};
+use http_body::Body as _;
 use hyper::body::Incoming;
 
 use self::{
+    again::{Again, OtherHead},
     answer::{AnswerBody, Passage},
     choice::{Attached, Choice},
     entry::{Entry, Live},
@@ -71,7 +74,7 @@ async fn walk(
     request: Request<Incoming>,
     entry: &mut Entry,
 ) -> Result<Passage, End> {
-    let Approved { outgoing, environment, masker, mask, pass } = approve(at, view, request, entry)?;
+    let Approved { outgoing, environment, masker, mask, pass, again } = approve(at, view, request, entry)?;
     let timeouts = &environment.settings.timeouts;
     let asked = entry.asked_upstream();
     at.session.watch.total(asked, timeouts.total);
@@ -79,12 +82,18 @@ async fn walk(
         pin!(upstream::forward(&environment.pool, outgoing, timeouts, &at.session, asked, entry.paced()));
     let heard = at.session.watch.until_expired(forwarded).await;
     outcome::note(&environment.settings, pass, &at.session, &heard);
-    let answer = match heard {
+    let mut answer = match heard {
         Ok(Ok(answer)) => answer,
         // The caller's own body was refused or broke off: that is why the upstream got no request.
         Ok(Err(failure)) => return Err(at.session.body_refusal().map_or(failure.into(), End::from)),
         Err(expiry) => return Err(expiry.into()),
     };
+    if answer.status == StatusCode::UNAUTHORIZED
+        && let Some(again) = again
+    {
+        // The environment has another key. In a box, like masking: hardly any walk comes here.
+        answer = Box::pin(again.attempt(at, environment, answer, entry)).await?;
+    }
     entry.upstream_answered();
     let mut passage = Passage::new(answer, environment.clone(), masker);
     if let Some(mask) = mask {
@@ -101,6 +110,8 @@ struct Approved<'v> {
     masker: Option<Arc<Masker>>,
     mask: Option<Arc<FieldMask>>,
     pass: Pass,
+    /// Of an environment with two keys.
+    again: Option<Box<Again>>,
 }
 
 /// What can be done before anything is sent. Nothing in it waits, so that a request in flight carries none of it.
@@ -116,11 +127,13 @@ fn approve<'v>(
     entry.environment(environment);
 
     let decided = decide(&view.snapshot, listener, &at.peer, &head, &mut Live { view, entry })?;
-    let attached = decided.choice.attached(&environment.credential, environment.bearer.as_ref())?;
+    let (key, which) = environment.credential();
+    let attached = decided.choice.attached(key, environment.bearer.as_ref())?;
     let (credential, repeatable) = (attached.credential(), decided.grant.repeatable(&head.method));
     let caller = decided.caller;
     entry.credential(credential);
     let sent = decided.head(&head, &environment.settings, &attached);
+    let other = OtherHead::of(&decided, &head, environment, which, repeatable && body.is_end_stream());
     let masker = credential.map(Credential::masker);
     if let Some(operation) = decided.grant.operation() {
         let versions = view.snapshot.versions.get(caller.index().get());
@@ -131,8 +144,9 @@ fn approve<'v>(
     let pass = entry.sending(environment, &head.method, repeatable && !at.session.body_pending())?;
     entry.sent_out();
     let outgoing = Outgoing::new(&head.method, sent, body, repeatable, head.headers);
+    let again = other.map(|other| other.ready(&outgoing));
     let mask = view.snapshot.mask(caller.index()).cloned();
-    Ok(Approved { outgoing, environment, masker, mask, pass })
+    Ok(Approved { outgoing, environment, masker, mask, pass, again })
 }
 
 /// Every decision about a request, in order; `trail` hears each. It needs no connection and no secret, so

@@ -70,6 +70,8 @@ pub struct Record<'a> {
     pub peer_uid: Option<u32>,
     /// The code that it would have been refused with, were its caller not in observe mode.
     pub would_refuse: Option<&'static str>,
+    /// It was answered 401 with the key that was in use, and then sent again with the other one, which is `credential`.
+    pub cut_over: bool,
 }
 
 /// How a request ended.
@@ -194,6 +196,7 @@ pub(crate) mod tests {
             upstream_us: Some(56_000),
             masked: 0,
             would_refuse: None,
+            cut_over: false,
         }
     }
 
@@ -221,6 +224,7 @@ pub(crate) mod tests {
             credential: Some(&used),
             peer_uid: Some(7),
             would_refuse: Some("operation_denied"),
+            cut_over: true,
             ..example()
         });
         let table = include_str!("../docs/records.md").lines().filter(|line| line.starts_with("| `"));
@@ -258,6 +262,12 @@ pub(crate) mod tests {
         );
         assert!(line.contains(&expected), "{line}");
         assert!(!line.contains("canary-value"));
+    }
+
+    #[test]
+    fn a_second_attempt_shows_only_where_there_was_one() {
+        assert!(!line(&example()).contains("cut_over"));
+        assert!(line(&Record { cut_over: true, ..example() }).ends_with("\"cut_over\":true}"));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! it is not sealed for.
 
 mod grants;
+pub(crate) mod second;
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -13,12 +14,13 @@ use http::HeaderName;
 use tokio::time::Instant;
 
 pub(crate) use self::grants::Grants;
+use self::second::Second;
 use crate::{
     admission::{Admission, CallerIndex, Networks, callers::Callers, token::Tokens},
     browser,
     config::{self, BearerOperations, Config},
     control::messages::UpstreamStatus,
-    credential::{self, Prepared, Unusable},
+    credential::{self, Prepared, Unusable, preference::Which},
     gateway::fields::FieldMask,
     limits::{CallerLimits, breaker::Breaker, budget::Budget},
     listener::tls::{self, ServerTls},
@@ -69,6 +71,8 @@ pub(crate) struct Environment {
     pub(crate) api: Api,
     pub(crate) accept_version: http::HeaderValue,
     pub(crate) credential: Prepared,
+    /// In a box, since most have none.
+    pub(crate) second: Option<Box<Second>>,
     pub(crate) bearer: Bearer,
     pub(crate) dial: Arc<DialTarget>,
     pub(crate) timeouts: config::Timeouts,
@@ -81,6 +85,14 @@ pub(crate) struct Environment {
 }
 
 impl Environment {
+    /// One of two keys; there is always a first.
+    pub(crate) fn key(&self, which: Which) -> &Prepared {
+        match (which, &self.second) {
+            (Which::Secondary, Some(second)) => &second.key,
+            _ => &self.credential,
+        }
+    }
+
     /// Whether a caller's field of that name (lower case) stays here because of how this gateway is configured.
     pub(crate) fn keeps_back(&self, name: &str) -> bool {
         self.credential.travels_under(name)
@@ -273,6 +285,7 @@ impl Snapshot {
             breaker: environment.breaker.as_ref().map(|breaker| breaker.status(now)),
             breaker_opened: environment.breaker.as_ref().map_or(0, |breaker| breaker.opened()),
             budget: environment.budget.status(now),
+            keys: environment.second.as_ref().map(|second| second.preference.status()),
         };
         self.environments.iter().map(one).collect()
     }
@@ -376,6 +389,7 @@ fn query_names(api: Api, credential: &config::Credential) -> Vec<String> {
 /// What one environment's references came to.
 struct Secrets {
     credential: Result<Resolved, vault::Error>,
+    second: Option<Result<Resolved, vault::Error>>,
     bearer: Option<Result<Resolved, vault::Error>>,
 }
 
@@ -385,11 +399,12 @@ impl Secrets {
             BearerOperations::Token(token) => Some(vault.resolve(token)),
             BearerOperations::Refused | BearerOperations::PassThrough => None,
         };
-        Self { credential: vault.resolve(settings.credential.reference()), bearer }
+        let second = settings.credential.secondary().map(|second| vault.resolve(second));
+        Self { credential: vault.resolve(settings.credential.reference()), second, bearer }
     }
 
     fn known(&self) -> impl Iterator<Item = &Arc<Secret>> {
-        let all = [Some(&self.credential), self.bearer.as_ref()];
+        let all = [Some(&self.credential), self.second.as_ref(), self.bearer.as_ref()];
         all.into_iter().flatten().flatten().map(|resolved| &resolved.secret)
     }
 }
@@ -406,11 +421,11 @@ fn environment(
         config::Api::Platform => Api::Platform,
         config::Api::Paths(_) => Api::Paths,
     };
-    let credential = credential(settings, &settings.credential, secrets.credential)?;
+    let (credential, second) = second::keys(settings, secrets.credential, secrets.second)?;
     let bearer = match (&settings.bearer_operations, secrets.bearer) {
         (BearerOperations::Token(token), Some(secret)) => {
             let kind = config::Credential::Bearer { token: token.clone() };
-            Bearer::Token(Box::new(self::credential(settings, &kind, secret)?))
+            Bearer::Token(Box::new(self::credential(settings, &kind, token, secret)?.0))
         }
         (BearerOperations::PassThrough, _) => Bearer::PassThrough,
         _ if matches!(settings.credential, config::Credential::Bearer { .. }) => Bearer::Environment,
@@ -429,6 +444,10 @@ fn environment(
     Ok(Environment {
         budget: Budget::new(&settings.budget, before.map(|before| &before.budget)),
         breaker: Breaker::new(&name, &settings.breaker, same_host.and_then(|before| before.breaker.as_ref())),
+        second: second.map(|key| {
+            let previous = same_host.and_then(|before| before.second.as_deref());
+            Box::new(Second::new(&settings.credential, &credential, key, previous))
+        }),
         name,
         api,
         accept_version: http::HeaderValue::from_str(&settings.accept_version)
@@ -445,10 +464,10 @@ fn environment(
 fn credential(
     settings: &config::Environment,
     kind: &config::Credential,
+    reference: &Reference,
     resolved: Result<Resolved, vault::Error>,
-) -> Result<Prepared, Error> {
+) -> Result<(Prepared, Arc<Secret>), Error> {
     let environment = || settings.name.clone();
-    let reference = kind.reference();
     let resolved =
         resolved.map_err(|source| Error::Secret { environment: environment(), source: Box::new(source) })?;
     if !resolved.allows(&settings.host) {
@@ -459,9 +478,11 @@ fn credential(
             hosts: resolved.hosts.unwrap_or_default().join(", "),
         });
     }
-    Prepared::prepare(kind, &resolved.secret).map_err(|source| Error::Unusable {
+    let prepared = Prepared::prepare(kind, reference, &resolved.secret);
+    let prepared = prepared.map_err(|source| Error::Unusable {
         environment: environment(),
         reference: reference.clone(),
         source: source.into(),
-    })
+    })?;
+    Ok((prepared, resolved.secret))
 }

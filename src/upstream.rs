@@ -9,6 +9,7 @@
 pub(crate) mod answer;
 pub(crate) mod dial;
 pub(crate) mod exchange;
+pub(crate) mod harmless;
 pub(crate) mod headers;
 pub(crate) mod outgoing;
 pub(crate) mod pool;

@@ -36,18 +36,23 @@ pub(super) fn changed_keys(old: &Config, new: &Config) -> Vec<String> {
 /// References whose secret is another one than before.
 pub(super) fn changed_secrets(old: &Snapshot, new: &Snapshot) -> Vec<String> {
     let used = |environment: &snapshot::Environment| {
-        [Some(&environment.credential), environment.bearer.token()]
+        let second = environment.second.as_ref().map(|second| &second.key);
+        [Some(&environment.credential), second, environment.bearer.token()]
             .map(|one| one.map(|one| one.used().clone()))
     };
     let mut changed = BTreeSet::new();
     for environment in &new.environments {
         let Some(before) = old.environment(&environment.name) else { continue };
         for (before, now) in used(before).into_iter().zip(used(environment)) {
-            if let (Some(before), Some(now)) = (before, now)
-                && before.name() == now.name()
-                && before != now
-            {
-                changed.insert(format!("the secret {}", now.name()));
+            match (before, now) {
+                (Some(before), Some(now)) if before.name() == now.name() && before != now => {
+                    changed.insert(format!("the secret {}", now.name()));
+                }
+                (None, Some(now)) => _ = changed.insert(format!("the secret {} is in use", now.name())),
+                (Some(before), None) => {
+                    changed.insert(format!("the secret {} is no longer in use", before.name()));
+                }
+                _ => {}
             }
         }
     }

@@ -173,7 +173,7 @@ mod tests {
             Gateway, Handle, Listeners, Parts, Readiness,
             messages::{
                 BreakerStatus, BudgetStatus, CallerLimitsStatus, EnvironmentStatus, GatewayStatus,
-                LogOverride, Observing, ReloadReport, Status, Suspension, UpstreamStatus, Use,
+                KeysStatus, LogOverride, Observing, ReloadReport, Status, Suspension, UpstreamStatus, Use,
             },
             socket::ControlSocket,
             suspension::{Subject, Suspensions},
@@ -403,6 +403,13 @@ log filter     info
             breaker,
             breaker_opened: 2,
             budget: Some(budget),
+            keys: Some(KeysStatus {
+                secondary: "vault:sandbox/next".into(),
+                fingerprint: "05060708".into(),
+                secondary_in_use: true,
+                cutovers: 1,
+                second_attempts: 7,
+            }),
         }];
         let limits = |caller: usize, refused| CallerLimitsStatus {
             caller: format!("caller{caller}"),
@@ -424,6 +431,8 @@ log filter     info
             "overridden by debug for 1m\n",
             "suspended      address 10.0.0.0/8, until it is resumed\n",
             "breaker        sandbox: OPEN for 4s, opened 2 times so far\n",
+            "second key     sandbox: vault:sandbox/next (05060708), IN USE, MX refuses the first key; 1 cut-overs, \
+             7 second attempts so far\n",
             "budget         sandbox: GET 12 of 200 in flight, HALVED for 12s\n",
             "limits         caller21: 0 of 20 requests in flight, 21 refused so far\n",
             "limits         caller2: 0 of 20 requests in flight, 2 refused so far\n",

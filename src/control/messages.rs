@@ -76,6 +76,24 @@ pub struct UpstreamStatus {
     pub breaker_opened: u64,
     /// `None`: it has no budget.
     pub budget: Option<BudgetStatus>,
+    /// `None`: it has one key.
+    #[serde(default)]
+    pub keys: Option<KeysStatus>,
+}
+
+/// The second of two keys, and which of them is used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeysStatus {
+    /// The second key, as a reference.
+    pub secondary: String,
+    /// Its fingerprint.
+    pub fingerprint: String,
+    /// Whether requests carry it, since MX has refused the first.
+    pub secondary_in_use: bool,
+    /// How often requests began to carry the other key.
+    pub cutovers: u64,
+    /// Requests that were sent again with the other key, since they were answered 401.
+    pub second_attempts: u64,
 }
 
 /// A breaker's state.

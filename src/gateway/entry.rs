@@ -38,6 +38,7 @@ pub(crate) struct Entry {
     caller: Option<Arc<str>>,
     call: Option<Call>,
     credential: Option<Rc<UsedCredential>>,
+    cut_over: bool,
     decision: Decision,
     code: Option<&'static str>,
     would_refuse: Option<&'static str>,
@@ -66,6 +67,7 @@ impl Entry {
             caller: None,
             call: None,
             credential: None,
+            cut_over: false,
             decision: Decision::Aborted,
             code: None,
             would_refuse: None,
@@ -106,6 +108,17 @@ impl Entry {
         Ok(pass)
     }
 
+    /// Counts a second attempt, which is one more request to `environment`. `None`: there is no room for it, and the
+    /// first one's answer is the answer.
+    pub(crate) fn sending_again(&self, environment: &EnvironmentView) -> Option<Pass> {
+        let now = Instant::now();
+        let pass = match &environment.settings.breaker {
+            Some(breaker) => breaker.admit(true, now).ok()?,
+            None => Pass::usual(),
+        };
+        self.budget.as_ref().is_none_or(|permit| permit.again(now)).then_some(pass)
+    }
+
     fn over(&mut self, over: limits::Over) -> Refusal {
         self.wait = over.wait;
         over.refusal
@@ -142,6 +155,12 @@ impl Entry {
 
     pub(crate) fn credential(&mut self, credential: Option<&Credential>) {
         self.credential = credential.map(|credential| credential.used.clone());
+    }
+
+    /// The request goes out again, with the other of two keys.
+    pub(crate) fn cut_over(&mut self, credential: &Credential) {
+        self.credential(Some(credential));
+        self.cut_over = true;
     }
 
     /// Says when.
@@ -316,6 +335,7 @@ impl Drop for Entry {
                 Peer::Tcp(_) | Peer::Certified(..) => None,
             },
             would_refuse: self.would_refuse,
+            cut_over: self.cut_over,
         });
     }
 }

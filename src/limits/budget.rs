@@ -101,6 +101,12 @@ impl Budget {
         Ok(())
     }
 
+    /// One more request in place of one that is over: it counts for the rate.
+    fn take_again(&self, methods: Methods, now: Instant) -> bool {
+        let halved = self.halved.left(now).is_some();
+        self.share(methods).rate.as_ref().is_none_or(|rate| rate.take(now, halved).is_ok())
+    }
+
     /// Halves it for `wait`. True if it was whole before.
     pub(super) fn halve(&self, wait: Duration, now: Instant) -> bool {
         !self.is_empty && self.halved.extend(wait, now)
@@ -178,6 +184,13 @@ pub(crate) struct Permit {
     methods: Methods,
 }
 
+impl Permit {
+    /// Lets the request be sent once more, if there is room for that.
+    pub(crate) fn again(&self, now: Instant) -> bool {
+        self.environment.settings.budget.take_again(self.methods, now)
+    }
+}
+
 impl Drop for Permit {
     fn drop(&mut self) {
         if let Some(bound) = &self.environment.settings.budget.share(self.methods).in_flight {
@@ -239,6 +252,21 @@ mod tests {
         let (budget, now) = (Budget::new(&settings, None), Instant::now());
         assert_eq!(taken(&budget, Methods::Get, now), 1);
         assert_eq!(budget.status(now).unwrap().get_in_flight, Some(Use { now: 1, max: 5 }));
+    }
+
+    #[test]
+    fn a_second_attempt_counts_for_the_rate_and_is_no_second_request_in_flight() {
+        let rate = Some(limits::Rate { per_second: 1, burst: 3 });
+        let methods = MethodBudget { rate, in_flight_max: Some(1) };
+        let settings = limits::Budget { get: methods.clone(), other: methods };
+        let (budget, now) = (Budget::new(&settings, None), Instant::now());
+        assert_eq!(taken(&budget, Methods::Get, now), 1);
+        assert!(budget.take_again(Methods::Get, now) && budget.take_again(Methods::Get, now));
+        assert!(!budget.take_again(Methods::Get, now), "that would be a fourth");
+        assert!(budget.take_again(Methods::Other, now));
+        assert_eq!(budget.status(now).unwrap().get_in_flight, Some(Use { now: 1, max: 1 }));
+        let unlimited = Budget::new(&in_flight(1, 1), None);
+        assert!(unlimited.take_again(Methods::Get, now));
     }
 
     #[test]

@@ -103,6 +103,7 @@ impl Collector for Inner {
         self.versions_used(&mut page)?;
         self.connections(&mut page)?;
         self.upstreams(&mut page)?;
+        self.keys(&mut page)?;
         self.event_loops(&mut page)?;
         self.records(&mut page)?;
         self.reloads(&mut page)?;
@@ -272,6 +273,30 @@ impl Inner {
         let mut family = page.family("mxgate_budget_in_flight_max", help, None, MetricType::Gauge)?;
         for (environment, methods, max) in uses(|uses| uses.max) {
             family.gauge_of(&[("environment", &environment), ("methods", methods)], max)?;
+        }
+        Ok(())
+    }
+
+    /// Of environments with two keys.
+    fn keys(&self, page: &mut Page<'_>) -> fmt::Result {
+        let snapshot = self.snapshot.get().and_then(|snapshot| snapshot.load_full());
+        let upstreams = snapshot.map(|snapshot| snapshot.upstreams()).unwrap_or_default();
+        let all = || upstreams.iter().filter_map(|one| Some((one.environment.as_str(), one.keys.as_ref()?)));
+        let help = "Whether requests carry an environment's second key, since its upstream refuses the first";
+        let mut family = page.family("mxgate_credential_secondary_in_use", help, None, MetricType::Gauge)?;
+        for (environment, keys) in all() {
+            let in_use = f64::from(u8::from(keys.secondary_in_use));
+            family.gauge_of(&[("environment", environment)], in_use)?;
+        }
+        let help = "How often an environment's requests began to carry the other of its two keys";
+        let mut family = page.family("mxgate_credential_cutovers", help, None, MetricType::Counter)?;
+        for (environment, keys) in all() {
+            family.counter(&[("environment", environment)], keys.cutovers)?;
+        }
+        let help = "Requests that were answered 401 and sent again with the other of two keys";
+        let mut family = page.family("mxgate_credential_second_attempts", help, None, MetricType::Counter)?;
+        for (environment, keys) in all() {
+            family.counter(&[("environment", environment)], keys.second_attempts)?;
         }
         Ok(())
     }

@@ -55,6 +55,10 @@ impl LineWriter {
         if record.would_refuse.is_some() {
             word(text, "would_refuse", record.would_refuse);
         }
+        if record.cut_over {
+            key(text, "cut_over");
+            text.extend_from_slice(b"true");
+        }
         text.extend_from_slice(b"}\n");
     }
 }

@@ -22,7 +22,10 @@ use http::{
 use zeroize::Zeroizing;
 
 use crate::{
-    mx::media::{self, Accept},
+    mx::{
+        catalogue::Operation,
+        media::{self, Accept},
+    },
     policy::{Api, Grant},
     snapshot::Environment,
 };
@@ -87,6 +90,28 @@ pub(crate) fn to_upstream(
     }
     own.for_each(|(name, value)| head.field(name, value));
     RequestHead { text: head.finish(), is_chunked: special.chunked, trailers }
+}
+
+/// Writes the head of a read that the gateway makes itself, for one answer and no more.
+pub(super) fn of_own_read(
+    target: [&str; 3],
+    operation: &Operation,
+    environment: &Environment,
+    credential: &[(HeaderName, HeaderValue)],
+) -> Bytes {
+    let version = environment.accept_version.to_str().unwrap_or_default();
+    let own: [(&str, &[u8]); 6] = [
+        ("host", environment.dial.authority.as_bytes()),
+        ("user-agent", concat!("mxgate/", env!("CARGO_PKG_VERSION")).as_bytes()),
+        ("accept-encoding", b"identity"),
+        ("accept", media::preferred(operation, version).as_str().as_bytes()),
+        ("accept-version", version.as_bytes()),
+        ("connection", b"close"),
+    ];
+    let own = own.into_iter().chain(credential.iter().map(|(name, value)| (name.as_str(), value.as_bytes())));
+    let mut head = HeadText::with_room(&Method::GET, target, HeaderMap::new().iter(), own.clone());
+    own.for_each(|(name, value)| head.field(name, value));
+    head.finish()
 }
 
 /// A head in the making. A text that grew would leave an unwiped copy of the credential behind, so there

@@ -45,6 +45,17 @@ impl Outgoing {
         }
     }
 
+    /// The same request with another head; `None` if it may not be repeated.
+    pub(crate) fn again(&self, head: RequestHead) -> Option<Self> {
+        self.repeatable.then(|| Self {
+            head: head.text,
+            is_head: self.is_head,
+            body: Body::Over,
+            spare: HeaderMap::new(),
+            repeatable: true,
+        })
+    }
+
     pub(crate) fn repeatable(&self) -> bool {
         self.repeatable
     }

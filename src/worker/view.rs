@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use crate::{
     admission::CallerIndex,
-    credential::{Credential, Prepared},
+    credential::{Credential, Prepared, preference::Which},
     limits::CallerLimits,
     metrics::WorkerMetrics,
     snapshot::{Environment, ListenerSettings, Snapshot},
@@ -37,7 +37,9 @@ pub(crate) struct View {
 /// An environment with this worker's copies and connections.
 pub(crate) struct EnvironmentView {
     pub(crate) settings: Arc<Environment>,
-    pub(crate) credential: Credential,
+    credential: Credential,
+    /// The second of two keys.
+    second: Option<Box<Credential>>,
     pub(crate) bearer: Option<Credential>,
     pub(crate) pool: Rc<Pool>,
 }
@@ -92,6 +94,25 @@ impl View {
 }
 
 impl EnvironmentView {
+    /// The key that requests carry now and, where there are two, which it is.
+    pub(crate) fn credential(&self) -> (&Credential, Option<Which>) {
+        match (&self.second, &self.settings.second) {
+            (Some(second), Some(settings)) => match settings.preference.key() {
+                Which::Primary => (&self.credential, Some(Which::Primary)),
+                Which::Secondary => (second, Some(Which::Secondary)),
+            },
+            _ => (&self.credential, None),
+        }
+    }
+
+    /// One of two keys.
+    pub(crate) fn key(&self, which: Which) -> &Credential {
+        match (which, &self.second) {
+            (Which::Secondary, Some(second)) => second,
+            _ => &self.credential,
+        }
+    }
+
     fn new(settings: Arc<Environment>, previous: Option<&View>, place: &Place) -> Self {
         let timeouts = &settings.timeouts;
         let pool_settings = PoolSettings {
@@ -107,6 +128,7 @@ impl EnvironmentView {
         });
         Self {
             credential: settings.credential.for_worker(),
+            second: settings.second.as_ref().map(|second| Box::new(second.key.for_worker())),
             bearer: settings.bearer.token().map(Prepared::for_worker),
             pool: kept
                 .unwrap_or_else(|| Pool::new(settings.dial.clone(), pool_settings, place.metrics.clone())),

@@ -48,6 +48,7 @@ mod strict;
 mod suspended_callers;
 #[allow(dead_code, reason = "shared with the unit tests")]
 mod tokens;
+mod two_keys;
 mod upstream;
 mod upstream_tls;
 mod users;

@@ -83,6 +83,17 @@ fn upstream_lines(upstream: &UpstreamStatus, lines: &mut Lines) {
             lines.add("breaker", format_args!("{name}: HALF OPEN, opened {opened} times so far"));
         }
     }
+    if let Some(keys) = &upstream.keys {
+        let (secondary, fingerprint) = (&keys.secondary, &keys.fingerprint);
+        let (attempts, cutovers) = (keys.second_attempts, keys.cutovers);
+        let state = if keys.secondary_in_use { "IN USE, MX refuses the first key" } else { "not in use" };
+        lines.add(
+            "second key",
+            format_args!(
+                "{name}: {secondary} ({fingerprint}), {state}; {cutovers} cut-overs, {attempts} second attempts so far"
+            ),
+        );
+    }
     if let Some(budget) = &upstream.budget {
         let methods = [("GET", budget.get_in_flight), ("others", budget.other_in_flight)];
         let used = methods.into_iter().filter_map(|(methods, used)| {
