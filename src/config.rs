@@ -202,6 +202,8 @@ pub struct VaultFile {
     pub path: PathBuf,
     /// Where the age identity is: `file:` or `env:`, never `vault:`.
     pub identity: Reference,
+    /// Where the passphrase is that the identity is sealed with, if it is.
+    pub passphrase: Option<Reference>,
 }
 
 /// One MX host, or another one that speaks with the same kinds of credential.

@@ -104,7 +104,7 @@ impl Vault {
     /// [`Error::Identity`] or [`Error::Embedded`].
     pub fn open(config: Option<&VaultFile>) -> Result<Self, Error> {
         let Some(config) = config else { return Ok(Self { embedded: None, is_blank: false }) };
-        let identity = Identity::load(&config.identity)?;
+        let identity = Identity::of(config)?;
         let opened = embedded::open(&config.path, &identity)?;
         for notice in &opened.notices {
             tracing::warn!(vault = %config.path.display(), "{notice}");
@@ -118,7 +118,7 @@ impl Vault {
     /// As [`Vault::open`].
     pub fn peek(config: Option<&VaultFile>) -> Result<Self, Error> {
         let Some(config) = config else { return Ok(Self { embedded: None, is_blank: false }) };
-        let identity = Identity::load(&config.identity)?;
+        let identity = Identity::of(config)?;
         let opened = embedded::peek(&config.path, &identity)?;
         Ok(Self { embedded: Some((config.clone(), opened)), is_blank: false })
     }
@@ -142,11 +142,8 @@ impl Vault {
     /// As [`Vault::open`]; the present one stays usable.
     pub fn reopen(&self) -> Result<Self, Error> {
         let fresh = Self::open(self.embedded.as_ref().map(|(config, _)| config))?;
-        if let (Some((config, old)), Some((_, new))) = (&self.embedded, &fresh.embedded)
-            && new.generation < old.generation
-        {
-            let (generation, seen) = (new.generation, old.generation);
-            return Err(embedded::Error::Older { path: config.path.clone(), generation, seen }.into());
+        if let (Some((config, old)), Some((_, new))) = (&self.embedded, &fresh.embedded) {
+            new.check_follows(old, &config.path)?;
         }
         Ok(fresh)
     }

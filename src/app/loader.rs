@@ -159,6 +159,7 @@ impl Loader {
         if let Some(vault) = &config.vault {
             files.insert(vault.path.clone());
             files.extend(file_of(&vault.identity));
+            files.extend(vault.passphrase.as_ref().and_then(file_of));
         }
         for environment in config.environments.values() {
             files.extend(environment.references().into_iter().filter_map(file_of));

@@ -98,7 +98,8 @@ fn vault(file: &Table<'_>) -> Option<VaultFile> {
     // `file` is the one kind so far.
     let (_, table) = file.variant("vault")?;
     let (path, identity) = (table.path("path"), table.reference("identity"));
-    Some(VaultFile { path: path?, identity: identity? })
+    let passphrase = table.reference("passphrase");
+    Some(VaultFile { path: path?, identity: identity?, passphrase })
 }
 
 fn health(table: &Table<'_>) -> Option<Health> {

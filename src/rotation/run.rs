@@ -233,7 +233,7 @@ impl Run<'_> {
     async fn begin(&self, held: &mut Held) -> Result<Flow, Error> {
         let primary = held.primary()?;
         if let Some(left) = self.store.rescued().await? {
-            if left != *primary {
+            if left != primary {
                 return Err(Error::Leftover { fingerprint: left.fingerprint().to_string() });
             }
             self.store.forget_rescue().await?;
@@ -281,7 +281,7 @@ impl Run<'_> {
             }
             Asked::Unclear(why) => {
                 self.note(held, Event::Lost).await?;
-                Err(Error::Unknown { why, until: self.old_until(held) })
+                self.unknown_since(&why, held)
             }
         }
     }
@@ -313,31 +313,39 @@ impl Run<'_> {
         Ok(Flow::On)
     }
 
-    /// Found by a run that has not called itself: only a recovery file can tell more.
+    /// Found by a run that has not called itself: only a key that was saved can tell more.
     async fn after_a_kill(&self, held: &mut Held) -> Result<Flow, Error> {
-        if let Some(new) = self.store.rescued().await? {
-            return self.take_in(held, Arc::new(new)).await;
+        if let Some(new) = self.saved(held).await? {
+            return self.take_in(held, new).await;
         }
         self.note(held, Event::Lost).await?;
-        Err(Error::Unknown {
-            why: "the run that asked for it ended before its answer was sealed".into(),
-            until: self.old_until(held),
-        })
+        self.unknown_since("the run that asked for it ended before its answer was sealed", held)
     }
 
     async fn unknown(&self, held: &mut Held) -> Result<Flow, Error> {
-        if let Some(new) = self.store.rescued().await? {
-            return self.take_in(held, Arc::new(new)).await;
+        if let Some(new) = self.saved(held).await? {
+            return self.take_in(held, new).await;
         }
         if !self.order.replace_unknown {
-            return Err(Error::Unknown {
-                why: "an earlier run left it like that".into(),
-                until: self.old_until(held),
-            });
+            return self.unknown_since("an earlier run left it like that", held);
         }
         let primary = held.primary()?;
         self.check_primary(&primary).await?;
         self.call(held, &primary, |_, now| Event::Replace { now }).await
+    }
+
+    fn unknown_since(&self, why: &str, held: &Held) -> Result<Flow, Error> {
+        Err(Error::Unknown { why: why.to_owned(), until: self.old_until(held) })
+    }
+
+    /// A key that the recovery file holds, or that an operator has put from there into the slot, which was empty when
+    /// MX was called.
+    async fn saved(&self, held: &Held) -> Result<Option<Arc<Secret>>, Error> {
+        let in_slot = held.contents.secondary.clone().filter(|key| held.contents.primary.as_ref() != Some(key));
+        match in_slot {
+            Some(key) => Ok(Some(key)),
+            None => Ok(self.store.rescued().await?),
+        }
     }
 
     async fn take_in(&self, held: &mut Held, new: Arc<Secret>) -> Result<Flow, Error> {

@@ -30,7 +30,7 @@ pub(crate) trait Store: Send + Sync {
     fn rescue<'a>(&'a self, key: &'a Arc<Secret>) -> Doing<'a, Result<String, Error>>;
 
     /// What [`Store::rescue`] sealed, if there is such a file.
-    fn rescued(&self) -> Doing<'_, Result<Option<Secret>, Error>>;
+    fn rescued(&self) -> Doing<'_, Result<Option<Arc<Secret>>, Error>>;
 
     /// Makes sure, before MX is called, that a key could be rescued.
     fn prepare_rescue(&self) -> Doing<'_, Result<(), Error>>;

@@ -1,12 +1,12 @@
 //! The embedded vault: one age-encrypted file, and what may be done to it.
 //!
-//! [`open`] reads it for the gateway; [`create`], [`set`], [`remove`], [`rekey`], [`backup`] and [`restore`]
-//! are the operator's. Beside `vault.age` live `vault.age.generation` (the last seen generation, see
-//! [`generation`]) and `vault.age.lock`. A vault has one identity; for recovery, keep a copy of the
-//! identity and a backup in two different places.
+//! [`open`] reads it for the gateway; [`create`], [`set`], [`update`], [`remove`], [`rekey()`], [`backup`] and
+//! [`restore`] write. Beside `vault.age` live `vault.age.generation` (what was last seen, see [`generation`])
+//! and `vault.age.lock`. A vault is sealed for one or more recipients ([`recipient`]), who all may write it
+//! ([`author`]); one of them is the gateway, another should be a recovery key that is kept elsewhere.
 //!
 //! What must never happen: a vault that is damaged, forged, older than one already seen or of a newer
-//! format is used or overwritten; of two writers one loses its change; a crash leaves half a file.
+//! format is used or overwritten; one is believed because somebody who knows only its recipients wrote it; of two writers one loses its change; a crash leaves half a file.
 //! Readers take no lock: they read the last-seen file before the vault, and writers write them in the other order.
 //!
 //! Plaintext is wiped from the buffers of this module and of the prompt's answer. Outside that promise:
@@ -14,29 +14,42 @@
 //! gateway); the keys inside aws-lc's HMAC contexts; what the terminal, a pipe or the environment held
 //! before mxgate read it.
 
-use std::{collections::BTreeMap, fs, io, path::Path, sync::Arc};
+use std::{collections::BTreeMap, fs, io, path::Path, sync::Arc, time::SystemTime};
 
 use self::{
-    document::Document,
+    aside::Sealing,
+    author::Author,
+    document::{Document, timestamp},
     place::{Place, load, sealed},
 };
 pub use self::{
+    aside::{recover, saved},
+    author::AuthorId,
     document::{Entry, Fault, SealError},
     entries::Entries,
     error::{Error, Notice},
-    identity::Identity,
+    identity::{Identity, Trust},
+    member::Member,
+    passphrase::Passphrase,
+    recipient::Recipient,
+    rekey::{Change, rekey},
 };
 use super::{reference::Reference, secret::Secret};
 use crate::storage;
 
-pub mod aside;
+mod aside;
+pub mod author;
 pub mod document;
 mod entries;
 mod error;
 pub mod generation;
 pub mod hosts;
 pub mod identity;
+pub mod member;
+pub mod passphrase;
 mod place;
+pub mod recipient;
+mod rekey;
 
 /// The largest vault file, in bytes.
 pub const BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -51,8 +64,43 @@ pub struct Opened {
     pub generation: u64,
     /// By name.
     pub entries: BTreeMap<String, Entry>,
+    /// Who opens it.
+    pub members: Vec<Member>,
+    /// Every author it has had, the present one last; none in format 1.
+    pub authors: Vec<AuthorId>,
     /// For the operator.
     pub notices: Vec<Notice>,
+    sealing: Sealing,
+}
+
+impl Opened {
+    fn new(document: Document, identity: &Identity, notices: Vec<Notice>) -> Self {
+        let sealing = Sealing::of(&document, identity);
+        let Document { generation, entries, members, authors } = document;
+        let authors = authors.iter().map(Author::id).collect();
+        Self { generation, entries, members, authors, notices, sealing }
+    }
+
+    /// The present author.
+    #[must_use]
+    pub fn author(&self) -> Option<AuthorId> {
+        self.authors.last().copied()
+    }
+
+    /// Whether this may take the place of `earlier`, which this process opened from the same `path`.
+    ///
+    /// # Errors
+    /// [`Error::Older`] or [`Error::OtherVault`].
+    pub fn check_follows(&self, earlier: &Self, path: &Path) -> Result<(), Error> {
+        if self.generation < earlier.generation {
+            let (generation, seen) = (self.generation, earlier.generation);
+            return Err(Error::Older { path: path.into(), generation, seen });
+        }
+        match earlier.author() {
+            Some(author) if !self.authors.contains(&author) => Err(Error::OtherVault { path: path.into() }),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Opens the vault at `path`, and remembers its generation.
@@ -62,16 +110,16 @@ pub struct Opened {
 pub fn open(path: &Path, identity: &Identity) -> Result<Opened, Error> {
     let place = Place::of(path);
     let (vault, seen) = place.load(identity)?;
-    let Document { generation, entries } = vault.document;
+    let generation = vault.document.generation;
     let mut notices = Vec::new();
     if seen < Some(generation) {
-        match place.advance(generation, identity, &vault.metadata) {
+        match place.advance(&vault.document, identity, &vault.metadata) {
             Ok(true) if seen.is_none() => notices.push(Notice::FirstUse { path: place.vault, generation }),
             Ok(_) => {}
             Err(source) => notices.push(Notice::NotKept { path: place.last_seen, generation, source }),
         }
     }
-    Ok(Opened { generation, entries, notices })
+    Ok(Opened::new(vault.document, identity, notices))
 }
 
 /// The same without a note of what was seen: nothing is written.
@@ -80,11 +128,10 @@ pub fn open(path: &Path, identity: &Identity) -> Result<Opened, Error> {
 /// As [`open`].
 pub fn peek(path: &Path, identity: &Identity) -> Result<Opened, Error> {
     let (vault, _) = Place::of(path).load(identity)?;
-    let Document { generation, entries } = vault.document;
-    Ok(Opened { generation, entries, notices: Vec::new() })
+    Ok(Opened::new(vault.document, identity, Vec::new()))
 }
 
-/// Makes an empty vault.
+/// Makes an empty vault for `identity`.
 ///
 /// # Errors
 /// [`Error::Exists`], [`Error::Leftover`], or why it could not be written.
@@ -97,13 +144,27 @@ pub fn create(path: &Path, identity: &Identity) -> Result<(), Error> {
     if place.last_seen.exists() {
         return Err(Error::Leftover { path: place.vault, last_seen: place.last_seen });
     }
-    let document = Document { generation: 1, ..Document::default() };
-    let bytes = sealed(&document, identity)?;
+    let members = vec![Member::new(identity.recipient().clone(), timestamp(SystemTime::now()))];
+    let mut document = Document { generation: 1, members, ..Document::default() };
+    let bytes = sealed(&mut document, &[identity])?;
     storage::create(&place.vault, &bytes).map_err(|source| match source.kind() {
         io::ErrorKind::AlreadyExists => Error::Exists { path: place.vault.clone() },
         _ => Error::Unwritable { path: place.vault.clone(), source },
     })?;
     place.remember(&document, &[identity], None)
+}
+
+/// Notes in the vault that `identity` accepts its author: from then on it opens the vault without being
+/// told whom to trust.
+///
+/// # Errors
+/// [`Error::CannotAccept`] for an ssh key, or why the vault could not be opened or written.
+pub fn accept(path: &Path, identity: &Identity) -> Result<(), Error> {
+    if !identity.recipient().can_prove() {
+        return Err(Error::CannotAccept);
+    }
+    // Every write does it.
+    change(path, identity, |_| Ok(()))
 }
 
 /// Seals `secret` under `name` for the hosts of [`hosts_for`], and answers with the new entry.
@@ -172,30 +233,6 @@ pub fn remove(path: &Path, identity: &Identity, name: &str) -> Result<(), Error>
     change(path, identity, |document| Entries::of(&mut document.entries).remove(name).map(drop))
 }
 
-/// Seals the whole vault for `new`; afterwards `old` opens it no more. Backups from before still open
-/// with `old`, so a stolen identity also means new keys at MX.
-///
-/// # Errors
-/// [`Error::SameIdentity`], or why the vault could not be opened or written.
-pub fn rekey(path: &Path, old: &Identity, new: &Identity) -> Result<(), Error> {
-    rekey_with(path, old, new, || ())
-}
-
-/// `between` its writes, tests look at what a crash there would leave.
-fn rekey_with(path: &Path, old: &Identity, new: &Identity, between: impl FnOnce()) -> Result<(), Error> {
-    if old.recipient() == new.recipient() {
-        return Err(Error::SameIdentity);
-    }
-    let place = Place::of(path);
-    let _lock = place.lock()?;
-    let (vault, _) = place.load(old)?;
-    // Before the vault is the new identity's, its last-seen file must be believed by both: see `LastSeen`.
-    generation::write(&place.last_seen, vault.document.generation, &[old, new], Some(&vault.metadata))
-        .map_err(|source| Error::Unwritable { path: place.last_seen.clone(), source })?;
-    between();
-    place.store(vault.document, new, Some(&vault.metadata))
-}
-
 /// Copies the vault, encrypted as it is, to a new file, and checks what was written.
 ///
 /// # Errors
@@ -211,16 +248,28 @@ pub fn backup(path: &Path, identity: &Identity, to: &Path) -> Result<Opened, Err
     if written.bytes != vault.bytes {
         return Err(Error::BackupDiffers { path: to.into() });
     }
-    let Document { generation, entries } = written.document;
-    Ok(Opened { generation, entries, notices: Vec::new() })
+    Ok(Opened::new(written.document, identity, Vec::new()))
 }
 
-/// Puts a backup in the vault's place, with a generation above every one seen here, and answers with
-/// that. `force` also replaces a newer vault, or one that cannot be opened.
+/// What [`restore`] made.
+#[derive(Debug)]
+pub struct Restored {
+    /// The vault's new generation.
+    pub generation: u64,
+    /// Who opens it.
+    pub members: Vec<Member>,
+    /// Whether that list is the backup's, because the vault in whose place it came could not be opened.
+    /// Somebody who was removed since is in it again.
+    pub members_of_backup: bool,
+}
+
+/// Puts the entries of a backup in the vault's place, with a generation above every one seen here. Who opens
+/// and writes it stays as it is in the present vault, if that opens. `force` also replaces a newer vault, or
+/// one that cannot be opened.
 ///
 /// # Errors
 /// [`Error::PresentNewer`], [`Error::PresentUnusable`], or why the backup could not be opened or written.
-pub fn restore(path: &Path, identity: &Identity, from: &Path, force: bool) -> Result<u64, Error> {
+pub fn restore(path: &Path, identity: &Identity, from: &Path, force: bool) -> Result<Restored, Error> {
     let place = Place::of(path);
     let _lock = place.lock()?;
     let mut backup = load(from, identity)?.document;
@@ -228,20 +277,27 @@ pub fn restore(path: &Path, identity: &Identity, from: &Path, force: bool) -> Re
         true => Ok(None),
         false => Err(Error::PresentUnusable { source: Box::new(error) }),
     };
-    let remembered = place.seen(identity).or_else(unless_forced)?;
     let present = match load(&place.vault, identity) {
-        Ok(vault) => Some(vault.document.generation),
+        Ok(vault) => Some(vault.document),
         Err(Error::Absent { .. }) => None,
         Err(error) => unless_forced(error)?,
     };
-    if let Some(present) = present.filter(|present| *present > backup.generation && !force) {
+    let (seen_by, generation) =
+        present.as_ref().map_or((&backup, None), |vault| (vault, Some(vault.generation)));
+    let remembered =
+        place.seen(&seen_by.authors, identity).or_else(|error| unless_forced(error).map(|_| None))?;
+    if let Some(present) = generation.filter(|present| *present > backup.generation && !force) {
         return Err(Error::PresentNewer { present, backup: backup.generation });
     }
     let metadata = fs::metadata(&place.vault).ok();
-    backup.generation = backup.generation.max(present.max(remembered).unwrap_or(0));
-    let generation = backup.generation + 1;
-    place.store(backup, identity, metadata.as_ref())?;
-    Ok(generation)
+    backup.generation = backup.generation.max(generation.max(remembered).unwrap_or(0));
+    let kept = present.filter(|vault| vault.authors.present().is_some());
+    let members_of_backup = kept.is_none();
+    if let Some(vault) = kept {
+        (backup.members, backup.authors) = (vault.members, vault.authors);
+    }
+    let Document { generation, members, .. } = place.store(backup, &[identity], metadata.as_ref())?;
+    Ok(Restored { generation, members, members_of_backup })
 }
 
 /// Whether `name` can stand after `vault:` in a reference.
@@ -259,7 +315,7 @@ fn change<T, E: From<Error>>(
     let _lock = place.lock()?;
     let (mut vault, _) = place.load(identity)?;
     let made = f(&mut vault.document)?;
-    place.store(vault.document, identity, Some(&vault.metadata))?;
+    place.store(vault.document, &[identity], Some(&vault.metadata))?;
     Ok(made)
 }
 

@@ -11,7 +11,8 @@ fn secret(text: &str) -> Secret {
 fn vault(folder: &Path) -> (VaultFile, Identity) {
     let file = folder.join("identity");
     let identity = Identity::create(&file).unwrap();
-    let config = VaultFile { path: folder.join("vault.age"), identity: Reference::File(file) };
+    let config =
+        VaultFile { path: folder.join("vault.age"), identity: Reference::File(file), passphrase: None };
     embedded::create(&config.path, &identity).unwrap();
     (config, identity)
 }

@@ -42,6 +42,7 @@ mod raw_upstream;
 mod reload;
 mod replay;
 mod rotate;
+mod sealing;
 mod secrets;
 mod semantics;
 mod strict;

@@ -72,7 +72,7 @@ pub(super) fn references(report: &Report<'_>, vault_written: bool) {
             report.fault(path, problem.allowed("a secret belongs to one environment; store one for each"));
         }
         match reference {
-            Reference::Vault(_) if path == "vault.identity" => {
+            Reference::Vault(_) if path.starts_with("vault.") => {
                 report.fault(
                     path,
                     Problem::new("is in the vault that it opens").allowed("expected env:NAME or file:/PATH"),

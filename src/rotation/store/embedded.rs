@@ -6,7 +6,7 @@
 
 use std::{
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
 
@@ -17,7 +17,7 @@ use crate::{
     config::{Environment, VaultFile},
     rotation::{Doing, recovery, state::Record},
     vault::{
-        embedded::{self, Entries, Entry, Identity},
+        embedded::{self, Entries, Entry, Identity, Opened},
         secret::Secret,
     },
 };
@@ -38,6 +38,8 @@ struct Place {
     primary: String,
     secondary: String,
     record: String,
+    /// As it was read last.
+    opened: Mutex<Option<Opened>>,
 }
 
 /// Why an update of the file was not made.
@@ -92,6 +94,7 @@ impl Embedded {
             primary: primary.to_owned(),
             secondary: secondary.to_owned(),
             record: record_name(&environment.name),
+            opened: Mutex::default(),
         })))
     }
 
@@ -121,19 +124,11 @@ impl Store for Embedded {
 
     fn rescue<'a>(&'a self, key: &'a Arc<Secret>) -> Doing<'a, Result<String, Error>> {
         let key = Arc::clone(key);
-        self.blocking(move |place| {
-            let path = place.recovery();
-            recovery::write(&path, &place.identity, &place.environment, &key)
-                .map_err(|error| place.recovery_failed(error.into()))?;
-            Ok(path.display().to_string())
-        })
+        self.blocking(move |place| place.rescue(key))
     }
 
-    fn rescued(&self) -> Doing<'_, Result<Option<Secret>, Error>> {
-        self.blocking(|place| {
-            recovery::read(&place.recovery(), &place.identity, &place.environment)
-                .map_err(|error| place.recovery_failed(error.into()))
-        })
+    fn rescued(&self) -> Doing<'_, Result<Option<Arc<Secret>>, Error>> {
+        self.blocking(Place::rescued)
     }
 
     fn prepare_rescue(&self) -> Doing<'_, Result<(), Error>> {
@@ -144,7 +139,7 @@ impl Store for Embedded {
 
     fn forget_rescue(&self) -> Doing<'_, Result<(), Error>> {
         self.blocking(|place| {
-            recovery::remove(&place.recovery()).map_err(|error| place.recovery_failed(error.into()))
+            recovery::forget(&place.recovery()).map_err(|error| place.recovery_failed(error.into()))
         })
     }
 
@@ -162,10 +157,41 @@ impl Place {
         Error::Recovery { place: self.recovery().display().to_string(), source }
     }
 
+    /// With what was known when the vault was last read: it may be gone, or its disk full.
+    fn rescue(&self, key: Arc<Secret>) -> Result<String, Error> {
+        let path = self.recovery();
+        let failed = |error: Source| self.recovery_failed(error);
+        let opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        let opened = opened.as_ref().ok_or_else(|| failed("the vault was never read".into()))?;
+        let hosts = opened.entries.get(&self.primary).map(|entry| entry.hosts.clone());
+        recovery::give_back(&path).map_err(|error| failed(error.into()))?;
+        opened.seal_aside(&path, &self.secondary, key, hosts).map_err(|error| failed(error.into()))?;
+        Ok(path.display().to_string())
+    }
+
+    fn rescued(&self) -> Result<Option<Arc<Secret>>, Error> {
+        let path = self.recovery();
+        if !path.exists() {
+            return Ok(None);
+        }
+        let saved = embedded::saved(&self.path, &self.identity, &path);
+        let (name, entry) = saved.map_err(|error| self.recovery_failed(error.into()))?;
+        if name != self.secondary {
+            return Err(self.recovery_failed(format!("it holds {name}, not {}", self.secondary).into()));
+        }
+        Ok(Some(entry.secret))
+    }
+
     /// Nothing is written, not even that the vault was seen.
     fn load(&self) -> Result<Contents, Error> {
         let opened =
             embedded::peek(&self.path, &self.identity).map_err(|error| Error::Unread(error.into()))?;
+        let contents = self.contents(&opened);
+        *self.opened.lock().unwrap_or_else(PoisonError::into_inner) = Some(opened);
+        contents
+    }
+
+    fn contents(&self, opened: &Opened) -> Result<Contents, Error> {
         let of = |name: &str| opened.entries.get(name);
         if let Some(primary) = of(&self.primary)
             && !primary.hosts.iter().any(|host| host.eq_ignore_ascii_case(&self.host))

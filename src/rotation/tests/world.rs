@@ -389,10 +389,10 @@ impl Store for Parts<'_> {
         })
     }
 
-    fn rescued(&self) -> Doing<'_, Result<Option<Secret>, StoreError>> {
+    fn rescued(&self) -> Doing<'_, Result<Option<Arc<Secret>>, StoreError>> {
         Box::pin(async {
             self.edge().await;
-            Ok(self.world.rescued().map(|key| Secret::new(key.into_bytes()).unwrap()))
+            Ok(self.world.rescued().map(|key| secret(&key)))
         })
     }
 

@@ -1,104 +1,150 @@
-//! One secret in a file of its own, sealed for whoever opens the vault: what a rotation cannot put into the vault.
+//! Recovery files: one secret that could not be written into its vault, sealed for all who open that.
 //!
 //! ```json
-//! {"format":"mxgate-secret","version":1,"label":"production","value":"BASE64","mac":"BASE64"}
+//! {"format":"mxgate-vault-recovery","version":1,"author":"AUTHOR ID","entry":{...},"mac":"BASE64"}
 //! ```
-//! age proves no author, so the MAC does: HMAC-SHA-256 under the identity's document key over the JSON without `mac`,
-//! which begins with another format than a vault's. What must never happen: a key that somebody else has planted is
-//! taken for one of MX's.
+//! `entry` is as in a vault, and `mac` is by the vault's author, over the rest as compact JSON. It is made
+//! from what was known when the vault was last opened, so that it can be made when the vault is gone or
+//! its disk is full. Beside a vault of format 1, `author` is absent and the MAC is the identity's own.
+
+use std::{io, path::Path, sync::Arc, time::SystemTime};
 
 use aws_lc_rs::hmac;
-use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use serde::{Deserialize, Serialize};
-use zeroize::Zeroizing;
 
-use super::identity::Identity;
-use crate::vault::secret::Secret;
+use super::{
+    Entries, Entry, Error, Fault, Identity, Opened,
+    author::AuthorId,
+    change,
+    document::{
+        Document, NOT_A_VAULT, SealError, decrypt, encrypt, timestamp,
+        wire::{self, WireEntry, not_a_vault},
+    },
+    hosts_for,
+    member::Member,
+    place,
+};
+use crate::{storage, vault::secret::Secret};
 
-const FORMAT: &str = "mxgate-secret";
-const VERSION: u32 = 1;
+const FORMAT: &str = "mxgate-vault-recovery";
+const VERSION: u64 = 1;
 
-/// Why there is no secret in the bytes, or none could be sealed.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// Encrypted to somebody else, damaged, or not by the holder of this identity.
-    #[error("it was not sealed by a holder of this identity, or it is damaged")]
-    Unsound,
-    /// For another purpose.
-    #[error("it holds another secret than the one that is asked for")]
-    AnotherLabel,
-    /// age or JSON failed.
-    #[error("the secret could not be sealed")]
-    Seal,
+/// What a recovery file is sealed with.
+#[derive(Debug)]
+pub(super) struct Sealing {
+    mac: Option<hmac::Key>,
+    author: Option<AuthorId>,
+}
+
+impl Sealing {
+    pub(super) fn of(document: &Document, identity: &Identity) -> Self {
+        match document.authors.present() {
+            Some(author) => Self { mac: Some(author.aside_mac().clone()), author: Some(author.id()) },
+            None => Self { mac: identity.macs().map(|macs| macs.aside.clone()), author: None },
+        }
+    }
+
+    fn seal(&self, members: &[Member], name: &str, entry: &Entry) -> Result<Vec<u8>, SealError> {
+        let (value, author) = (wire::encode(&entry.secret), self.author.map(|author| author.to_string()));
+        let mut wire = Wire {
+            format: FORMAT,
+            version: VERSION,
+            author: author.as_deref(),
+            entry: WireEntry::new(name, entry, &value),
+            mac: None,
+        };
+        let mac = self.mac.as_ref().map(|key| wire::mac(&wire, key)).transpose()?;
+        wire.mac = mac.as_deref();
+        encrypt(members.iter(), &wire::to_json(&wire)?)
+    }
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Wire<'a> {
     format: &'a str,
-    version: u32,
-    label: &'a str,
-    value: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    version: u64,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    author: Option<&'a str>,
+    entry: WireEntry<'a>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     mac: Option<&'a str>,
 }
 
-/// `secret` under `label`, for `identity`.
+impl Opened {
+    /// Seals `secret` for everybody who opens this vault into the new file `to`, mode 0600, for
+    /// [`recover`] to put it under `name`, for the hosts of [`hosts_for`]. It reads nothing, and needs
+    /// nothing of the vault's file.
+    ///
+    /// # Errors
+    /// [`Error::Exists`], [`Error::BadName`], [`Error::NoHosts`], or why it could not be sealed or written.
+    pub fn seal_aside(
+        &self,
+        to: &Path,
+        name: &str,
+        secret: Arc<Secret>,
+        hosts: Option<Vec<String>>,
+    ) -> Result<(), Error> {
+        let hosts = hosts_for(&self.entries, name, hosts)?;
+        let now = timestamp(SystemTime::now());
+        let entry = Entry { secret, version: 1, created: now.clone(), updated: now, hosts };
+        let bytes = self.sealing.seal(&self.members, name, &entry)?;
+        storage::create(to, &bytes).map_err(|source| match source.kind() {
+            io::ErrorKind::AlreadyExists => Error::Exists { path: to.into() },
+            _ => Error::Unwritable { path: to.into(), source },
+        })
+    }
+}
+
+/// Puts what [`Opened::seal_aside`] saved into the vault, under its own name or `name`, and answers with
+/// both. The recovery file stays.
 ///
 /// # Errors
-/// [`Error::Seal`].
-#[expect(clippy::disallowed_methods, reason = "sealing a secret needs its bytes")]
-pub fn seal(identity: &Identity, label: &str, secret: &Secret) -> Result<Vec<u8>, Error> {
-    let bytes = secret.expose();
-    // One allocation each: growing would leave an unwiped copy.
-    let mut value = Zeroizing::new(String::with_capacity(bytes.len().div_ceil(3) * 4));
-    BASE64.encode_string(bytes, &mut value);
-    let mut wire = Wire { format: FORMAT, version: VERSION, label, value: &value, mac: None };
-    let mac = BASE64.encode(hmac::sign(identity.document_mac(), &json(&wire)?));
-    wire.mac = Some(&mac);
-    identity.encrypt(&json(&wire)?).map_err(|_| Error::Seal)
+/// Why the recovery file is not used, or why the vault could not be opened or written.
+pub fn recover(
+    path: &Path,
+    identity: &Identity,
+    from: &Path,
+    name: Option<&str>,
+) -> Result<(String, Entry), Error> {
+    let sealed = place::read(from)?.bytes;
+    change(path, identity, |document| {
+        let (saved_as, saved) = open(&sealed, document, identity)
+            .map_err(|source| Error::RecoveryFile { path: from.into(), source })?;
+        let name = name.map_or(saved_as, str::to_owned);
+        let mut entries = Entries::of(&mut document.entries);
+        let entry = entries.put(&name, saved.secret, Some(saved.hosts))?.clone();
+        Ok((name, entry))
+    })
 }
 
-/// The secret that was sealed under `label`.
+/// What [`Opened::seal_aside`] saved, and under which name; nothing is changed.
 ///
 /// # Errors
-/// [`Error::Unsound`] or [`Error::AnotherLabel`].
-pub fn open(identity: &Identity, label: &str, sealed: &[u8]) -> Result<Secret, Error> {
-    let plaintext = identity.decrypt(sealed).map_err(|_| Error::Unsound)?;
-    let mut wire: Wire<'_> = serde_json::from_slice(&plaintext).map_err(|_| Error::Unsound)?;
-    let mac = wire.mac.take().and_then(|mac| BASE64.decode(mac).ok()).ok_or(Error::Unsound)?;
-    hmac::verify(identity.document_mac(), &json(&wire)?, &mac).map_err(|_| Error::Unsound)?;
-    if (wire.format, wire.version, wire.label) != (FORMAT, VERSION, label) {
-        return Err(Error::AnotherLabel);
-    }
-    let bytes = BASE64.decode(wire.value).map_err(|_| Error::Unsound)?;
-    Secret::new(bytes).map_err(|_| Error::Unsound)
+/// Why the recovery file is not used, or why the vault could not be opened.
+pub fn saved(path: &Path, identity: &Identity, from: &Path) -> Result<(String, Entry), Error> {
+    let sealed = place::read(from)?.bytes;
+    let (vault, _) = place::Place::of(path).load(identity)?;
+    open(&sealed, &vault.document, identity)
+        .map_err(|source| Error::RecoveryFile { path: from.into(), source })
 }
 
-fn json(wire: &Wire<'_>) -> Result<Zeroizing<Vec<u8>>, Error> {
-    // Room for everything that is not the value: growing would leave an unwiped copy.
-    let mut json = Zeroizing::new(Vec::with_capacity(wire.value.len() + wire.label.len() + 512));
-    serde_json::to_writer(&mut *json, wire).map_err(|_| Error::Seal)?;
-    Ok(json)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_was_sealed_is_opened_by_its_identity_and_label_only() {
-        let folder = tempfile::tempdir().unwrap();
-        let identity = |name| Identity::create(&folder.path().join(name)).unwrap();
-        let (own, other) = (identity("own"), identity("other"));
-        let secret = Secret::new(b"the-new-key".to_vec()).unwrap();
-        let sealed = seal(&own, "production", &secret).unwrap();
-        assert_eq!(open(&own, "production", &sealed).unwrap(), secret);
-        assert!(matches!(open(&own, "sandbox", &sealed), Err(Error::AnotherLabel)));
-        assert!(matches!(open(&other, "production", &sealed), Err(Error::Unsound)));
-        // Encrypted to the right recipient, by somebody who does not hold the identity.
-        let forged = br#"{"format":"mxgate-secret","version":1,"label":"production","value":"cGxhbnRlZC1rZXk=","mac":"AAAA"}"#;
-        let planted = own.encrypt(forged).unwrap();
-        assert!(matches!(open(&own, "production", &planted), Err(Error::Unsound)));
+fn open(sealed: &[u8], document: &Document, identity: &Identity) -> Result<(String, Entry), Fault> {
+    let plaintext = decrypt(sealed, identity)?;
+    match wire::version(&plaintext, FORMAT)? {
+        VERSION => {}
+        found if found > VERSION => return Err(Fault::NewerFormat { found }),
+        _ => return Err(NOT_A_VAULT),
     }
+    let mut wire: Wire<'_> = serde_json::from_slice(&plaintext).map_err(not_a_vault)?;
+    let mac = wire.mac.take();
+    let key = match wire.author {
+        Some(author) => {
+            let author = author.parse().ok().and_then(|id| document.authors.find(id));
+            author.ok_or(Fault::OtherAuthor)?.aside_mac()
+        }
+        None => &identity.macs().ok_or(Fault::Forged)?.aside,
+    };
+    wire::verify(&wire, mac, key)?;
+    Ok((wire.entry.name.to_owned(), wire.entry.read().ok_or(NOT_A_VAULT)?))
 }

@@ -1,15 +1,21 @@
 //! The plaintext of a vault file: versioned JSON with a MAC.
 //!
 //! ```json
-//! {"format":"mxgate-vault","version":1,"generation":7,"recipients":["age1..."],
+//! {"format":"mxgate-vault","version":2,"generation":7,
+//!  "authors":[{"key":"BASE64","successor":"BASE64"},{"key":"BASE64"}],
+//!  "recipients":[{"key":"age1...","comment":"gateway","added":"2026-01-31T09:00:00Z","proof":"BASE64"}],
 //!  "entries":[{"name":"production/api_key","value":"BASE64","version":2,
 //!    "created":"2026-01-31T09:00:00Z","updated":"2026-02-28T09:00:00Z","hosts":["api.mx.com"]}],
 //!  "mac":"BASE64"}
 //! ```
 //! `value` is the secret in base64 (RFC 4648, padded): a secret need not be UTF-8. `generation` rises by
-//! one with each write. `recipients` holds the one identity's public half. `mac` is HMAC-SHA-256, under
-//! the identity's document key ([`super::identity`]), over the document without `mac` as compact JSON:
-//! keys in the order above, entries sorted by name, no white space outside strings.
+//! one with each write. `authors`: see [`super::author`]; `recipients` with their proofs: see
+//! [`super::member`]. `mac` is HMAC-SHA-256, under the last author's document key, over the document
+//! without `mac` as compact JSON: keys in the order above, entries sorted by name, no white space outside
+//! strings.
+//!
+//! Format 1 had one recipient and no authors: `recipients` was a list of one text, and `mac` was under that
+//! identity's own document key. It is read, and becomes format 2 with the next write.
 //!
 //! Hazards: unknown or doubled keys are refused, so nothing is outside the MAC. Strings are borrowed from
 //! the wiped plaintext, never copied; an escape inside one is refused for that reason, and mxgate writes
@@ -17,27 +23,27 @@
 
 use std::{
     collections::BTreeMap,
-    io::{self, Write},
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use aws_lc_rs::{constant_time, hmac};
-use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
-use serde::{Deserialize, Serialize};
+use aws_lc_rs::hmac;
 use zeroize::Zeroizing;
 
+use self::wire::{Wire, Wire1, WireAuthor, WireEntry, WireMember, not_a_vault};
 use super::{
-    hosts,
-    identity::{Identity, Undecryptable},
-    is_entry_name,
+    author::{Authors, NoKey},
+    identity::{Identity, Trust, Undecryptable},
+    member::{MEMBERS_MAX, Member, judge},
 };
 use crate::vault::secret::Secret;
+
+pub(super) mod wire;
 
 const FORMAT: &str = "mxgate-vault";
 
 /// The format that this program writes, and the newest that it reads.
-pub const VERSION: u64 = 1;
+pub const VERSION: u64 = 2;
 
 /// Why a vault's bytes are not used. The file is left as it is.
 #[derive(Debug, thiserror::Error, Clone, Copy, PartialEq, Eq)]
@@ -62,9 +68,23 @@ pub enum Fault {
         /// The file's version.
         found: u64,
     },
-    /// The MAC is not this identity's: somebody who knows only the recipient wrote it.
-    #[error("its MAC is wrong: it was not written by a holder of this identity")]
+    /// Somebody who could not open the vault wrote it.
+    #[error("its MAC is wrong: it was not written by a holder of this vault")]
     Forged,
+    /// Nothing in it tells this identity that it is genuine.
+    #[error(
+        "nothing in it proves to this identity who wrote it: either this identity has not accepted the vault's author yet, or the file is forged; compare the author with what `mxgate vault recipients` shows to somebody who opens the vault already, then run `mxgate vault accept --author AUTHOR` (see docs/vault.md)"
+    )]
+    Unproven,
+    /// Its authors are other ones.
+    #[error("its author is not the one that was named")]
+    OtherAuthor,
+    /// It opens, and its list says that it should not.
+    #[error("this identity is not among the recipients that it names")]
+    NotARecipient,
+    /// HKDF failed inside aws-lc.
+    #[error(transparent)]
+    NoKey(#[from] NoKey),
 }
 
 /// Why a document could not be written.
@@ -76,6 +96,9 @@ pub enum SealError {
     /// age failed.
     #[error("age could not encrypt the vault document")]
     Age(#[from] age::EncryptError),
+    /// HKDF or the random numbers failed.
+    #[error(transparent)]
+    NoKey(#[from] NoKey),
 }
 
 /// A vault's content.
@@ -83,6 +106,9 @@ pub enum SealError {
 pub(super) struct Document {
     pub(super) generation: u64,
     pub(super) entries: BTreeMap<String, Entry>,
+    /// None in format 1.
+    pub(super) authors: Authors,
+    pub(super) members: Vec<Member>,
 }
 
 /// One secret, sealed together with the hosts it may be sent to.
@@ -103,171 +129,108 @@ pub struct Entry {
 impl Document {
     /// Decrypts, checks and reads a vault file's bytes.
     pub(super) fn open(ciphertext: &[u8], identity: &Identity) -> Result<Self, Fault> {
-        let plaintext = identity.decrypt(ciphertext).map_err(|why| match why {
-            Undecryptable::NotForThisIdentity => Fault::WrongIdentity,
-            Undecryptable::Damaged => Fault::Damaged,
-        })?;
-        let header: Header<'_> = serde_json::from_slice(&plaintext).map_err(not_a_vault)?;
-        match (header.format, header.version) {
-            (FORMAT, VERSION) => {}
-            (FORMAT, found) if found > VERSION => return Err(Fault::NewerFormat { found }),
-            _ => return Err(NOT_A_VAULT),
+        let plaintext = decrypt(ciphertext, identity)?;
+        match wire::version(&plaintext, FORMAT)? {
+            1 => Self::read_1(&plaintext, identity),
+            VERSION => Self::read(&plaintext, identity),
+            found if found > VERSION => Err(Fault::NewerFormat { found }),
+            _ => Err(NOT_A_VAULT),
         }
-        let mut wire: Wire<'_> = serde_json::from_slice(&plaintext).map_err(not_a_vault)?;
-        wire.entries.sort_by_key(|entry| entry.name);
-        verify(&mut wire, identity)?;
-        if wire.recipients != [identity.recipient()] {
-            return Err(NOT_A_VAULT);
-        }
-        let mut document = Self { generation: wire.generation, entries: BTreeMap::new() };
-        for entry in &wire.entries {
-            let read = entry.read().ok_or(NOT_A_VAULT)?;
-            if document.entries.insert(entry.name.to_owned(), read).is_some() {
-                return Err(NOT_A_VAULT);
-            }
-        }
-        Ok(document)
     }
 
-    /// The encrypted bytes of a vault file.
-    pub(super) fn seal(&self, identity: &Identity) -> Result<Vec<u8>, SealError> {
-        let values: Vec<_> = self.entries.values().map(|entry| encode(&entry.secret)).collect();
+    fn read(plaintext: &[u8], identity: &Identity) -> Result<Self, Fault> {
+        let mut wire: Wire<'_> = serde_json::from_slice(plaintext).map_err(not_a_vault)?;
+        wire.entries.sort_by_key(|entry| entry.name);
+        let chain = wire.authors.iter().map(|author| (author.key, author.successor));
+        let authors = Authors::read(chain)?.ok_or(Fault::Forged)?;
+        let mac = wire.mac.take();
+        wire::verify(&wire, mac, authors.present().ok_or(Fault::Forged)?.document_mac())?;
+        let members: Option<Vec<_>> = wire.recipients.iter().map(WireMember::read).collect();
+        let members = members.filter(|members| is_a_list(members)).ok_or(NOT_A_VAULT)?;
+        judge(&members, &authors, identity)?;
+        let entries = wire::read_entries(&wire.entries).ok_or(NOT_A_VAULT)?;
+        Ok(Self { generation: wire.generation, entries, authors, members })
+    }
+
+    fn read_1(plaintext: &[u8], identity: &Identity) -> Result<Self, Fault> {
+        let mut wire: Wire1<'_> = serde_json::from_slice(plaintext).map_err(not_a_vault)?;
+        wire.entries.sort_by_key(|entry| entry.name);
+        let mac = wire.mac.take();
+        wire::verify(&wire, mac, &identity.macs().ok_or(Fault::Forged)?.document)?;
+        if matches!(identity.trust(), Trust::Author(_)) {
+            return Err(Fault::OtherAuthor);
+        }
+        if wire.recipients != [identity.recipient().text()] {
+            return Err(NOT_A_VAULT);
+        }
+        let entries = wire::read_entries(&wire.entries).ok_or(NOT_A_VAULT)?;
+        let members = vec![Member::new(identity.recipient().clone(), timestamp(SystemTime::now()))];
+        Ok(Self { generation: wire.generation, entries, authors: Authors::default(), members })
+    }
+
+    /// The encrypted bytes of a vault file. The present author is made where there is none, and accepted by
+    /// each of `identities`.
+    pub(super) fn seal(&mut self, identities: &[&Identity]) -> Result<Vec<u8>, SealError> {
+        let author = self.authors.ensure()?;
+        for member in &mut self.members {
+            if let Some(identity) = identities.iter().find(|one| *one.recipient() == member.recipient) {
+                member.accept(identity, author);
+            }
+        }
+        let document_mac = author.document_mac().clone();
+        let json = self.to_json(&document_mac)?;
+        encrypt(self.members.iter(), &json)
+    }
+
+    fn to_json(&self, document_mac: &hmac::Key) -> Result<Zeroizing<Vec<u8>>, serde_json::Error> {
+        let values: Vec<_> = self.entries.values().map(|entry| wire::encode(&entry.secret)).collect();
         let entries = self.entries.iter().zip(&values);
-        let entries = entries.map(|((name, entry), value)| WireEntry::new(name, entry, value)).collect();
+        let authors = self.authors.written();
+        let proofs: Vec<_> = self.members.iter().map(WireMember::proof_of).collect();
         let mut wire = Wire {
             format: FORMAT,
             version: VERSION,
             generation: self.generation,
-            recipients: vec![identity.recipient()],
-            entries,
+            authors: authors.iter().map(WireAuthor::of).collect(),
+            recipients: self.members.iter().zip(&proofs).map(WireMember::of).collect(),
+            entries: entries.map(|((name, entry), value)| WireEntry::new(name, entry, value)).collect(),
             mac: None,
         };
-        let mac = BASE64.encode(mac(&wire, identity)?);
+        let mac = wire::mac(&wire, document_mac)?;
         wire.mac = Some(&mac);
-        Ok(identity.encrypt(&to_json(&wire)?)?)
+        wire::to_json(&wire)
     }
 }
 
-/// What every format version has; the rest is not looked at.
-#[derive(Deserialize)]
-struct Header<'a> {
-    format: &'a str,
-    version: u64,
+/// One to [`MEMBERS_MAX`], each once.
+fn is_a_list(members: &[Member]) -> bool {
+    let first = |(index, member): (usize, &Member)| {
+        !members.iter().take(index).any(|other| other.recipient == member.recipient)
+    };
+    (1..=MEMBERS_MAX).contains(&members.len()) && members.iter().enumerate().all(first)
 }
 
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Wire<'a> {
-    format: &'a str,
-    version: u64,
-    generation: u64,
-    #[serde(borrow)]
-    recipients: Vec<&'a str>,
-    entries: Vec<WireEntry<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    mac: Option<&'a str>,
+pub(super) fn decrypt(ciphertext: &[u8], identity: &Identity) -> Result<Zeroizing<Vec<u8>>, Fault> {
+    identity.decrypt(ciphertext).map_err(|why| match why {
+        Undecryptable::NotForThisIdentity => Fault::WrongIdentity,
+        Undecryptable::Damaged => Fault::Damaged,
+    })
 }
 
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WireEntry<'a> {
-    name: &'a str,
-    value: &'a str,
-    version: u64,
-    created: &'a str,
-    updated: &'a str,
-    hosts: Vec<&'a str>,
+/// For every one of `members`.
+pub(super) fn encrypt<'a>(
+    members: impl Iterator<Item = &'a Member>,
+    plaintext: &[u8],
+) -> Result<Vec<u8>, SealError> {
+    let encryptor = age::Encryptor::with_recipients(members.map(|member| member.recipient.as_age()))?;
+    let mut ciphertext = Vec::with_capacity(plaintext.len());
+    let mut writer = encryptor.wrap_output(&mut ciphertext).map_err(age::EncryptError::from)?;
+    let written = std::io::Write::write_all(&mut writer, plaintext).and_then(|()| writer.finish().map(drop));
+    written.map_err(age::EncryptError::from)?;
+    Ok(ciphertext)
 }
 
-impl<'a> WireEntry<'a> {
-    fn new(name: &'a str, entry: &'a Entry, value: &'a str) -> Self {
-        let Entry { version, created, updated, hosts, .. } = entry;
-        let hosts = hosts.iter().map(String::as_str).collect();
-        Self { name, value, version: *version, created, updated, hosts }
-    }
-
-    fn read(&self) -> Option<Entry> {
-        let hosts_are_fit = self.hosts.iter().all(|host| hosts::is_host(host));
-        let dates_are_fit =
-            [self.created, self.updated].iter().all(|date| humantime::parse_rfc3339(date).is_ok());
-        if !is_entry_name(self.name) || !hosts_are_fit || !dates_are_fit {
-            return None;
-        }
-        let bytes = BASE64.decode(self.value).ok()?;
-        Some(Entry {
-            secret: Arc::new(Secret::new(bytes).ok()?),
-            version: self.version,
-            created: self.created.to_owned(),
-            updated: self.updated.to_owned(),
-            hosts: self.hosts.iter().map(|&host| host.to_owned()).collect(),
-        })
-    }
-}
-
-#[expect(clippy::disallowed_methods, reason = "sealing a secret into the vault file needs its bytes")]
-fn encode(secret: &Secret) -> Zeroizing<String> {
-    let bytes = secret.expose();
-    // One allocation: growing would leave an unwiped copy.
-    let mut text = Zeroizing::new(String::with_capacity(bytes.len().div_ceil(3) * 4));
-    BASE64.encode_string(bytes, &mut text);
-    text
-}
-
-fn verify<'a>(wire: &mut Wire<'a>, identity: &Identity) -> Result<(), Fault> {
-    let given = wire.mac.take().and_then(|mac| BASE64.decode(mac).ok()).ok_or(Fault::Forged)?;
-    let right = mac(wire, identity).map_err(not_a_vault)?;
-    constant_time::verify_slices_are_equal(right.as_ref(), &given).map_err(|_| Fault::Forged)
-}
-
-/// Over `wire` as it would be written; its own `mac` must be absent.
-fn mac(wire: &Wire<'_>, identity: &Identity) -> Result<hmac::Tag, serde_json::Error> {
-    let mut writer = MacWriter(hmac::Context::with_key(identity.document_mac()));
-    serde_json::to_writer(&mut writer, wire)?;
-    Ok(writer.0.sign())
-}
-
-fn to_json(wire: &Wire<'_>) -> Result<Zeroizing<Vec<u8>>, serde_json::Error> {
-    let mut length = LengthWriter(0);
-    serde_json::to_writer(&mut length, wire)?;
-    // One allocation: growing would leave an unwiped copy.
-    let mut json = Zeroizing::new(Vec::with_capacity(length.0));
-    serde_json::to_writer(&mut *json, wire)?;
-    Ok(json)
-}
-
-const NOT_A_VAULT: Fault = Fault::NotAVault { line: 0, column: 0 };
-
-/// Only the place: serde's own text quotes what it read.
-#[expect(clippy::needless_pass_by_value, reason = "the shape that map_err takes")]
-fn not_a_vault(error: serde_json::Error) -> Fault {
-    Fault::NotAVault { line: error.line(), column: error.column() }
-}
-
-struct MacWriter(hmac::Context);
-
-impl Write for MacWriter {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.update(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-struct LengthWriter(usize);
-
-impl Write for LengthWriter {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0 += bytes.len();
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
+pub(super) const NOT_A_VAULT: Fault = Fault::NotAVault { line: 0, column: 0 };
 
 /// RFC 3339 in UTC with seconds. A clock outside the years 1970 to 9999 is clamped.
 pub(super) fn timestamp(now: SystemTime) -> String {

@@ -2,7 +2,7 @@
 
 use std::{fmt, io, path::PathBuf};
 
-use super::{BYTES_MAX, Fault, NAME_BYTES_MAX, SealError, generation};
+use super::{BYTES_MAX, Fault, NAME_BYTES_MAX, SealError, author::NoKey, generation, member::MEMBERS_MAX};
 use crate::vault::source::file;
 
 /// Why a vault was not opened or not changed. The vault file is then as it was, unless said otherwise.
@@ -94,9 +94,49 @@ pub enum Error {
         /// What is there.
         found: u64,
     },
+    /// Not the vault of before, and none that followed it.
+    #[error(
+        "the vault {} is not used: its author is not the one that was seen here before, nor appointed by it; if that is intended, use `mxgate vault restore --force`",
+        .path.display()
+    )]
+    OtherVault {
+        /// The vault.
+        path: PathBuf,
+    },
     /// Rekeyed to itself.
     #[error("the new identity is the present one")]
     SameIdentity,
+    /// Added twice.
+    #[error("{recipient} opens the vault already")]
+    AlreadyRecipient {
+        /// Its public half.
+        recipient: String,
+    },
+    /// Removed without being there.
+    #[error("{recipient} is no recipient of the vault; `mxgate vault recipients` shows them")]
+    NoRecipient {
+        /// Its public half.
+        recipient: String,
+    },
+    /// Nobody would be left who could be asked.
+    #[error(
+        "that is the identity in use: open the vault with another one to remove it, or replace it with --new-identity"
+    )]
+    RemovesInUse,
+    /// More than anybody needs.
+    #[error("the vault would have more than {MEMBERS_MAX} recipients")]
+    TooManyRecipients,
+    /// An ssh key has nothing to prove with.
+    #[error("an ssh key cannot accept an author; give --author each time it is used")]
+    CannotAccept,
+    /// A recovery file is not used.
+    #[error("the recovery file {} is not used", .path.display())]
+    RecoveryFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: Fault,
+    },
     /// The present vault is newer than the backup.
     #[error(
         "the present vault has generation {present} and the backup {backup}; `--force` goes back to the backup"
@@ -125,6 +165,9 @@ pub enum Error {
     /// It could not be encrypted.
     #[error("the vault could not be sealed")]
     Seal(#[from] SealError),
+    /// HKDF or the random numbers failed inside aws-lc.
+    #[error(transparent)]
+    NoKey(#[from] NoKey),
     /// It could not be written.
     #[error("{} could not be written", .path.display())]
     Unwritable {

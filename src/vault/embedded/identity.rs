@@ -1,14 +1,16 @@
-//! The age identity that opens a vault, and the two MAC keys that only its holder can derive.
+//! The identity that opens a vault, and what only its holder can derive from it.
 //!
-//! In comes the text of an age identity file (what `age-keygen` writes): comments, blank lines and
-//! exactly one `AGE-SECRET-KEY-1...`. Out goes something that decrypts, encrypts to itself, and
-//! authenticates. age proves no author: whoever knows the recipient (`age1...`, not a secret) can make
-//! a file that this identity decrypts. So what mxgate writes carries an HMAC-SHA-256 whose key comes from
-//! the identity: HKDF-SHA-256, salt `mxgate vault`, input the identity's text as age prints it (upper
-//! case), info `document mac` or `generation mac`.
+//! In comes the text of an identity file: what `age-keygen` writes (comments, blank lines and exactly one
+//! `AGE-SECRET-KEY-1...`), an OpenSSH private key of the kind ed25519, or either sealed with a passphrase. Out
+//! goes something that decrypts and, unless it is an ssh key, authenticates. age proves no author: whoever
+//! knows the recipient (`age1...`, not a secret) can make a file that this identity decrypts. So this
+//! identity says of an author that it accepted it with an HMAC-SHA-256 whose key comes from the identity:
+//! HKDF-SHA-256, salt `mxgate vault`, input the identity's text as age prints it (upper case), info
+//! `author proof`. `document mac` and `generation mac` are those of format 1, in which the identity itself
+//! was the author.
 
 use std::{
-    io::{Read, Write},
+    io::{BufReader, Read, Write},
     iter,
     path::{Path, PathBuf},
     time::SystemTime,
@@ -18,8 +20,14 @@ use age::secrecy::ExposeSecret;
 use aws_lc_rs::{hkdf, hmac};
 use zeroize::Zeroizing;
 
-use super::document::timestamp;
+use super::{
+    author::{AuthorId, mac_key},
+    document::timestamp,
+    passphrase::{self, Passphrase},
+    recipient::{Malformed, Recipient},
+};
 use crate::{
+    config::VaultFile,
     storage,
     vault::{
         permissions,
@@ -28,40 +36,82 @@ use crate::{
     },
 };
 
-/// An age X25519 identity. It cannot be printed, copied or serialised.
+/// An age X25519 identity, or an ssh key. It cannot be printed, copied or serialised.
 pub struct Identity {
-    key: age::x25519::Identity,
-    recipient: String,
-    document_mac: hmac::Key,
-    generation_mac: hmac::Key,
+    key: Key,
+    recipient: Recipient,
+    macs: Option<Macs>,
+    trust: Trust,
+}
+
+enum Key {
+    X25519(age::x25519::Identity),
+    Ssh(age::ssh::Identity),
+}
+
+/// What is keyed by an X25519 identity.
+pub(super) struct Macs {
+    /// Of format 1.
+    pub(super) document: hmac::Key,
+    /// Of format 1; in the last-seen file also today.
+    pub(super) generation: hmac::Key,
+    /// That an author was accepted.
+    pub(super) proof: hmac::Key,
+    /// Of a recovery file beside a vault of format 1.
+    pub(super) aside: hmac::Key,
+}
+
+/// What the holder of an identity takes for a sign that a vault is genuine.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Trust {
+    /// The identity's own proof inside the vault.
+    #[default]
+    Proof,
+    /// That this author is among those of the vault: somebody compared it by hand.
+    Author(AuthorId),
+    /// Where the file comes from: somebody says that only honest people could write it there.
+    File,
 }
 
 /// Why there is no identity. It never repeats the text.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The variable is not set.
-    #[error("env:{name} is not set; it should hold the age identity of the vault")]
+    #[error("env:{name} is not set; it should hold the {what} of the vault")]
     Unset {
         /// The variable's name.
         name: String,
+        /// `age identity` or `passphrase`.
+        what: &'static str,
     },
-    /// An identity inside a vault could not be reached without itself.
-    #[error("an identity comes from file:/PATH or env:NAME, not from {reference}")]
+    /// What opens a vault could not be reached without itself.
+    #[error("an identity or its passphrase comes from file:/PATH or env:NAME, not from {reference}")]
     InVault {
         /// As configured.
         reference: Reference,
     },
     /// The file was not read.
-    #[error("the age identity could not be loaded")]
+    #[error("the identity or its passphrase could not be loaded")]
     File(#[from] source::file::Error),
     /// The text is something else.
-    #[error("{place} holds no usable age identity: {fault}")]
+    #[error("{place} is not usable: {fault}")]
     Unfit {
         /// Where it came from.
         place: String,
         /// What is wrong.
         fault: Fault,
     },
+    /// Somebody must be asked, and nobody is there.
+    #[error(
+        "{place} is sealed with a passphrase; say where that is: `passphrase` in [vault], or --passphrase"
+    )]
+    NoPassphrase {
+        /// Where the identity came from.
+        place: String,
+    },
+    /// It could not be sealed.
+    #[error("the identity could not be sealed with the passphrase")]
+    Seal(#[from] age::EncryptError),
     /// It could not be written.
     #[error("the age identity {} could not be written", .path.display())]
     Unwritable {
@@ -75,14 +125,14 @@ pub enum Error {
     Derivation,
 }
 
-/// What is wrong with the text of an identity file.
+/// What is wrong with the text of an identity file or a passphrase.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Fault {
     /// Only comments and blank lines.
-    #[error("no AGE-SECRET-KEY-1 line")]
+    #[error("it holds no AGE-SECRET-KEY-1 line")]
     None,
-    /// A vault has one identity.
-    #[error("more than one identity (line {line}); keep one")]
+    /// An identity file of mxgate's has one identity.
+    #[error("it holds more than one identity (line {line}); keep one")]
     Several {
         /// The second one's line.
         line: usize,
@@ -93,6 +143,32 @@ pub enum Fault {
         /// The line.
         line: usize,
     },
+    /// An ssh key that is of no use here.
+    #[error("the ssh key {0}")]
+    Ssh(Malformed),
+    /// An ssh key that does not read as one.
+    #[error("it is no OpenSSH private key of the kind ed25519")]
+    NoSshKey,
+    /// An age file that ends early or was changed.
+    #[error("it is a damaged age file")]
+    Damaged,
+    /// An age file of another kind.
+    #[error("it is an age file for recipients; an identity may be sealed with a passphrase only")]
+    SealedForRecipients,
+    /// The passphrase is another one.
+    #[error("the passphrase is wrong")]
+    WrongPassphrase,
+    /// More stretching than anybody needs.
+    #[error("its passphrase is stretched with scrypt's work factor {required}, and at most {most} is tried")]
+    TooMuchWork {
+        /// log2 of N.
+        required: u8,
+        /// The bound.
+        most: u8,
+    },
+    /// Nothing, or no text.
+    #[error("it holds no passphrase in UTF-8")]
+    NoPassphrase,
 }
 
 /// What age said about a file that it could not decrypt.
@@ -103,21 +179,68 @@ pub(super) enum Undecryptable {
 }
 
 impl Identity {
-    /// Reads the identity that `reference` names. A file must be private (mode 0600 or 0400; 0440 when
-    /// root owns it).
+    /// The identity of a configured vault, with the passphrase that is configured beside it.
     ///
     /// # Errors
-    /// [`Error`]: not there, not readable, not private, or not one X25519 identity.
+    /// As [`Identity::load`] and [`Passphrase::load`].
+    pub fn of(vault: &VaultFile) -> Result<Self, Error> {
+        let place = vault.identity.to_string();
+        Self::unlock(&place, &bytes_of(&vault.identity)?, &|| match &vault.passphrase {
+            Some(reference) => Passphrase::load(reference),
+            None => Err(Error::NoPassphrase { place: place.clone() }),
+        })
+    }
+
+    /// Reads the identity that `reference` names, which needs no passphrase. A file must be private (mode
+    /// 0600 or 0400; 0440 when root owns it).
+    ///
+    /// # Errors
+    /// [`Error`]: not there, not readable, not private, or not one identity.
     pub fn load(reference: &Reference) -> Result<Self, Error> {
-        let bytes = match reference {
-            Reference::File(path) => source::file::read(path, SECRET_BYTES_MAX, permissions::private)?.bytes,
-            Reference::Env(name) => {
-                source::env::read(name).ok_or_else(|| Error::Unset { name: name.clone() })?
+        Self::load_with(reference, &|| Err(Error::NoPassphrase { place: reference.to_string() }))
+    }
+
+    /// The same; `ask` is called when it is sealed with a passphrase.
+    ///
+    /// # Errors
+    /// As [`Identity::load`], or what `ask` said.
+    pub fn load_with(
+        reference: &Reference,
+        ask: &dyn Fn() -> Result<Passphrase, Error>,
+    ) -> Result<Self, Error> {
+        Self::unlock(&reference.to_string(), &bytes_of(reference)?, ask)
+    }
+
+    /// Makes an identity of the text that was found at `place`, wherever that is. `ask` is called when it is
+    /// sealed with a passphrase.
+    ///
+    /// # Errors
+    /// [`Error::Unfit`], or what `ask` said.
+    pub fn unlock(
+        place: &str,
+        text: &[u8],
+        ask: &dyn Fn() -> Result<Passphrase, Error>,
+    ) -> Result<Self, Error> {
+        let unfit = |fault| Error::Unfit { place: place.to_owned(), fault };
+        if passphrase::is_sealed(text) {
+            let plain = passphrase::unseal(text, &ask()?).map_err(unfit)?;
+            return Self::new(parse(&plain).map_err(unfit)?);
+        }
+        if !is_ssh(text) {
+            return Self::new(parse(text).map_err(unfit)?);
+        }
+        let key = age::ssh::Identity::from_buffer(BufReader::new(text.trim_ascii_start()), None)
+            .map_err(|_| unfit(Fault::NoSshKey))?;
+        // Asked of the public half, so that nobody types a passphrase for a key that is of no use.
+        let public = age::ssh::Recipient::try_from(key.clone()).map_err(|_| unfit(Fault::NoSshKey))?;
+        let recipient = Recipient::of_ssh(public).map_err(|why| unfit(Fault::Ssh(why)))?;
+        let key = match key {
+            age::ssh::Identity::Encrypted(sealed) => {
+                sealed.decrypt(ask()?.secret()).map_err(|_| unfit(Fault::WrongPassphrase))?.into()
             }
-            Reference::Vault(_) => return Err(Error::InVault { reference: reference.clone() }),
+            open => open,
         };
-        let key = parse(&bytes).map_err(|fault| Error::Unfit { place: reference.to_string(), fault })?;
-        Self::new(key)
+        Ok(Self { key: Key::Ssh(key), recipient, macs: None, trust: Trust::default() })
     }
 
     /// Makes a new identity and writes it to `path` with mode 0600, in `age-keygen`'s form.
@@ -125,57 +248,81 @@ impl Identity {
     /// # Errors
     /// [`Error::Unwritable`], also when anything exists at `path`: an identity is never overwritten.
     pub fn create(path: &Path) -> Result<Self, Error> {
-        let identity = Self::new(age::x25519::Identity::generate())?;
-        let text = identity.key.to_string();
+        Self::create_sealed(path, None)
+    }
+
+    /// The same, sealed with `passphrase` if there is one.
+    ///
+    /// # Errors
+    /// As [`Identity::create`].
+    pub fn create_sealed(path: &Path, passphrase: Option<&Passphrase>) -> Result<Self, Error> {
+        let key = age::x25519::Identity::generate();
+        let text = key.to_string();
+        let identity = Self::new(key)?;
         let created = timestamp(SystemTime::now());
         let mut file = Zeroizing::new(Vec::with_capacity(512));
-        let written = writeln!(
+        let unwritable = |source| Error::Unwritable { path: path.into(), source };
+        writeln!(
             file,
             "# created: {created}\n# public key: {}\n{}",
             identity.recipient,
             text.expose_secret()
-        );
-        written
-            .and_then(|()| storage::create(path, &file))
-            .map_err(|source| Error::Unwritable { path: path.into(), source })?;
+        )
+        .map_err(unwritable)?;
+        if let Some(passphrase) = passphrase {
+            file = Zeroizing::new(passphrase::seal(&file, passphrase)?);
+        }
+        storage::create(path, &file).map_err(unwritable)?;
         Ok(identity)
     }
 
-    /// The public half, `age1...`.
+    /// The public half.
     #[must_use]
-    pub fn recipient(&self) -> &str {
+    pub fn recipient(&self) -> &Recipient {
         &self.recipient
+    }
+
+    /// The same identity, with a comment that tells its public half from others.
+    #[must_use]
+    pub fn with_comment(self, comment: &str) -> Self {
+        Self { recipient: self.recipient.with_comment(comment), ..self }
+    }
+
+    /// The same identity, whose holder trusts a vault for another reason than the identity's own proof.
+    #[must_use]
+    pub fn trusting(self, trust: Trust) -> Self {
+        Self { trust, ..self }
     }
 
     fn new(key: age::x25519::Identity) -> Result<Self, Error> {
         let text = key.to_string();
         let derived =
             hkdf::Salt::new(hkdf::HKDF_SHA256, b"mxgate vault").extract(text.expose_secret().as_bytes());
-        let mac_key = |info: &[u8]| {
-            derived.expand(&[info], hmac::HMAC_SHA256).map(hmac::Key::from).map_err(|_| Error::Derivation)
+        let mac = |info| mac_key(&derived, info).map_err(|_| Error::Derivation);
+        let macs = Macs {
+            document: mac(b"document mac")?,
+            generation: mac(b"generation mac")?,
+            proof: mac(b"author proof")?,
+            aside: mac(b"recovery file mac")?,
         };
-        Ok(Self {
-            recipient: key.to_public().to_string(),
-            document_mac: mac_key(b"document mac")?,
-            generation_mac: mac_key(b"generation mac")?,
-            key,
-        })
+        let recipient = Recipient::from(key.to_public());
+        Ok(Self { key: Key::X25519(key), recipient, macs: Some(macs), trust: Trust::default() })
     }
 
-    pub(super) fn document_mac(&self) -> &hmac::Key {
-        &self.document_mac
+    /// `None` for an ssh key.
+    pub(super) fn macs(&self) -> Option<&Macs> {
+        self.macs.as_ref()
     }
 
-    pub(super) fn generation_mac(&self) -> &hmac::Key {
-        &self.generation_mac
-    }
-
-    pub(super) fn encrypt(&self, plaintext: &[u8]) -> Result<Vec<u8>, age::EncryptError> {
-        age::encrypt(&self.key.to_public(), plaintext)
+    pub(super) fn trust(&self) -> Trust {
+        self.trust
     }
 
     pub(super) fn decrypt(&self, ciphertext: &[u8]) -> Result<Zeroizing<Vec<u8>>, Undecryptable> {
-        let key: &dyn age::Identity = &self.key;
+        let key: &dyn age::Identity = match &self.key {
+            Key::X25519(key) => key,
+            Key::Ssh(key) => key,
+        };
         let mut reader = age::Decryptor::new_buffered(ciphertext)
             .and_then(|decryptor| decryptor.decrypt(iter::once(key)))
             .map_err(|error| match error {
@@ -195,6 +342,51 @@ impl std::fmt::Debug for Identity {
     }
 }
 
+/// Seals the identity file at `path` with `new`, or leaves it open without one; `ask` is called when it is
+/// sealed now. The identity stays the same one.
+///
+/// # Errors
+/// As [`Identity::load_with`], or why it could not be written; the file is then as it was.
+pub fn protect(
+    path: &Path,
+    ask: &dyn Fn() -> Result<Passphrase, Error>,
+    new: Option<&Passphrase>,
+) -> Result<Identity, Error> {
+    let place = format!("file:{}", path.display());
+    let file = source::file::read(path, SECRET_BYTES_MAX, permissions::private)?;
+    let unfit = |fault| Error::Unfit { place: place.clone(), fault };
+    let plain = match passphrase::is_sealed(&file.bytes) {
+        true => passphrase::unseal(&file.bytes, &ask()?).map_err(unfit)?,
+        false => file.bytes,
+    };
+    if is_ssh(&plain) {
+        return Err(unfit(Fault::Ssh(Malformed::OwnPassphrase)));
+    }
+    let identity = Identity::new(parse(&plain).map_err(unfit)?)?;
+    let bytes = match new {
+        Some(passphrase) => Zeroizing::new(passphrase::seal(&plain, passphrase)?),
+        None => plain,
+    };
+    storage::replace(path, &bytes, Some(&file.metadata))
+        .map_err(|source| Error::Unwritable { path: path.into(), source })?;
+    Ok(identity)
+}
+
+fn bytes_of(reference: &Reference) -> Result<Zeroizing<Vec<u8>>, Error> {
+    match reference {
+        Reference::File(path) => Ok(source::file::read(path, SECRET_BYTES_MAX, permissions::private)?.bytes),
+        Reference::Env(name) => {
+            source::env::read(name).ok_or_else(|| Error::Unset { name: name.clone(), what: "age identity" })
+        }
+        Reference::Vault(_) => Err(Error::InVault { reference: reference.clone() }),
+    }
+}
+
+fn is_ssh(text: &[u8]) -> bool {
+    let text = text.trim_ascii_start();
+    text.starts_with(b"-----BEGIN") && !passphrase::is_sealed(text)
+}
+
 fn parse(bytes: &[u8]) -> Result<age::x25519::Identity, Fault> {
     let mut found = None;
     for (line, bytes) in (1..).zip(bytes.split(|byte| *byte == b'\n')) {
@@ -212,63 +404,4 @@ fn parse(bytes: &[u8]) -> Result<age::x25519::Identity, Fault> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{fs, os::unix::fs::PermissionsExt};
-
-    use super::*;
-
-    const KEY: &str = "AGE-SECRET-KEY-1GQ9778VQXMMJVE8SK7J6VT8UJ4HDQAJUVSFCWCM02D8GEWQ72PVQ2Y5J33";
-
-    #[test]
-    fn one_identity_with_comments_is_found() {
-        for text in [KEY.to_owned(), format!("# made today\r\n\r\n{KEY}\r\n# end\n"), KEY.to_lowercase()] {
-            let key = parse(text.as_bytes()).unwrap();
-            assert_eq!(key.to_string().expose_secret(), KEY);
-        }
-    }
-
-    #[test]
-    fn none_two_and_anything_else_are_refused_without_being_repeated() {
-        assert_eq!(parse(b"# only\n\n").err(), Some(Fault::None));
-        assert_eq!(parse(format!("{KEY}\n\n{KEY}").as_bytes()).err(), Some(Fault::Several { line: 3 }));
-        assert_eq!(parse(b"#\nsk-live-123").err(), Some(Fault::Unknown { line: 2 }));
-        assert_eq!(parse(&[0xff, b'\n']).err(), Some(Fault::Unknown { line: 1 }));
-        let fault = Error::Unfit { place: "env:X".into(), fault: Fault::Unknown { line: 2 } };
-        assert!(!fault.to_string().contains("sk-live"));
-    }
-
-    #[test]
-    fn a_created_identity_is_private_loads_again_and_is_never_overwritten() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("identity");
-        let made = Identity::create(&path).unwrap();
-        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o7777, 0o600);
-        let before = fs::read(&path).unwrap();
-        assert_eq!(Identity::load(&Reference::File(path.clone())).unwrap().recipient(), made.recipient());
-        assert!(matches!(Identity::create(&path), Err(Error::Unwritable { .. })));
-        assert_eq!(fs::read(&path).unwrap(), before);
-    }
-
-    #[test]
-    fn an_identity_that_others_may_read_is_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("identity");
-        Identity::create(&path).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o604)).unwrap();
-        let refused = Identity::load(&Reference::File(path)).unwrap_err();
-        assert!(matches!(refused, Error::File(source::file::Error::Refused { .. })), "{refused}");
-    }
-
-    #[test]
-    fn debug_shows_the_public_half_only() {
-        let identity = Identity::new(KEY.parse().unwrap()).unwrap();
-        assert_eq!(format!("{identity:?}"), format!("Identity({})", identity.recipient()));
-    }
-
-    #[test]
-    fn the_two_mac_keys_differ() {
-        let identity = Identity::new(KEY.parse().unwrap()).unwrap();
-        let tag = |key| hmac::sign(key, b"same");
-        assert_ne!(tag(identity.document_mac()).as_ref(), tag(identity.generation_mac()).as_ref());
-    }
-}
+mod tests;

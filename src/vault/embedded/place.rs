@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{BYTES_MAX, Error, document::Document, generation, identity::Identity};
+use super::{BYTES_MAX, Error, author::Authors, document::Document, generation, identity::Identity};
 use crate::{
     storage,
     vault::{
@@ -44,22 +44,30 @@ impl Place {
             .map_err(|source| Error::Unwritable { path: self.lock.clone(), source })
     }
 
-    /// The vault, checked against the last seen generation, and that.
+    /// The vault, checked against the last seen generation and author, and that generation.
     pub(super) fn load(&self, identity: &Identity) -> Result<(Loaded, Option<u64>), Error> {
         // The last-seen file is read first: a writer between the two reads can only make the vault newer. It is
         // believed last, so that the wrong identity is reported as that.
         let last_seen = self.last_seen();
         let vault = load(&self.vault, identity)?;
-        let seen = last_seen.and_then(|last_seen| self.believed(last_seen.as_ref(), identity))?;
+        let seen = last_seen
+            .and_then(|last_seen| self.believed(last_seen.as_ref(), &vault.document.authors, identity))?;
         let generation = vault.document.generation;
-        match seen.filter(|seen| generation < *seen) {
-            Some(seen) => Err(Error::Older { path: self.vault.clone(), generation, seen }),
-            None => Ok((vault, seen)),
+        match seen {
+            Some(seen) if generation < seen.generation => {
+                Err(Error::Older { path: self.vault.clone(), generation, seen: seen.generation })
+            }
+            Some(seen) if !seen.is_same_vault => Err(Error::OtherVault { path: self.vault.clone() }),
+            seen => Ok((vault, seen.map(|seen| seen.generation))),
         }
     }
 
-    pub(super) fn seen(&self, identity: &Identity) -> Result<Option<u64>, Error> {
-        self.believed(self.last_seen()?.as_ref(), identity)
+    /// What was seen here, believed by a holder of the vault with these `authors`.
+    pub(super) fn seen(&self, authors: &Authors, identity: &Identity) -> Result<Option<u64>, Error> {
+        match self.believed(self.last_seen()?.as_ref(), authors, identity)? {
+            Some(seen) if !seen.is_same_vault => Err(Error::OtherVault { path: self.vault.clone() }),
+            seen => Ok(seen.map(|seen| seen.generation)),
+        }
     }
 
     fn last_seen(&self) -> Result<Option<generation::LastSeen>, Error> {
@@ -70,26 +78,29 @@ impl Place {
     fn believed(
         &self,
         last_seen: Option<&generation::LastSeen>,
+        authors: &Authors,
         identity: &Identity,
-    ) -> Result<Option<u64>, Error> {
+    ) -> Result<Option<generation::Seen>, Error> {
         last_seen
-            .map(|last_seen| last_seen.verified(identity))
+            .map(|last_seen| last_seen.verified(authors, identity))
             .transpose()
             .map_err(|source| Error::LastSeen { path: self.last_seen.clone(), source })
     }
 
-    /// Writes the next generation. The caller holds the lock.
+    /// Writes the next generation, accepted by each of `identities`; the first of them notes it. The caller
+    /// holds the lock.
     pub(super) fn store(
         &self,
         mut document: Document,
-        identity: &Identity,
+        identities: &[&Identity],
         like: Option<&Metadata>,
-    ) -> Result<(), Error> {
+    ) -> Result<Document, Error> {
         document.generation = document.generation.saturating_add(1);
-        let bytes = sealed(&document, identity)?;
+        let bytes = sealed(&mut document, identities)?;
         storage::replace(&self.vault, &bytes, like)
             .map_err(|source| Error::Unwritable { path: self.vault.clone(), source })?;
-        self.remember(&document, &[identity], like)
+        self.remember(&document, identities, like)?;
+        Ok(document)
     }
 
     pub(super) fn remember(
@@ -98,17 +109,24 @@ impl Place {
         identities: &[&Identity],
         like: Option<&Metadata>,
     ) -> Result<(), Error> {
-        generation::write(&self.last_seen, document.generation, identities, like)
+        let Some(identity) = identities.first() else { return Ok(()) };
+        generation::write(&self.last_seen, document.generation, &document.authors, identity, like)
             .map_err(|source| Error::LastSeenUnwritable { path: self.last_seen.clone(), source })
     }
 
     /// Notes the generation after a read, and tells whether it did. It waits for nobody: a writer at work
     /// notes its own.
-    pub(super) fn advance(&self, generation: u64, identity: &Identity, like: &Metadata) -> io::Result<bool> {
+    pub(super) fn advance(
+        &self,
+        document: &Document,
+        identity: &Identity,
+        like: &Metadata,
+    ) -> io::Result<bool> {
         let Some(_lock) = storage::try_lock(&self.lock, Some(like))? else { return Ok(false) };
-        let lower = self.seen(identity).is_ok_and(|seen| seen < Some(generation));
+        let lower = self.seen(&document.authors, identity).is_ok_and(|seen| seen < Some(document.generation));
         if lower {
-            generation::write(&self.last_seen, generation, &[identity], Some(like))?;
+            let Document { generation, authors, .. } = document;
+            generation::write(&self.last_seen, *generation, authors, identity, Some(like))?;
         }
         Ok(lower)
     }
@@ -122,16 +140,21 @@ pub(super) struct Loaded {
 }
 
 pub(super) fn load(path: &Path, identity: &Identity) -> Result<Loaded, Error> {
-    let Content { bytes, metadata } = match file::read(path, BYTES_MAX, permissions::unwritable_by_others) {
-        Err(file::Error::Absent { path }) => return Err(Error::Absent { path }),
-        read => read?,
-    };
+    let Content { bytes, metadata } = read(path)?;
     let document =
         Document::open(&bytes, identity).map_err(|source| Error::Unsound { path: path.into(), source })?;
     Ok(Loaded { document, bytes: bytes.to_vec(), metadata })
 }
 
-pub(super) fn sealed(document: &Document, identity: &Identity) -> Result<Vec<u8>, Error> {
-    let bytes = document.seal(identity)?;
+/// The bytes of a file of ours, whatever they are.
+pub(super) fn read(path: &Path) -> Result<Content, Error> {
+    match file::read(path, BYTES_MAX, permissions::unwritable_by_others) {
+        Err(file::Error::Absent { path }) => Err(Error::Absent { path }),
+        read => Ok(read?),
+    }
+}
+
+pub(super) fn sealed(document: &mut Document, identities: &[&Identity]) -> Result<Vec<u8>, Error> {
+    let bytes = document.seal(identities)?;
     if bytes.len() > BYTES_MAX { Err(Error::Full) } else { Ok(bytes) }
 }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::vault::embedded::Recipient;
 
 const VALUE: &str = "canary-secret-value";
 
@@ -7,33 +8,55 @@ fn identity() -> Identity {
     Identity::create(&folder.path().join("identity")).unwrap()
 }
 
-fn document() -> Document {
+fn document(identities: &[&Identity]) -> Document {
+    let now = timestamp(SystemTime::now());
     let entry = Entry {
         secret: Arc::new(Secret::new(VALUE.into()).unwrap()),
         version: 2,
-        created: timestamp(SystemTime::now()),
-        updated: timestamp(SystemTime::now()),
+        created: now.clone(),
+        updated: now.clone(),
         hosts: vec!["api.mx.com".into()],
     };
-    Document { generation: 7, entries: BTreeMap::from([("production/api_key".into(), entry)]) }
+    let member = |identity: &&Identity| Member::new(identity.recipient().clone(), now.clone());
+    Document {
+        generation: 7,
+        entries: BTreeMap::from([("production/api_key".into(), entry)]),
+        authors: Authors::default(),
+        members: identities.iter().map(member).collect(),
+    }
 }
 
-/// Seals `document`, lets `change` edit the plaintext, and encrypts the result to the same recipient:
-/// all that somebody without the identity can do.
+fn seal(identities: &[&Identity]) -> Vec<u8> {
+    document(identities).seal(identities).unwrap()
+}
+
+/// All that somebody without an identity can do.
+fn encrypt_to(recipient: &Recipient, plaintext: &[u8]) -> Vec<u8> {
+    encrypt([Member::new(recipient.clone(), String::new())].iter(), plaintext).unwrap()
+}
+
+/// Seals a document, lets `change` edit the plaintext, and encrypts the result to the same recipient.
 fn tampered(identity: &Identity, change: impl FnOnce(String) -> String) -> Result<Document, Fault> {
-    let plaintext = identity.decrypt(&document().seal(identity).unwrap()).unwrap();
+    let plaintext = identity.decrypt(&seal(&[identity])).unwrap();
     let changed = change(String::from_utf8(plaintext.to_vec()).unwrap());
-    Document::open(&identity.encrypt(changed.as_bytes()).unwrap(), identity)
+    Document::open(&encrypt_to(identity.recipient(), changed.as_bytes()), identity)
 }
 
 #[test]
-fn what_was_sealed_is_what_is_opened() {
-    let identity = identity();
-    let opened = Document::open(&document().seal(&identity).unwrap(), &identity).unwrap();
-    assert_eq!(opened.generation, 7);
-    let (entry, sealed) = (&opened.entries["production/api_key"], &document().entries["production/api_key"]);
-    assert_eq!(entry.secret, sealed.secret);
-    assert_eq!((entry.version, &entry.hosts), (2, &sealed.hosts));
+fn what_was_sealed_is_what_each_recipient_opens() {
+    let identities = [identity(), identity()];
+    let mut document = document(&[&identities[0], &identities[1]]);
+    let ciphertext = document.seal(&[&identities[0], &identities[1]]).unwrap();
+    for identity in &identities {
+        let opened = Document::open(&ciphertext, identity).unwrap();
+        assert_eq!(opened.generation, 7);
+        let (entry, sealed) =
+            (&opened.entries["production/api_key"], &document.entries["production/api_key"]);
+        assert_eq!(entry.secret, sealed.secret);
+        assert_eq!((entry.version, &entry.hosts), (2, &sealed.hosts));
+        assert_eq!(opened.authors.present().unwrap().id(), document.authors.present().unwrap().id());
+        assert!(opened.members.iter().all(Member::has_accepted));
+    }
 }
 
 #[test]
@@ -43,8 +66,9 @@ fn a_changed_document_is_forged_and_an_unchanged_one_is_not() {
     for (from, to) in [
         ("api.mx.com", "evil.example"),
         ("\"generation\":7", "\"generation\":8"),
-        ("\"version\":2", "\"version\":3"),
+        ("\"version\":2,\"created\"", "\"version\":3,\"created\""),
         ("production/", "sandbox/"),
+        ("\"comment\":\"\"", "\"comment\":\"boss\""),
     ] {
         let answer = tampered(&identity, |text| {
             assert!(text.contains(from), "{from}");
@@ -55,22 +79,81 @@ fn a_changed_document_is_forged_and_an_unchanged_one_is_not() {
 }
 
 #[test]
-fn a_missing_or_foreign_mac_is_forged() {
-    let (identity, other) = (identity(), self::identity());
-    let without = tampered(&identity, |text| text[..text.find(",\"mac\"").unwrap()].to_owned() + "}");
+fn a_missing_mac_is_forged() {
+    let without = tampered(&identity(), |text| text[..text.find(",\"mac\"").unwrap()].to_owned() + "}");
     assert_eq!(without.err(), Some(Fault::Forged));
-    // Right in itself, made by another identity, encrypted to this one.
-    let foreign = other.decrypt(&document().seal(&other).unwrap()).unwrap();
-    let planted = identity.encrypt(&foreign).unwrap();
+}
+
+#[test]
+fn a_whole_new_vault_by_somebody_who_knows_the_recipients_only_is_refused() {
+    let (identity, stranger) = (identity(), identity());
+    // Right in itself: an author of its own, a MAC of that author, sealed for the right recipient.
+    let planted = document(&[&identity]).seal(&[]).unwrap();
+    assert_eq!(Document::open(&planted, &identity).err(), Some(Fault::Unproven));
+    // With a proof, only not by this identity.
+    let mut document = document(&[&identity]);
+    let author = document.authors.ensure().unwrap();
+    document.members[0].accept(&stranger, author);
+    let planted = document.seal(&[]).unwrap();
     assert_eq!(Document::open(&planted, &identity).err(), Some(Fault::Forged));
+    // Even with the very proof of the genuine vault, which is no proof of another author.
+    let mut genuine = self::document(&[&identity]);
+    genuine.seal(&[&identity]).unwrap();
+    document.members[0].proof = genuine.members[0].proof.clone();
+    let planted = document.seal(&[]).unwrap();
+    assert_eq!(Document::open(&planted, &identity).err(), Some(Fault::Forged));
+    // What the proof is for: the genuine one opens.
+    assert!(Document::open(&genuine.seal(&[]).unwrap(), &identity).is_ok());
+}
+
+#[test]
+fn who_joined_by_its_public_half_believes_an_author_that_it_is_told() {
+    let (owner, joined) = (identity(), identity());
+    let mut document = document(&[&owner, &joined]);
+    let ciphertext = document.seal(&[&owner]).unwrap();
+    let author = document.authors.present().unwrap().id();
+    let other = {
+        let mut other = Authors::default();
+        other.ensure().unwrap().id()
+    };
+    let open = |identity: &Identity| Document::open(&ciphertext, identity).map(drop);
+    assert_eq!(open(&owner), Ok(()));
+    assert_eq!(open(&joined), Err(Fault::Unproven));
+    let joined = joined.trusting(Trust::Author(other));
+    assert_eq!(open(&joined), Err(Fault::OtherAuthor));
+    assert_eq!(open(&owner.trusting(Trust::Author(other))), Err(Fault::OtherAuthor), "named is asked for");
+    assert_eq!(open(&joined.trusting(Trust::Author(author))), Ok(()));
+}
+
+#[test]
+fn a_proof_of_an_earlier_author_leads_to_the_present_one() {
+    let identity = identity();
+    let mut document = document(&[&identity]);
+    document.seal(&[&identity]).unwrap();
+    let first = document.authors.present().unwrap().id();
+    document.authors.renew().unwrap();
+    document.authors.renew().unwrap();
+    let ciphertext = document.seal(&[]).unwrap();
+    assert!(Document::open(&ciphertext, &identity).is_ok());
+    assert!(Document::open(&ciphertext, &identity.trusting(Trust::Author(first))).is_ok());
+}
+
+#[test]
+fn who_opens_it_without_being_listed_is_refused() {
+    let (listed, other) = (identity(), identity());
+    let plaintext = listed.decrypt(&seal(&[&listed])).unwrap();
+    let copied = encrypt_to(other.recipient(), &plaintext);
+    assert_eq!(Document::open(&copied, &other).err(), Some(Fault::NotARecipient));
+    let trusting = other.trusting(Trust::File);
+    assert_eq!(Document::open(&copied, &trusting).err(), Some(Fault::NotARecipient));
 }
 
 #[test]
 fn a_newer_format_is_named_whatever_else_it_holds() {
     let identity = identity();
-    let newer = br#"{"format":"mxgate-vault","version":2,"shiny":[1]}"#;
-    let answer = Document::open(&identity.encrypt(newer).unwrap(), &identity);
-    assert_eq!(answer.err(), Some(Fault::NewerFormat { found: 2 }));
+    let newer = br#"{"format":"mxgate-vault","version":3,"shiny":[1]}"#;
+    let answer = Document::open(&encrypt_to(identity.recipient(), newer), &identity);
+    assert_eq!(answer.err(), Some(Fault::NewerFormat { found: 3 }));
 }
 
 #[test]
@@ -78,43 +161,53 @@ fn another_plaintext_is_no_vault_and_is_not_quoted() {
     let identity = identity();
     for plaintext in [
         VALUE.to_owned(),
-        format!(r#"{{"format":"{VALUE}","version":1}}"#),
+        format!(r#"{{"format":"{VALUE}","version":2}}"#),
         format!(r#"{{"format":"mxgate-vault","version":"{VALUE}"}}"#),
+        format!(r#"{{"format":"mxgate-vault","version":2,"{VALUE}":1}}"#),
         format!(r#"{{"format":"mxgate-vault","version":1,"{VALUE}":1}}"#),
+        r#"{"format":"mxgate-vault","version":0}"#.to_owned(),
     ] {
-        let fault = Document::open(&identity.encrypt(plaintext.as_bytes()).unwrap(), &identity).unwrap_err();
+        let planted = encrypt_to(identity.recipient(), plaintext.as_bytes());
+        let fault = Document::open(&planted, &identity).unwrap_err();
         assert!(matches!(fault, Fault::NotAVault { .. }), "{fault}");
         assert!(!fault.to_string().contains(VALUE));
     }
 }
 
-/// As [`tampered`], by somebody who has the identity: the MAC is right.
+/// As [`tampered`], by somebody who opens the vault: the MAC is right.
 fn signed(identity: &Identity, change: impl FnOnce(String) -> String) -> Result<Document, Fault> {
-    let plaintext = identity.decrypt(&document().seal(identity).unwrap()).unwrap();
+    let mut document = document(&[identity]);
+    let plaintext = identity.decrypt(&document.seal(&[identity]).unwrap()).unwrap();
     let changed = change(String::from_utf8(plaintext.to_vec()).unwrap());
     let mut wire: Wire<'_> = serde_json::from_str(&changed).unwrap();
     wire.mac = None;
-    let right = BASE64.encode(mac(&wire, identity).unwrap());
+    let right = wire::mac(&wire, document.authors.present().unwrap().document_mac()).unwrap();
     wire.mac = Some(&right);
-    Document::open(&identity.encrypt(&to_json(&wire).unwrap()).unwrap(), identity)
+    Document::open(&encrypt_to(identity.recipient(), &wire::to_json(&wire).unwrap()), identity)
 }
 
 #[test]
 fn a_right_mac_does_not_excuse_a_senseless_document() {
     let identity = identity();
     assert!(signed(&identity, |text| text).is_ok());
-    let doubled = |text: String| {
-        let (from, to) = (text.find("{\"name\"").unwrap(), text.find("],\"mac\"").unwrap());
-        format!("{},{}", &text[..to], &text[from..])
-    };
-    assert_eq!(signed(&identity, doubled).err(), Some(NOT_A_VAULT));
+    for (open, close) in [("{\"name\"", "],\"mac\""), ("{\"key\":\"age1", "],\"entries\"")] {
+        let doubled = |text: String| {
+            let (from, to) = (text.find(open).unwrap(), text.find(close).unwrap());
+            format!("{},{}", &text[..to], &text[from..])
+        };
+        assert_eq!(signed(&identity, doubled).err(), Some(NOT_A_VAULT), "{open}");
+    }
+    let key = identity.recipient().text().to_owned();
     for (from, to) in [
         ("api.mx.com", "API.mx.com"),
         ("production/api_key", "production api_key"),
         ("\"created\":\"20", "\"created\":\"x"),
+        ("\"added\":\"20", "\"added\":\"x"),
         ("Y2FuYXJ5LXNlY3JldC12YWx1ZQ==", "c2hvcnQ="),
         ("Y2FuYXJ5LXNlY3JldC12YWx1ZQ==", "?"),
-        (identity.recipient(), "age1other"),
+        (&key, "age1other"),
+        (&key, &format!("{key} comment")),
+        ("\"proof\":\"", "\"proof\":\"?"),
     ] {
         let answer = signed(&identity, |text| {
             assert!(text.contains(from), "{from}");
@@ -125,9 +218,16 @@ fn a_right_mac_does_not_excuse_a_senseless_document() {
 }
 
 #[test]
+fn a_record_of_our_own_is_sealed_for_no_host() {
+    let identity = identity();
+    let opened = signed(&identity, |text| text.replace("[\"api.mx.com\"]", "[]")).unwrap();
+    assert!(opened.entries["production/api_key"].hosts.is_empty());
+}
+
+#[test]
 fn damage_and_the_wrong_identity_are_told_apart() {
     let (identity, other) = (identity(), self::identity());
-    let good = document().seal(&identity).unwrap();
+    let good = seal(&[&identity]);
     assert_eq!(Document::open(&good, &other).err(), Some(Fault::WrongIdentity));
     for cut in [0, 10, good.len() / 2, good.len() - 1] {
         assert_eq!(Document::open(&good[..cut], &identity).err(), Some(Fault::Damaged), "{cut}");
@@ -140,13 +240,13 @@ fn damage_and_the_wrong_identity_are_told_apart() {
 #[test]
 fn no_buffer_that_holds_plaintext_grows() {
     let identity = identity();
-    let text = encode(&Secret::new(vec![b'x'; 5000]).unwrap());
+    let text = wire::encode(&Secret::new(vec![b'x'; 5000]).unwrap());
     assert_eq!(text.capacity(), text.len());
-    let sealed = document().seal(&identity).unwrap();
+    let sealed = seal(&[&identity]);
     let plaintext = identity.decrypt(&sealed).unwrap();
     assert_eq!(plaintext.capacity(), sealed.len());
     let wire: Wire<'_> = serde_json::from_slice(&plaintext).unwrap();
-    let json = to_json(&wire).unwrap();
+    let json = wire::to_json(&wire).unwrap();
     assert_eq!(json.capacity(), json.len());
     assert_eq!(*json, *plaintext);
 }

@@ -10,6 +10,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+mod recipients;
+
 const VALUE: &str = "canary-secret-value";
 
 struct Folder(tempfile::TempDir);
@@ -46,9 +48,20 @@ impl Folder {
     }
 
     fn decrypted(&self) -> String {
+        succeeded(&self.age("identity", "vault.age"))
+    }
+
+    /// What Debian's `age` makes of a file.
+    fn age(&self, identity: &str, file: &str) -> Output {
         let mut age = Command::new("age");
-        age.args(["-d", "-i"]).arg(self.path("identity")).arg(self.path("vault.age"));
-        succeeded(&with_input(&mut age, ""))
+        with_input(age.args(["-d", "-i"]).arg(self.path(identity)).arg(self.path(file)), "")
+    }
+
+    /// As [`Folder::run`], with another identity.
+    fn run_as(&self, identity: &str, args: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mxgate"));
+        command.current_dir(self.0.path()).args(["vault", "--vault", "vault.age", "--identity", identity]);
+        with_input(command.args(args), "")
     }
 
     /// Encrypts as anybody can who knows the recipient.
@@ -109,7 +122,7 @@ fn debians_age_reads_the_documented_json() {
     let folder = Folder::new();
     folder.set("production/api_key", VALUE);
     let document: serde_json::Value = serde_json::from_str(&folder.decrypted()).unwrap();
-    assert_eq!((&document["format"], &document["version"]), (&"mxgate-vault".into(), &1.into()));
+    assert_eq!((&document["format"], &document["version"]), (&"mxgate-vault".into(), &2.into()));
     assert_eq!(document["generation"], 2);
     let entry = &document["entries"][0];
     assert_eq!((&entry["name"], &entry["version"]), (&"production/api_key".into(), &1.into()));
@@ -117,6 +130,10 @@ fn debians_age_reads_the_documented_json() {
     // base64 of VALUE
     assert_eq!(entry["value"], "Y2FuYXJ5LXNlY3JldC12YWx1ZQ==");
     assert!(entry["created"].is_string() && entry["updated"].is_string() && document["mac"].is_string());
+    let recipient = &document["recipients"][0];
+    assert!(recipient["key"].as_str().unwrap().starts_with("age1") && recipient["proof"].is_string());
+    assert_eq!(recipient["comment"], "identity");
+    assert!(document["authors"][0]["key"].is_string());
 }
 
 #[test]
@@ -152,8 +169,8 @@ fn newer_older_damaged_and_foreign_vaults_are_refused_each_with_its_reason() {
 
     fs::write(folder.path("vault.age"), yesterday).unwrap();
     folder.assert_refused("it has generation 1, and generation 2 was seen");
-    folder.plant(r#"{"format":"mxgate-vault","version":2,"generation":9}"#);
-    folder.assert_refused("it has format version 2");
+    folder.plant(r#"{"format":"mxgate-vault","version":3,"generation":9}"#);
+    folder.assert_refused("it has format version 3");
     fs::write(folder.path("vault.age"), &today[..today.len() - 1]).unwrap();
     folder.assert_refused("it is damaged");
     fs::copy(other.path("vault.age"), folder.path("vault.age")).unwrap();
