@@ -9,6 +9,7 @@ mod health;
 mod operations;
 mod out;
 mod policy;
+mod rotate;
 mod run;
 mod stand_in;
 mod status;
@@ -57,6 +58,8 @@ enum Command {
     Caller(caller::Args),
     /// Make, fill, check and copy the embedded vault.
     Vault(vault::Args),
+    /// Change an environment's API key by MX's own rotation API, without an outage.
+    Rotate(rotate::Args),
     /// Stand in for MX, to test services against.
     StandIn(stand_in::Args),
     #[command(flatten)]
@@ -81,6 +84,7 @@ pub(crate) fn run() -> ExitCode {
         }
         Command::Config(args) => return config::run(&args, json).unwrap_or_else(|error| failed(&error)),
         Command::Policy(args) => return policy::run(args, json).unwrap_or_else(|error| failed(&error)),
+        Command::Rotate(args) => return rotate::run(args, json).unwrap_or_else(|error| failed(&error)),
         Command::Operations(args) => return operations::run(&args, json),
         Command::Demo(args) => demo::run(&args),
         Command::Health(args) => health::run(&args, json),

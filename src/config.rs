@@ -10,6 +10,7 @@ mod load;
 pub mod overrides;
 pub mod permissions;
 mod reload;
+mod rotation;
 mod schema;
 #[cfg(test)]
 mod tests;
@@ -27,11 +28,12 @@ use std::{
 
 use ipnet::IpNet;
 
-pub use self::check::grant_item;
 pub(crate) use self::check::log_filter;
+pub use self::check::{client_guid, grant_item};
 pub use self::{
     egress::{Egress, Login, Pin, Proxy, Reach},
     load::Loaded,
+    rotation::Rotation,
     users::{EndUser, FieldPath, KeysAt},
 };
 use crate::{policy::grant, users::list::UserPattern, vault::reference::Reference};
@@ -221,6 +223,8 @@ pub struct Environment {
     pub accept_version: String,
     /// What is attached to each request.
     pub credential: Credential,
+    /// How its key is changed.
+    pub rotation: Rotation,
     /// What is attached on the operations that take a Bearer token of one user or account.
     pub bearer_operations: BearerOperations,
     /// PEM file that replaces the system's roots; reloaded when it changes.

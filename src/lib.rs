@@ -31,6 +31,7 @@ pub mod policy;
 pub mod process;
 pub mod record;
 pub mod redaction;
+pub mod rotation;
 mod snapshot;
 #[cfg(feature = "stages")]
 #[doc(hidden)]

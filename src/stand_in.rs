@@ -6,6 +6,7 @@
 //! What must never happen: a real key is given to it, or it listens where strangers can reach it by default.
 
 pub mod certificate;
+pub mod hold;
 pub mod journal;
 pub mod options;
 pub mod switches;
@@ -49,6 +50,7 @@ use tokio_rustls::TlsAcceptor;
 use self::{
     certificate::ServerCertificate,
     exchange::Connection,
+    hold::{Held, Holds, Point},
     jobs::Jobs,
     journal::{Journal, Request},
     keys::Keys,
@@ -95,6 +97,7 @@ struct Shared {
     authority_pem: String,
     switches: Mutex<Switches>,
     jobs: Jobs,
+    holds: Holds,
     journal: Journal,
     connections: AtomicU64,
     requests: AtomicU64,
@@ -154,6 +157,7 @@ impl StandIn {
             authority_pem: certificate.authority_pem().to_owned(),
             switches: Mutex::new(options.switches.clone()),
             jobs: Jobs::new(options.job_reads),
+            holds: Holds::default(),
             journal: Journal::new(options.requests_kept),
             connections: AtomicU64::new(0),
             requests: AtomicU64::new(0),
@@ -278,6 +282,19 @@ impl Handle {
     pub async fn wait_until_received(&self, requests: u64) {
         // The sender is part of what this handle holds, so it cannot be gone.
         drop(self.0.journal.received().wait_for(|received| *received >= requests).await);
+    }
+
+    /// Makes a request for the operation with this id wait, after `passing` others have passed.
+    #[must_use]
+    pub fn hold(&self, operation_id: &str, point: Point, passing: usize) -> Held {
+        self.0.holds.add(operation_id, point, passing)
+    }
+
+    /// Whether `api_key` works at the environment with this place in [`Options::environments`].
+    #[must_use]
+    pub fn takes_api_key(&self, environment: usize, api_key: &[u8]) -> bool {
+        let served = self.0.environments.get(environment);
+        served.is_some_and(|environment| environment.keys.accept(api_key, self.0.now()))
     }
 
     /// Requests for the operation with MX's id `operation_id`; 0 for an id that there is not.

@@ -14,11 +14,12 @@ mod observe;
 mod overlap;
 mod paths;
 mod recognition;
+mod rotation;
 mod tls_name;
 mod tokens;
 mod users;
 
-pub use self::caller::item as grant_item;
+pub use self::{caller::item as grant_item, rotation::client_guid};
 use super::{
     Config, ForwardedHeader, Health, Limits, Log, Process, RecordDestination, VaultFile,
     document::Node,

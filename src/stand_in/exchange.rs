@@ -19,6 +19,7 @@ use super::{
     body::AnswerBody,
     decide::{self, Ask, Problem, Reply},
     echo::echo,
+    hold::Point,
     journal::{self, Request},
     options::Environment,
     respond::{Context, respond},
@@ -48,6 +49,7 @@ impl Connection {
         let early = switches.as_ref().is_ok_and(|switches| switches.early);
         let (mut request, fault) = self.read(received, early).await;
 
+        self.shared.holds.wait(request.operation, Point::Before).await;
         let (mut reply, switches, environment) = self.decide(&request, fault, switches, early);
         if let Some(environment) = environment.filter(|_| switches.echo) {
             let body = echo(&request, environment, self.shared.options.mask_echo);
@@ -65,7 +67,9 @@ impl Connection {
             authorization: request.headers.get(header::AUTHORIZATION).cloned(),
             host: request.headers.get(header::HOST).cloned(),
         };
+        let operation = request.operation;
         self.shared.journal.record(request);
+        self.shared.holds.wait(operation, Point::After).await;
 
         if let Some(wait) = switches.slow_head {
             tokio::time::sleep(wait).await;

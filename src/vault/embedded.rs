@@ -23,7 +23,7 @@ use self::{
     place::{Place, load, sealed},
 };
 pub use self::{
-    aside::recover,
+    aside::{recover, saved},
     author::AuthorId,
     document::{Entry, Fault, SealError},
     entries::Entries,

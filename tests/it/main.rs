@@ -43,6 +43,7 @@ mod pressure;
 mod raw_upstream;
 mod reload;
 mod replay;
+mod rotate;
 mod sealing;
 mod secrets;
 mod semantics;

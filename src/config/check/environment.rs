@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{credential, egress, limits, listener::certificate, network, paths};
+use super::{credential, egress, limits, listener::certificate, network, paths, rotation};
 use crate::{
     config::{Api, BearerOperations, Environment, IpFamily, Timeouts, fault::Problem, walk::Table},
     mx,
@@ -38,6 +38,7 @@ fn one(file: &Table<'_>, name: &str, table: &Table<'_>) -> Option<Environment> {
             "is tried and never preferred: a read that confirms it is known of MX's Platform API only",
         );
     }
+    let rotation = rotation::rotation(table, &api, credential.as_ref());
     let bearer_operations = credential::bearer_operations(table);
     let ca_file = table.path("ca_file");
     let client_certificate = certificate(&table.section("client_certificate"));
@@ -60,6 +61,7 @@ fn one(file: &Table<'_>, name: &str, table: &Table<'_>) -> Option<Environment> {
         api,
         accept_version: accept_version?,
         credential: credential?,
+        rotation: rotation?,
         bearer_operations: bearer_operations.unwrap_or(BearerOperations::Refused),
         ca_file,
         client_certificate,

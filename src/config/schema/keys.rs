@@ -268,6 +268,11 @@ static ENVIRONMENT: &[Key] = &[
         Text("refused"),
         "The operations that take a Bearer token of one user or account: refused, the caller's own token passed through, or this token attached",
     ),
+    section(
+        "rotation",
+        ROTATION,
+        "How its key is changed, by MX's own rotation API, and when its age is warned of",
+    ),
     path("ca_file", Optional, "PEM file that replaces the system's roots; absent: the system's"),
     section("client_certificate", CERTIFICATE, "A client certificate towards the host; absent: none"),
     choice("ip_family", &["any", "ipv4", "ipv6"], "any", "Which addresses of the host are dialled"),
@@ -298,6 +303,44 @@ static ENVIRONMENT: &[Key] = &[
     millis("total_timeout_ms", 100, HOUR, 5 * MINUTE, "The whole exchange"),
     millis("pool_idle_timeout_ms", 100, 10 * MINUTE, 30 * SECOND, "How long an unused connection is kept"),
     millis("connection_age_max_ms", 1000, HOUR, 5 * MINUTE, "How long any connection is used"),
+];
+
+static ROTATION: &[Key] = &[
+    text(
+        "client_guid",
+        Optional,
+        "MX's name for the client, such as \"CLT-123\", which its rotation API wants; absent: mxgate rotate needs --client-guid",
+    ),
+    optional(
+        "schedule_days",
+        1,
+        365,
+        "days",
+        "The running gateway rotates a key of that age; absent: only mxgate rotate does",
+    ),
+    flag("keep_old", false, "Leave the old key to MX's 30 days instead of retiring it"),
+    integer(
+        "warn_days",
+        1,
+        3650,
+        "days",
+        90,
+        "A key of that age is warned of, in the log, status and metrics",
+    ),
+    millis(
+        "wait_min_ms",
+        0,
+        24 * HOUR,
+        10 * SECOND,
+        "From the new key's first use until the old one may go, at least; longer where a vault's refresh and grace are",
+    ),
+    millis(
+        "lease_ms",
+        SECOND,
+        10 * MINUTE,
+        2 * MINUTE,
+        "How long the lock of a run that was killed lasts; MX must answer within a fifth of it",
+    ),
 ];
 
 static BUDGET: &[Key] = &[

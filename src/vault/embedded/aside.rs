@@ -118,6 +118,17 @@ pub fn recover(
     })
 }
 
+/// What [`Opened::seal_aside`] saved, and under which name; nothing is changed.
+///
+/// # Errors
+/// Why the recovery file is not used, or why the vault could not be opened.
+pub fn saved(path: &Path, identity: &Identity, from: &Path) -> Result<(String, Entry), Error> {
+    let sealed = place::read(from)?.bytes;
+    let (vault, _) = place::Place::of(path).load(identity)?;
+    open(&sealed, &vault.document, identity)
+        .map_err(|source| Error::RecoveryFile { path: from.into(), source })
+}
+
 fn open(sealed: &[u8], document: &Document, identity: &Identity) -> Result<(String, Entry), Fault> {
     let plaintext = decrypt(sealed, identity)?;
     match wire::version(&plaintext, FORMAT)? {

@@ -1,0 +1,136 @@
+//! A vault with a key that is to be rotated, a stand-in for MX, and the command.
+
+use std::{
+    path::Path,
+    process::{Child, Command, Output, Stdio},
+};
+
+use mxgate::{
+    stand_in::Running,
+    vault::embedded::{self, Entry, Identity},
+};
+use serde_json::Value;
+
+use crate::harness::{CLIENT_ID, Gateway, PATIENCE, Setup, mx};
+
+pub(super) struct Rotating {
+    pub(super) mx: Running,
+    setup: Option<Setup>,
+    folder: std::path::PathBuf,
+}
+
+impl Rotating {
+    /// A lock that is soon over, and no more of a wait than the vault needs.
+    pub(super) fn new() -> Self {
+        Self::with(|setup| setup, "wait_min_ms = 0, lease_ms = 8_000")
+    }
+
+    pub(super) fn with(change: impl FnOnce(Setup) -> Setup, rotation: &str) -> Self {
+        let mx = mx();
+        let keys = "api_key = \"vault:test/api_key\", secondary_api_key = \"vault:test/secondary\"";
+        let setup = Setup::with_vault(&mx)
+            .credential(&format!("kind = \"basic\", client_id = \"{CLIENT_ID}\", {keys}"))
+            .in_environment(&format!("rotation = {{ client_guid = \"CLT-1\", {rotation} }}"));
+        Self::of(mx, change(setup))
+    }
+
+    pub(super) fn of(mx: Running, setup: Setup) -> Self {
+        setup.file("mxgate.toml", &setup.configuration());
+        let folder = setup.folder().to_owned();
+        Self { mx, setup: Some(setup), folder }
+    }
+
+    /// The gateway of this vault, which keeps the folder from now on.
+    pub(super) fn start(&mut self) -> Gateway {
+        self.setup.take().expect("it was not started").start()
+    }
+
+    pub(super) fn setup(&self) -> &Setup {
+        self.setup.as_ref().expect("it was not started")
+    }
+
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    pub(super) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mxgate"));
+        self.arguments(&mut command, arguments);
+        command
+    }
+
+    pub(super) fn arguments(&self, command: &mut Command, arguments: &[&str]) {
+        command
+            .args(["rotate", "--config"])
+            .arg(self.folder.join("mxgate.toml"))
+            .args(arguments)
+            .env_clear()
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+    }
+
+    pub(super) fn spawn(&self, arguments: &[&str]) -> Child {
+        self.command(&[&["test"], arguments].concat()).spawn().expect("it starts")
+    }
+
+    /// To its end.
+    pub(super) fn rotate(&self, arguments: &[&str]) -> Output {
+        self.rotate_as_it_is(&[&["test"], arguments].concat())
+    }
+
+    pub(super) fn rotate_as_it_is(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new("/usr/bin/timeout");
+        command.arg((2 * PATIENCE.as_secs()).to_string()).arg(env!("CARGO_BIN_EXE_mxgate"));
+        self.arguments(&mut command, arguments);
+        command.output().expect("it runs")
+    }
+
+    pub(super) fn status(&self) -> Value {
+        let output = self.rotate(&["--status", "--json"]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).expect("JSON")
+    }
+
+    fn entry(&self, name: &str) -> Option<Entry> {
+        let identity =
+            format!("file:{}", self.folder.join("identity").display()).parse().expect("a reference");
+        let identity = Identity::load(&identity).expect("the identity");
+        let opened = embedded::peek(&self.folder.join("vault.age"), &identity).expect("a vault that opens");
+        opened.entries.get(name).cloned()
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "compares made-up keys with those of the stand-in")]
+    fn key(&self, name: &str) -> Option<String> {
+        let entry = self.entry(name)?;
+        Some(String::from_utf8(entry.secret.expose().to_vec()).expect("UTF-8"))
+    }
+
+    pub(super) fn primary(&self) -> String {
+        self.key("test/api_key").expect("a primary key")
+    }
+
+    /// The vault file's bytes.
+    pub(super) fn bytes(&self) -> Vec<u8> {
+        std::fs::read(self.folder.join("vault.age")).expect("a vault")
+    }
+
+    /// The vault's primary key works at MX.
+    #[track_caller]
+    pub(super) fn assert_works(&self) {
+        assert!(self.mx.takes_api_key(0, self.primary().as_bytes()), "the vault's key does not work");
+    }
+
+    /// One key is left, in the vault and at MX, and nothing is open; that key.
+    #[track_caller]
+    pub(super) fn over(&self) -> String {
+        self.assert_works();
+        let status = self.status();
+        assert_eq!(
+            (&status["step"], &status["secondary"], &status["locked"]),
+            (&"idle".into(), &Value::Null, &Value::Null)
+        );
+        assert!(!self.folder.join("vault.age.recovery-test").exists(), "no recovery file is left");
+        self.primary()
+    }
+}
