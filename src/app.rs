@@ -9,6 +9,7 @@ mod differences;
 mod drain;
 mod files;
 mod loader;
+mod rotation;
 mod sockets;
 mod two_keys;
 
@@ -202,6 +203,7 @@ impl App {
             control,
         )?;
 
+        let rotating = rotation::start(loader.clone(), stage_seen)?;
         let stop = runtime.block_on(async {
             let names: Vec<&str> = listeners.iter().map(|(_, state)| state.name.as_str()).collect();
             announce(&loader, &names.join(", "), health);
@@ -224,6 +226,7 @@ impl App {
             drain::close(control, records).await;
             stop
         });
+        rotating.finish();
         runtime.shutdown_background();
         tracing::info!("stopped");
         log.flush(LAST_WAIT);

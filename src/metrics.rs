@@ -33,6 +33,7 @@ use crate::{
     admission::reason::Reason,
     gateway::refusal::{Failure, Refusal},
     record::writer,
+    rotation::Standings,
     snapshot::Snapshot,
     users,
 };
@@ -58,6 +59,8 @@ struct Inner {
     reloads: Reloads,
     /// What upstreams' budgets and breakers are asked of.
     snapshot: OnceLock<Arc<ArcSwapOption<Snapshot>>>,
+    /// How old keys are, and where their rotations stand.
+    rotations: OnceLock<Arc<Standings>>,
     /// Of the callers of the snapshot in use. No worker takes this lock.
     versions: Mutex<Vec<Arc<CallerVersions>>>,
 }
@@ -100,6 +103,7 @@ impl Metrics {
             key_fetches: Default::default(),
             reloads: Reloads::default(),
             snapshot: OnceLock::new(),
+            rotations: OnceLock::new(),
             versions: Mutex::default(),
         };
         (Self(Arc::new(inner)), handles)
@@ -114,6 +118,12 @@ impl Metrics {
     pub(crate) fn show_upstreams(&self, snapshot: Arc<ArcSwapOption<Snapshot>>) {
         // Set once, at the start.
         let _ = self.0.snapshot.set(snapshot);
+    }
+
+    /// Shows the ages of keys and their rotations, as of each scrape.
+    pub(crate) fn show_rotations(&self, rotations: Arc<Standings>) {
+        // Set once, at the start.
+        let _ = self.0.rotations.set(rotations);
     }
 
     /// A snapshot was swapped in, at start or by a reload.

@@ -33,7 +33,7 @@ mod tests;
 
 use std::{
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
 
@@ -127,6 +127,20 @@ pub(crate) fn readers_have_it_after(config: &Config) -> Duration {
     EMBEDDED
 }
 
+/// Where all environments stand, as the running gateway has seen it last.
+#[derive(Debug, Default)]
+pub(crate) struct Standings(Mutex<Vec<Standing>>);
+
+impl Standings {
+    pub(crate) fn replace(&self, standings: Vec<Standing>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = standings;
+    }
+
+    pub(crate) fn all(&self) -> Vec<Standing> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
 /// What a seam's method gives, later.
 pub type Doing<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -139,10 +153,39 @@ pub struct Report {
     pub text: String,
 }
 
+/// One step of a run.
+#[derive(Debug, Clone, Copy)]
+pub struct Said<'s> {
+    /// For people.
+    pub text: &'s str,
+    /// Whether MX is about to hand a key over that is not sealed yet: no moment to end the process.
+    pub is_handover: bool,
+}
+
 /// Why a rotation was not begun, or not brought to its end, and what to do. Where it stands, the record says.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub struct Stopped(#[from] Error);
+
+impl Stopped {
+    /// Whether another run is at work, which is nothing to worry about.
+    #[must_use]
+    pub fn is_locked(&self) -> bool {
+        matches!(self.0, Error::Locked { .. } | Error::Overtaken)
+    }
+
+    /// With its causes, in one line.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut text = self.to_string();
+        let mut source = std::error::Error::source(&self.0);
+        while let Some(cause) = source {
+            text = format!("{text}: {cause}");
+            source = cause.source();
+        }
+        text
+    }
+}
 
 /// Everything that a run needs, from the configuration. Nothing is called yet.
 pub struct Rotation {
@@ -171,6 +214,20 @@ impl Rotation {
         Ok(Self { settings, configured, store, environment: Arc::clone(environment) })
     }
 
+    /// Where an environment stands, whether it can be rotated or not; `None` when its vault does not tell how old a key is.
+    ///
+    /// # Errors
+    /// [`Stopped`] when the vault cannot be read.
+    pub(crate) async fn look(
+        config: &Config,
+        environment: &Environment,
+    ) -> Result<Option<Standing>, Stopped> {
+        let Some(store) = store::look(config, environment).map_err(Error::from)? else { return Ok(None) };
+        let contents = store.load().await.map_err(Error::from)?;
+        let now = SystemClock.unix();
+        Ok(Some(Standing::of(&environment.name, &environment.rotation, &contents, now)))
+    }
+
     /// Where it stands. The vault is read, nothing is called.
     ///
     /// # Errors
@@ -189,7 +246,7 @@ impl Rotation {
         Ok(plan::plan(&self.settings, order, &contents, &self.store.places(), SystemClock.unix()))
     }
 
-    /// Rotates, or goes on with what an earlier run began, as far as it can. `say` gets a line for each step.
+    /// Rotates, or goes on with what an earlier run began, as far as it can. `say` is told each step.
     ///
     /// # Errors
     /// [`Stopped`].
@@ -197,7 +254,7 @@ impl Rotation {
         &self,
         order: &Order,
         readers: &dyn Readers,
-        say: &(dyn Fn(&str) + Send + Sync),
+        say: &(dyn Fn(&Said<'_>) + Send + Sync),
     ) -> Result<Report, Stopped> {
         let mx = self.mx(order)?;
         let run = Run {
@@ -207,7 +264,10 @@ impl Rotation {
             clock: &SystemClock,
             settings: &self.settings,
             order,
-            say: &|notice| say(&notice.to_string()),
+            say: &|notice| {
+                let is_handover = matches!(notice, Notice::Calling { .. });
+                say(&Said { text: &notice.to_string(), is_handover });
+            },
         };
         let outcome = run.run().await?;
         Ok(Report { code: outcome.code(), text: outcome.to_string() })

@@ -32,6 +32,7 @@ use crate::{
     listener::accept::Census,
     log::Log,
     metrics::Metrics,
+    rotation::Standings,
     snapshot::Snapshot,
     vault::{Vault, reference::Reference},
     worker::Stage,
@@ -45,6 +46,8 @@ pub(super) struct Loader {
     metrics: Metrics,
     stage: watch::Receiver<Stage>,
     suspensions: Arc<Suspensions>,
+    /// How old each environment's key is, and where its rotation stands.
+    standings: Arc<Standings>,
     snapshot: Arc<ArcSwapOption<Snapshot>>,
     /// Loads so far, failed ones too. A value and not a notification, so that nobody misses one.
     loads: watch::Sender<u64>,
@@ -108,6 +111,8 @@ impl Loader {
         };
         let snapshot = Arc::<ArcSwapOption<Snapshot>>::default();
         metrics.show_upstreams(snapshot.clone());
+        let standings = Arc::<Standings>::default();
+        metrics.show_rotations(standings.clone());
         Arc::new(Self {
             path,
             log,
@@ -115,6 +120,7 @@ impl Loader {
             metrics,
             stage,
             suspensions: Arc::default(),
+            standings,
             snapshot,
             loads: watch::Sender::new(0),
             reloading: tokio::sync::Mutex::default(),
@@ -132,6 +138,15 @@ impl Loader {
 
     pub(super) fn suspensions(&self) -> Arc<Suspensions> {
         self.suspensions.clone()
+    }
+
+    pub(super) fn standings(&self) -> &Standings {
+        &self.standings
+    }
+
+    /// The configuration in use.
+    pub(super) fn config(&self) -> Config {
+        self.state().config.clone()
     }
 
     /// Changes with every load, whoever asked for it.
@@ -365,6 +380,7 @@ impl Gateway for Arc<Loader> {
             environments: state.config.environments.values().map(|settings| environment(settings)).collect(),
             upstreams: snapshot.as_ref().map(|snapshot| snapshot.upstreams()).unwrap_or_default(),
             limits: limits.map(CallerLimits::status).collect(),
+            rotations: self.standings.all(),
             observing: state.config.callers.iter().filter_map(observing).collect(),
         }
     }

@@ -10,7 +10,7 @@ use mxgate::{
     config::{Config, Environment},
     log, process,
     rotation::{
-        self, Order, Rotation,
+        self, Order, Rotation, Said,
         readers::{AtSocket, Readers, Unasked},
     },
 };
@@ -120,9 +120,9 @@ async fn plan(rotation: &Rotation, order: &Order, json: bool) -> anyhow::Result<
 }
 
 async fn rotate(rotation: &Rotation, order: &Order, readers: &dyn Readers, json: bool) -> anyhow::Result<()> {
-    let say = |text: &str| {
+    let say = |said: &Said<'_>| {
         // Whoever reads no more is no reason to stop half way.
-        let _ = if json { Ok(()) } else { out::line(log::masked_line(text)) };
+        let _ = if json { Ok(()) } else { out::line(log::masked_line(said.text)) };
     };
     let report = rotation.run(order, readers, &say).await?;
     match json {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::metrics::versions;
+use crate::{metrics::versions, rotation::Standing};
 
 /// The answer to `GET /status`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +51,9 @@ pub struct GatewayStatus {
     pub upstreams: Vec<UpstreamStatus>,
     /// Callers that have limits, in the configuration's order.
     pub limits: Vec<CallerLimitsStatus>,
+    /// How old each environment's key is, and where its rotation stands, as far as its vault tells.
+    #[serde(default)]
+    pub rotations: Vec<Standing>,
     /// Callers in observe mode.
     #[serde(default)]
     pub observing: Vec<Observing>,

@@ -1,6 +1,7 @@
 //! The text of a scrape: OpenMetrics for scrapers that ask for it, the classic Prometheus text for the rest.
 
 mod page;
+mod rotations;
 
 use std::{fmt, sync::atomic::Ordering::Relaxed, time::Instant};
 
@@ -104,6 +105,7 @@ impl Collector for Inner {
         self.connections(&mut page)?;
         self.upstreams(&mut page)?;
         self.keys(&mut page)?;
+        self.rotations(&mut page)?;
         self.event_loops(&mut page)?;
         self.records(&mut page)?;
         self.reloads(&mut page)?;

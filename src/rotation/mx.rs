@@ -149,8 +149,8 @@ impl Api {
         key: &Secret,
     ) -> Result<Request<Empty<Bytes>>, String> {
         let environment = &self.environment;
-        let prepared =
-            Prepared::prepare(&environment.credential, key).map_err(|why| format!("the key {why}"))?;
+        let prepared = Prepared::prepare(&environment.credential, environment.credential.reference(), key)
+            .map_err(|why| format!("the key {why}"))?;
         let credential = prepared.for_worker();
         let target = match credential.query() {
             None => Zeroizing::new(path.to_owned()),

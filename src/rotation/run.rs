@@ -27,6 +27,9 @@ const TRIES: u32 = 4;
 /// How long between those.
 const PAUSE: Duration = Duration::from_millis(500);
 
+/// For how long a count of 401s must not grow.
+const WATCH: Duration = Duration::from_secs(2);
+
 /// How often a lock that somebody else was faster to take is tried again.
 const RACES_MAX: usize = 16;
 
@@ -341,7 +344,8 @@ impl Run<'_> {
     /// A key that the recovery file holds, or that an operator has put from there into the slot, which was empty when
     /// MX was called.
     async fn saved(&self, held: &Held) -> Result<Option<Arc<Secret>>, Error> {
-        let in_slot = held.contents.secondary.clone().filter(|key| held.contents.primary.as_ref() != Some(key));
+        let in_slot =
+            held.contents.secondary.clone().filter(|key| held.contents.primary.as_ref() != Some(key));
         match in_slot {
             Some(key) => Ok(Some(key)),
             None => Ok(self.store.rescued().await?),
@@ -384,6 +388,7 @@ impl Run<'_> {
             }
         }
         self.wait_for_readers(new).await?;
+        self.watch_refusals().await?;
         if !self.is_fresh(held) {
             // A renewal, in the shape of a lock that is taken again.
             if let Some(outcome) = self.wait_unlocked(held, Duration::ZERO).await? {
@@ -426,6 +431,24 @@ impl Run<'_> {
             left = left.saturating_sub(PAUSE);
         }
         Ok(())
+    }
+
+    /// A gateway's own count of 401s must have come to rest: MX may take some time until all of it knows a new key.
+    async fn watch_refusals(&self) -> Result<(), Error> {
+        let mut left = BEHIND_MAX;
+        let Some(mut before) = self.readers.refusals().await else { return Ok(()) };
+        loop {
+            sleep(WATCH).await;
+            let now = self.readers.refusals().await.unwrap_or(before);
+            // A count that fell began anew, with a reload.
+            if now <= before {
+                return Ok(());
+            }
+            if left.is_zero() {
+                return Err(Error::Refusals { count: now });
+            }
+            (before, left) = (now, left.saturating_sub(WATCH));
+        }
     }
 
     /// The new key has stopped working: the old one, if it works, is the primary one again.

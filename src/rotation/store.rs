@@ -79,7 +79,7 @@ pub(crate) enum Error {
     },
     /// A key is in a place that mxgate only reads.
     #[error(
-        "{reference} cannot be written by mxgate, so a new key could not be sealed; rotation needs api_key and secondary_api_key in a vault that it can write ({WRITABLE})"
+        "{reference} cannot be written by mxgate, so a new key could not be sealed; rotation needs api_key and secondary_api_key in a vault that it can write (vault:)"
     )]
     ReadOnly {
         /// As configured.
@@ -127,19 +127,24 @@ pub(crate) enum Error {
 /// Another module's reason.
 pub(crate) type Source = Box<dyn std::error::Error + Send + Sync>;
 
-/// The kinds that [`open`] knows.
+/// What [`open`] takes, for messages.
 pub(crate) const WRITABLE: &str = "expected two vault: references";
+
+/// The entry of the embedded vault that a reference names.
+fn entry_of(reference: &Reference) -> Option<&str> {
+    match reference {
+        Reference::Vault(name) => Some(name),
+        _ => None,
+    }
+}
 
 /// Whether [`open`] takes these two.
 pub(crate) fn is_writable(primary: &Reference, secondary: &Reference) -> bool {
-    matches!((primary, secondary), (Reference::Vault(_), Reference::Vault(_)))
+    entry_of(primary).is_some() && entry_of(secondary).is_some()
 }
 
 /// The pair of references that a rotation changes.
-///
-/// # Errors
-/// [`Error::NoPair`].
-pub(crate) fn pair(environment: &Environment) -> Result<(&Reference, &Reference), Error> {
+fn pair(environment: &Environment) -> Result<(&Reference, &Reference), Error> {
     let secondary = environment.credential.secondary();
     secondary
         .map(|secondary| (environment.credential.reference(), secondary))
@@ -152,16 +157,22 @@ pub(crate) fn pair(environment: &Environment) -> Result<(&Reference, &Reference)
 /// [`Error::NoPair`], [`Error::ReadOnly`], [`Error::Apart`], or why the vault cannot be opened. Nothing is written.
 pub(crate) fn open(config: &Config, environment: &Environment) -> Result<Arc<dyn Store>, Error> {
     let (primary, secondary) = pair(environment)?;
-    match (primary, secondary, &config.vault) {
-        (Reference::Vault(primary), Reference::Vault(secondary), Some(vault)) => {
-            Ok(Arc::new(embedded::Embedded::open(vault, environment, primary, secondary)?))
-        }
-        (Reference::Vault(_), other, _) if matches!(other, Reference::Vault(_)) => {
-            Err(Error::ReadOnly { reference: primary.clone() })
-        }
-        (Reference::Vault(_), other, _) => {
-            Err(Error::Apart { primary: primary.clone(), secondary: other.clone() })
-        }
-        _ => Err(Error::ReadOnly { reference: primary.clone() }),
-    }
+    let read_only = || Error::ReadOnly { reference: primary.clone() };
+    let name = entry_of(primary).ok_or_else(read_only)?;
+    let other = entry_of(secondary)
+        .ok_or_else(|| Error::Apart { primary: primary.clone(), secondary: secondary.clone() })?;
+    let vault = config.vault.as_ref().ok_or_else(read_only)?;
+    Ok(Arc::new(embedded::Embedded::open(vault, environment, name, Some(other))?))
+}
+
+/// The vault that holds the primary key of `environment`, to be looked at only; `None` when it is of a kind that does not
+/// tell how old a key is.
+///
+/// # Errors
+/// Why the vault cannot be opened.
+pub(crate) fn look(config: &Config, environment: &Environment) -> Result<Option<Arc<dyn Store>>, Error> {
+    let primary = entry_of(environment.credential.reference());
+    let (Some(primary), Some(vault)) = (primary, config.vault.as_ref()) else { return Ok(None) };
+    let secondary = environment.credential.secondary().and_then(entry_of);
+    Ok(Some(Arc::new(embedded::Embedded::open(vault, environment, primary, secondary)?)))
 }

@@ -190,6 +190,11 @@ pub(crate) enum Error {
     /// A gateway still uses the old key.
     #[error("{who} does not use the new key yet; the old one is kept. Run it again, and it goes on")]
     ReadersBehind { who: String },
+    /// Requests with the new key fail.
+    #[error(
+        "MX answers requests of the running gateway with 401 ({count} so far, and more all the time), which it repeats with the old key; the old key is kept. Run it again, and it goes on"
+    )]
+    Refusals { count: u64 },
     /// The old key lives on.
     #[error("the old key still works: {why}; run it again, and it goes on")]
     NotRetired { why: String },

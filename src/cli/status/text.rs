@@ -2,8 +2,11 @@
 
 use std::{fmt::Write as _, time::Duration};
 
-use mxgate::control::messages::{
-    BreakerStatus, CallerLimitsStatus, Done, ReloadReport, Status, UpstreamStatus, Use, VersionReport,
+use mxgate::{
+    control::messages::{
+        BreakerStatus, CallerLimitsStatus, Done, ReloadReport, Status, UpstreamStatus, Use, VersionReport,
+    },
+    rotation::{Standing, unix_now},
 };
 
 /// How many callers' limits are shown to people.
@@ -46,6 +49,9 @@ pub(super) fn status_text(status: &Status) -> String {
             format_args!("{} at {}, {} ({fingerprint})", one.name, one.host, one.credential),
         );
     }
+    for one in &gateway.rotations {
+        rotation_lines(one, &mut lines);
+    }
     for one in &gateway.observing {
         lines.add("observe mode", format_args!("{}, until {}", one.caller, one.until));
     }
@@ -68,6 +74,18 @@ pub(super) fn status_text(status: &Status) -> String {
         lines.add("", format_args!("overridden by {} for {}", one.filter, duration(one.for_s)));
     }
     lines.0
+}
+
+fn rotation_lines(standing: &Standing, lines: &mut Lines) {
+    let name = &standing.environment;
+    if let Some(age) = standing.age(unix_now()) {
+        let open =
+            if standing.is_open() { format!(", rotation at `{}`", standing.step) } else { String::new() };
+        lines.add("key", format_args!("{name}: {} days old{open}", age.as_secs() / (24 * 60 * 60)));
+    }
+    for warning in &standing.warnings {
+        lines.add("", format_args!("WARNING: {warning}"));
+    }
 }
 
 fn upstream_lines(upstream: &UpstreamStatus, lines: &mut Lines) {

@@ -83,16 +83,17 @@ impl Embedded {
         vault: &VaultFile,
         environment: &Environment,
         primary: &str,
-        secondary: &str,
+        secondary: Option<&str>,
     ) -> Result<Self, Error> {
-        let identity = Identity::load(&vault.identity).map_err(|error| Error::Unread(error.into()))?;
+        let identity = Identity::of(vault).map_err(|error| Error::Unread(error.into()))?;
         Ok(Self(Arc::new(Place {
             path: vault.path.clone(),
             identity,
             environment: environment.name.clone(),
             host: environment.host.clone(),
             primary: primary.to_owned(),
-            secondary: secondary.to_owned(),
+            // One that is never written has an empty name, which no entry has.
+            secondary: secondary.unwrap_or_default().to_owned(),
             record: record_name(&environment.name),
             opened: Mutex::default(),
         })))
