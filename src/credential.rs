@@ -14,12 +14,18 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, header::AUTHORIZATION};
 use zeroize::Zeroizing;
 
-use crate::{config, record::UsedCredential, redaction::Masker, vault::secret::Secret};
+use crate::{
+    config,
+    record::UsedCredential,
+    redaction::Masker,
+    vault::{freshness::Deadline, secret::Secret},
+};
 
 /// A credential made ready: what is put on the wire, and how its secret is found in an answer.
 #[derive(Debug)]
 pub(crate) struct Prepared {
     used: UsedCredential,
+    deadline: Arc<Deadline>,
     masker: Masker,
     headers: Vec<(HeaderName, HeaderValue)>,
     query: Option<Zeroizing<String>>,
@@ -31,6 +37,7 @@ pub(crate) struct Prepared {
 pub(crate) struct Credential {
     /// The reference and the secret's fingerprint, for records.
     pub(crate) used: Rc<UsedCredential>,
+    deadline: Arc<Deadline>,
     masker: Arc<Masker>,
     headers: Vec<(HeaderName, HeaderValue)>,
     query: Option<Zeroizing<String>>,
@@ -70,10 +77,21 @@ impl Prepared {
         }
         Ok(Self {
             used: UsedCredential::new(&kind.reference().to_string(), secret.fingerprint()),
+            deadline: Arc::new(Deadline::never()),
             masker: Masker::new([secret]),
             headers,
             query,
         })
+    }
+
+    /// The same, to be used until then.
+    pub(crate) fn until(self, deadline: Arc<Deadline>) -> Self {
+        Self { deadline, ..self }
+    }
+
+    /// Whether it is of the version of its secret that has this deadline.
+    pub(crate) fn shares(&self, deadline: &Arc<Deadline>) -> bool {
+        Arc::ptr_eq(&self.deadline, deadline)
     }
 
     /// What tells this version of the secret from others.
@@ -96,6 +114,7 @@ impl Prepared {
         };
         Credential {
             used: Rc::new(self.used.clone()),
+            deadline: self.deadline.clone(),
             masker: Arc::new(self.masker.clone()),
             headers: self.headers.iter().map(copy).collect(),
             query: self.query.clone(),
@@ -110,6 +129,11 @@ pub(crate) fn is_look_alike(own: &HeaderName, name: &str) -> bool {
 }
 
 impl Credential {
+    /// When it may be used no longer.
+    pub(crate) fn deadline(&self) -> &Arc<Deadline> {
+        &self.deadline
+    }
+
     /// Finds the secret in an answer.
     pub(crate) fn masker(&self) -> Arc<Masker> {
         self.masker.clone()

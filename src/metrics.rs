@@ -35,6 +35,7 @@ use crate::{
     record::writer,
     snapshot::Snapshot,
     users,
+    vault::keeper::Keeper,
 };
 
 /// How often a worker calls [`WorkerMetrics::tick`].
@@ -58,6 +59,8 @@ struct Inner {
     reloads: Reloads,
     /// What upstreams' budgets and breakers are asked of.
     snapshot: OnceLock<Arc<ArcSwapOption<Snapshot>>>,
+    /// What the secrets' ages are asked of.
+    secrets: OnceLock<Arc<Keeper>>,
     /// Of the callers of the snapshot in use. No worker takes this lock.
     versions: Mutex<Vec<Arc<CallerVersions>>>,
 }
@@ -100,6 +103,7 @@ impl Metrics {
             key_fetches: Default::default(),
             reloads: Reloads::default(),
             snapshot: OnceLock::new(),
+            secrets: OnceLock::new(),
             versions: Mutex::default(),
         };
         (Self(Arc::new(inner)), handles)
@@ -114,6 +118,12 @@ impl Metrics {
     pub(crate) fn show_upstreams(&self, snapshot: Arc<ArcSwapOption<Snapshot>>) {
         // Set once, at the start.
         let _ = self.0.snapshot.set(snapshot);
+    }
+
+    /// Shows the age of what `keeper` keeps at each scrape.
+    pub(crate) fn show_secrets(&self, keeper: Arc<Keeper>) {
+        // Set once, at the start.
+        let _ = self.0.secrets.set(keeper);
     }
 
     /// A snapshot was swapped in, at start or by a reload.

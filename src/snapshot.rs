@@ -27,7 +27,7 @@ use crate::{
     redaction, tokens,
     upstream::dial::{DialTarget, TlsFault},
     users::{self, Users},
-    vault::{self, Resolved, Vault, reference::Reference, secret::Secret},
+    vault::{self, Resolved, gathered::Gathered, reference::Reference, secret::Secret},
 };
 
 /// All that a request is decided by.
@@ -117,7 +117,7 @@ pub(crate) enum Error {
         /// The environment that needs it.
         environment: String,
         /// Why.
-        source: Box<vault::Error>,
+        source: Arc<vault::Error>,
     },
     /// A secret is sealed for other hosts.
     #[error(
@@ -133,6 +133,16 @@ pub(crate) enum Error {
         host: String,
         /// The hosts it is sealed for.
         hosts: String,
+    },
+    /// A secret is for other hosts, as the configuration says beside its reference.
+    #[error("environment {environment}: {reference} may not be sent to {host}; its `hosts` do not name it")]
+    NotForHost {
+        /// The environment that asked for it.
+        environment: String,
+        /// The secret's name.
+        reference: Reference,
+        /// The environment's host.
+        host: String,
     },
     /// A secret does not fit its kind of credential.
     #[error("environment {environment}: {reference} {source}")]
@@ -191,18 +201,22 @@ impl Snapshot {
     ///
     /// # Errors
     /// Every reason at once.
-    pub(crate) fn build(config: &Config, vault: &Vault, previous: Option<&Self>) -> Result<Self, Vec<Error>> {
+    pub(crate) fn build(
+        config: &Config,
+        gathered: &Gathered,
+        previous: Option<&Self>,
+    ) -> Result<Self, Vec<Error>> {
         let mut errors = Vec::new();
         let mut environments = Vec::new();
         let secrets: Vec<Secrets> =
-            config.environments.values().map(|settings| Secrets::resolve(settings, vault)).collect();
+            config.environments.values().map(|settings| Secrets::resolve(settings, gathered)).collect();
         // All at once, since each call compiles a masker over every secret, and before anything is told of them.
-        if !vault.is_blank() {
+        if !gathered.is_blank() {
             redaction::held().remember(secrets.iter().flat_map(Secrets::known));
         }
         let private = private_fields(config);
         for (settings, secrets) in config.environments.values().zip(secrets) {
-            match environment(settings, secrets, &private, previous, vault.is_blank()) {
+            match environment(settings, secrets, &private, previous, gathered.is_blank()) {
                 Ok(environment) => environments.push(Arc::new(environment)),
                 Err(error) => errors.push(error),
             }
@@ -222,7 +236,7 @@ impl Snapshot {
             }
         }
         let callers = Callers::new(&config.callers);
-        let tokens = tokens(config, &callers, vault.is_blank())
+        let tokens = tokens(config, &callers, gathered.is_blank())
             .map_err(|error| errors.push(error))
             .unwrap_or_default();
         if !errors.is_empty() {
@@ -262,7 +276,26 @@ impl Snapshot {
     pub(crate) fn blank(config: &Config) -> Result<Self, Vec<Error>> {
         let mut config = config.clone();
         config.listeners.iter_mut().for_each(|listener| listener.tls = None);
-        Self::build(&config, &Vault::blank(), None)
+        Self::build(&config, &Gathered::blank(), None)
+    }
+
+    /// Whether `gathered` has another value of a secret than this snapshot.
+    pub(crate) fn is_outdated(&self, config: &Config, gathered: &Gathered) -> bool {
+        let mut used = config.environments.values().flat_map(|settings| {
+            let environment = self.environment(&settings.name);
+            let token = match &settings.bearer_operations {
+                BearerOperations::Token(token) => Some(token),
+                _ => None,
+            };
+            let own = (settings.credential.reference(), environment.map(|one| &one.credential));
+            let token = token.map(|token| (token, environment.and_then(|one| one.bearer.token())));
+            std::iter::once(own).chain(token)
+        });
+        used.any(|(reference, prepared)| {
+            gathered
+                .resolve(reference)
+                .is_ok_and(|found| prepared.is_none_or(|prepared| !prepared.shares(&found.deadline)))
+        })
     }
 
     /// How much of each environment is in use.
@@ -375,17 +408,17 @@ fn query_names(api: Api, credential: &config::Credential) -> Vec<String> {
 
 /// What one environment's references came to.
 struct Secrets {
-    credential: Result<Resolved, vault::Error>,
-    bearer: Option<Result<Resolved, vault::Error>>,
+    credential: Result<Resolved, Arc<vault::Error>>,
+    bearer: Option<Result<Resolved, Arc<vault::Error>>>,
 }
 
 impl Secrets {
-    fn resolve(settings: &config::Environment, vault: &Vault) -> Self {
+    fn resolve(settings: &config::Environment, gathered: &Gathered) -> Self {
         let bearer = match &settings.bearer_operations {
-            BearerOperations::Token(token) => Some(vault.resolve(token)),
+            BearerOperations::Token(token) => Some(gathered.resolve(token)),
             BearerOperations::Refused | BearerOperations::PassThrough => None,
         };
-        Self { credential: vault.resolve(settings.credential.reference()), bearer }
+        Self { credential: gathered.resolve(settings.credential.reference()), bearer }
     }
 
     fn known(&self) -> impl Iterator<Item = &Arc<Secret>> {
@@ -445,12 +478,18 @@ fn environment(
 fn credential(
     settings: &config::Environment,
     kind: &config::Credential,
-    resolved: Result<Resolved, vault::Error>,
+    resolved: Result<Resolved, Arc<vault::Error>>,
 ) -> Result<Prepared, Error> {
     let environment = || settings.name.clone();
     let reference = kind.reference();
-    let resolved =
-        resolved.map_err(|source| Error::Secret { environment: environment(), source: Box::new(source) })?;
+    let resolved = resolved.map_err(|source| Error::Secret { environment: environment(), source })?;
+    if reference.hosts().is_some_and(|hosts| !hosts.contains(&settings.host)) {
+        return Err(Error::NotForHost {
+            environment: environment(),
+            reference: reference.clone(),
+            host: settings.host.clone(),
+        });
+    }
     if !resolved.allows(&settings.host) {
         return Err(Error::WrongHost {
             environment: environment(),
@@ -459,9 +498,10 @@ fn credential(
             hosts: resolved.hosts.unwrap_or_default().join(", "),
         });
     }
-    Prepared::prepare(kind, &resolved.secret).map_err(|source| Error::Unusable {
+    let prepared = Prepared::prepare(kind, &resolved.secret).map_err(|source| Error::Unusable {
         environment: environment(),
         reference: reference.clone(),
         source: source.into(),
-    })
+    })?;
+    Ok(prepared.until(resolved.deadline))
 }

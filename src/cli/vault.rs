@@ -160,7 +160,7 @@ fn identity_reference(text: &str) -> anyhow::Result<Reference> {
         bail!("--identity takes file:PATH or env:NAME, never the identity itself; consider that one exposed");
     }
     let path = text.strip_prefix("file:").unwrap_or(text);
-    Ok(Reference::File(std::path::absolute(path).context("--identity names no file")?))
+    Ok(Reference::file(std::path::absolute(path).context("--identity names no file")?))
 }
 
 fn init(vault: &VaultFile) -> anyhow::Result<()> {
@@ -173,9 +173,9 @@ fn init(vault: &VaultFile) -> anyhow::Result<()> {
 }
 
 fn load_or_create(reference: &Reference) -> anyhow::Result<Identity> {
-    match reference {
-        Reference::File(path) if !path.exists() => {
-            let identity = Identity::create(path)?;
+    match reference.as_file() {
+        Some(path) if !path.exists() => {
+            let identity = Identity::create(&path)?;
             print(&format!(
                 "made the identity {}\nKeep a copy in another safe place: without it, nobody opens the vault.\n",
                 path.display()

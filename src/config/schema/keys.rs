@@ -30,9 +30,20 @@ pub(in crate::config) static FILE: &[Key] = &[
         "vault",
         Kind::Variants(VAULT),
         Optional,
-        "The vault; absent when every reference is env: or file:",
+        "The embedded vault; absent when no reference is vault:",
     )
     .restart(),
+    section(
+        "file",
+        FILES,
+        "How secrets in files are kept fresh; each is read again as soon as it looks different",
+    ),
+    Key::new(
+        "exec",
+        Kind::Named(EXEC),
+        Optional,
+        "Commands whose standard output is a secret, by name: exec:NAME",
+    ),
     Key::new(
         "caller",
         Kind::Sections(CALLER),
@@ -240,8 +251,55 @@ static VAULT: &[Variant] = &[Variant {
     keys: &[
         path("path", Required, "The age-encrypted vault file"),
         reference("identity", Required, "The age identity that opens it: file: or env:"),
+        refresh(MINUTE, "How often it is read though it looks unchanged"),
+        grace(DAY),
+        AFTER_GRACE,
     ],
 }];
+
+static FILES: &[Key] =
+    &[refresh(MINUTE, "How often files are read though they look unchanged"), grace(DAY), AFTER_GRACE];
+
+static EXEC: &[Key] = &[
+    texts(
+        "command",
+        Required,
+        "An absolute path and its arguments; no shell, and no secret among the arguments",
+    ),
+    texts("variables", Optional, "Variables of mxgate's own environment that it gets; absent: none"),
+    millis(
+        "timeout_ms",
+        100,
+        MINUTE,
+        10 * SECOND,
+        "How long it may run; then it is killed with all that it started",
+    ),
+    integer("output_bytes_max", 1, 1 << 20, "bytes", 65_536, "What it may print; with more it is killed"),
+    refresh(5 * MINUTE, "How often it is run"),
+    grace(HOUR),
+    AFTER_GRACE,
+];
+
+const fn refresh(default: u64, doc: &'static str) -> Key {
+    millis("refresh_ms", 100, DAY, default, doc)
+}
+
+const fn grace(default: u64) -> Key {
+    millis(
+        "grace_ms",
+        0,
+        30 * DAY,
+        default,
+        "How long a secret is used after its source last confirmed it, while that cannot be read",
+    )
+}
+
+const AFTER_GRACE: Key = choice(
+    "after_grace",
+    &["refuse", "keep"],
+    "refuse",
+    "What then becomes of requests: 503, or the secret is used until its source says that it is gone",
+);
 
 static ENVIRONMENT: &[Key] = &[
     text(
@@ -398,6 +456,7 @@ static PROCESS: &[Key] = &[
 const SECOND: u64 = 1000;
 const MINUTE: u64 = 60 * SECOND;
 const HOUR: u64 = 60 * MINUTE;
+const DAY: u64 = 24 * HOUR;
 
 const fn text(name: &'static str, need: Need, doc: &'static str) -> Key {
     Key::new(name, Kind::Text, need, doc)

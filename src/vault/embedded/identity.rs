@@ -23,7 +23,7 @@ use crate::{
     storage,
     vault::{
         permissions,
-        reference::Reference,
+        reference::{Reference, Scheme},
         source::{self, file::SECRET_BYTES_MAX},
     },
 };
@@ -109,12 +109,11 @@ impl Identity {
     /// # Errors
     /// [`Error`]: not there, not readable, not private, or not one X25519 identity.
     pub fn load(reference: &Reference) -> Result<Self, Error> {
-        let bytes = match reference {
-            Reference::File(path) => source::file::read(path, SECRET_BYTES_MAX, permissions::private)?.bytes,
-            Reference::Env(name) => {
-                source::env::read(name).ok_or_else(|| Error::Unset { name: name.clone() })?
-            }
-            Reference::Vault(_) => return Err(Error::InVault { reference: reference.clone() }),
+        let bytes = match (reference.scheme(), reference.as_file(), reference.field()) {
+            (_, Some(path), None) => source::file::read(&path, SECRET_BYTES_MAX, permissions::private)?.bytes,
+            (Scheme::Env, _, None) => source::env::read(reference.place())
+                .ok_or_else(|| Error::Unset { name: reference.place().to_owned() })?,
+            _ => return Err(Error::InVault { reference: reference.clone() }),
         };
         let key = parse(&bytes).map_err(|fault| Error::Unfit { place: reference.to_string(), fault })?;
         Self::new(key)
@@ -244,7 +243,7 @@ mod tests {
         let made = Identity::create(&path).unwrap();
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o7777, 0o600);
         let before = fs::read(&path).unwrap();
-        assert_eq!(Identity::load(&Reference::File(path.clone())).unwrap().recipient(), made.recipient());
+        assert_eq!(Identity::load(&Reference::file(path.clone())).unwrap().recipient(), made.recipient());
         assert!(matches!(Identity::create(&path), Err(Error::Unwritable { .. })));
         assert_eq!(fs::read(&path).unwrap(), before);
     }
@@ -255,7 +254,7 @@ mod tests {
         let path = folder.path().join("identity");
         Identity::create(&path).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o604)).unwrap();
-        let refused = Identity::load(&Reference::File(path)).unwrap_err();
+        let refused = Identity::load(&Reference::file(path)).unwrap_err();
         assert!(matches!(refused, Error::File(source::file::Error::Refused { .. })), "{refused}");
     }
 
