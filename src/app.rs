@@ -9,6 +9,7 @@ mod differences;
 mod drain;
 mod files;
 mod loader;
+pub mod online;
 mod refresh;
 mod sockets;
 

@@ -10,6 +10,7 @@ pub mod overrides;
 pub mod permissions;
 mod reload;
 mod schema;
+mod secrets;
 #[cfg(test)]
 mod tests;
 mod users;
@@ -30,13 +31,10 @@ pub use self::check::grant_item;
 pub(crate) use self::check::log_filter;
 pub use self::{
     load::Loaded,
+    secrets::{Exec, Refresh, Refreshing},
     users::{EndUser, FieldPath, KeysAt},
 };
-use crate::{
-    policy::grant,
-    users::list::UserPattern,
-    vault::reference::{Reference, Scheme},
-};
+use crate::{policy::grant, users::list::UserPattern, vault::reference::Reference};
 
 /// Everything an operator decides, checked.
 #[derive(Debug, Clone)]
@@ -210,41 +208,6 @@ pub struct VaultFile {
     pub identity: Reference,
 }
 
-/// How a secret is kept fresh, and how long it is used when that fails.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Refresh {
-    /// How often it is read.
-    pub interval: Duration,
-    /// How long it may be used after its source last confirmed it.
-    pub grace: Duration,
-    /// Whether it is used after that as well, until its source says that it is gone.
-    pub keep_after: bool,
-}
-
-/// How secrets are kept fresh that are on this machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Refreshing {
-    /// Those of the embedded vault.
-    pub vault: Refresh,
-    /// Those of files.
-    pub file: Refresh,
-}
-
-/// `[exec.NAME]`: a command whose standard output is a secret.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Exec {
-    /// An absolute path, and its arguments.
-    pub command: Vec<String>,
-    /// Variables of this process that it gets; no others.
-    pub variables: Vec<String>,
-    /// Default 10 s, 100 ms to 1 min.
-    pub timeout: Duration,
-    /// What it may print. Default 64 KiB, 1 byte to 1 MiB.
-    pub output_bytes_max: usize,
-    /// How often it is run, and how long its secrets may be used. Default every 5 min, and 1 h.
-    pub refresh: Refresh,
-}
-
 /// One MX host, or another one that speaks with the same kinds of credential.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Environment {
@@ -398,7 +361,7 @@ pub struct Health {
     pub address: SocketAddr,
     /// `Host` names that are answered besides loopback ones, when the address is loopback.
     pub hosts: Vec<String>,
-    /// Whether `/readyz` also fails when the vault could not be read at the last reload. Default false.
+    /// Whether `/readyz` also fails when a secret could not be read when it was last looked at. Default false.
     pub ready_needs_vault: bool,
 }
 
@@ -461,31 +424,6 @@ impl Credential {
             | Self::Query { api_key, .. } => api_key,
             Self::Bearer { token } => token,
             Self::Header { value, .. } => value,
-        }
-    }
-}
-
-impl Refresh {
-    /// For what nobody can change while the process runs.
-    pub(crate) const NEVER: Self = Self { interval: Duration::MAX, grace: Duration::MAX, keep_after: true };
-
-    /// How long it may be used after a confirmation; `None`: until it is revoked.
-    #[must_use]
-    pub fn limit(&self) -> Option<Duration> {
-        (!self.keep_after).then_some(self.grace)
-    }
-}
-
-impl Config {
-    /// How the secret that `reference` names is kept fresh.
-    #[must_use]
-    pub fn refresh_of(&self, reference: &Reference) -> Refresh {
-        match reference.scheme() {
-            Scheme::Vault => self.refresh.vault,
-            Scheme::File => self.refresh.file,
-            Scheme::Exec => self.exec.get(reference.place()).map_or(Refresh::NEVER, |exec| exec.refresh),
-            // Without a source, nothing is read.
-            Scheme::Env | Scheme::OpenBao | Scheme::Aws => Refresh::NEVER,
         }
     }
 }

@@ -37,7 +37,8 @@ pub(crate) struct Prepared {
 pub(crate) struct Credential {
     /// The reference and the secret's fingerprint, for records.
     pub(crate) used: Rc<UsedCredential>,
-    deadline: Arc<Deadline>,
+    /// Counted on this worker alone, however many requests carry it.
+    deadline: Rc<Arc<Deadline>>,
     masker: Arc<Masker>,
     headers: Vec<(HeaderName, HeaderValue)>,
     query: Option<Zeroizing<String>>,
@@ -114,7 +115,7 @@ impl Prepared {
         };
         Credential {
             used: Rc::new(self.used.clone()),
-            deadline: self.deadline.clone(),
+            deadline: Rc::new(self.deadline.clone()),
             masker: Arc::new(self.masker.clone()),
             headers: self.headers.iter().map(copy).collect(),
             query: self.query.clone(),
@@ -130,7 +131,7 @@ pub(crate) fn is_look_alike(own: &HeaderName, name: &str) -> bool {
 
 impl Credential {
     /// When it may be used no longer.
-    pub(crate) fn deadline(&self) -> &Arc<Deadline> {
+    pub(crate) fn deadline(&self) -> &Rc<Arc<Deadline>> {
         &self.deadline
     }
 

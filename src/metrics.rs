@@ -57,10 +57,8 @@ struct Inner {
     /// Of end users' keys: those that succeeded, those that failed.
     key_fetches: [AtomicU64; 2],
     reloads: Reloads,
-    /// What upstreams' budgets and breakers are asked of.
-    snapshot: OnceLock<Arc<ArcSwapOption<Snapshot>>>,
-    /// What the secrets' ages are asked of.
-    secrets: OnceLock<Arc<Keeper>>,
+    /// What upstreams' budgets and breakers, and secrets' ages, are asked of.
+    shown: OnceLock<(Arc<ArcSwapOption<Snapshot>>, Arc<Keeper>)>,
     /// Of the callers of the snapshot in use. No worker takes this lock.
     versions: Mutex<Vec<Arc<CallerVersions>>>,
 }
@@ -102,8 +100,7 @@ impl Metrics {
             callers_turned_away: AtomicU64::new(0),
             key_fetches: Default::default(),
             reloads: Reloads::default(),
-            snapshot: OnceLock::new(),
-            secrets: OnceLock::new(),
+            shown: OnceLock::new(),
             versions: Mutex::default(),
         };
         (Self(Arc::new(inner)), handles)
@@ -114,16 +111,10 @@ impl Metrics {
         self.0.callers_turned_away.fetch_add(1, Relaxed);
     }
 
-    /// Shows the budgets and breakers of what `snapshot` holds at each scrape.
-    pub(crate) fn show_upstreams(&self, snapshot: Arc<ArcSwapOption<Snapshot>>) {
+    /// Shows budgets and breakers of what `snapshot` holds, and the age of what `keeper` keeps, at each scrape.
+    pub(crate) fn show(&self, snapshot: Arc<ArcSwapOption<Snapshot>>, keeper: Arc<Keeper>) {
         // Set once, at the start.
-        let _ = self.0.snapshot.set(snapshot);
-    }
-
-    /// Shows the age of what `keeper` keeps at each scrape.
-    pub(crate) fn show_secrets(&self, keeper: Arc<Keeper>) {
-        // Set once, at the start.
-        let _ = self.0.secrets.set(keeper);
+        let _ = self.0.shown.set((snapshot, keeper));
     }
 
     /// A snapshot was swapped in, at start or by a reload.

@@ -1,11 +1,12 @@
 //! What a request sees: built whole, swapped whole.
 //!
-//! In: a checked `Config` and an opened `Vault`. Out: a [`Snapshot`] with everything a request needs made
+//! In: a checked `Config` and what its secrets came to. Out: a [`Snapshot`] with everything a request needs made
 //! ready: networks sorted, header values encoded, TLS set up. One that cannot be built keeps the old one.
 //! What must never happen: a request sees parts of two snapshots, or a secret in an environment whose host
 //! it is not sealed for.
 
 mod grants;
+mod secrets;
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -13,6 +14,7 @@ use http::HeaderName;
 use tokio::time::Instant;
 
 pub(crate) use self::grants::Grants;
+use self::secrets::{Secrets, credential};
 use crate::{
     admission::{Admission, CallerIndex, Networks, callers::Callers, token::Tokens},
     browser,
@@ -27,7 +29,7 @@ use crate::{
     redaction, tokens,
     upstream::dial::{DialTarget, TlsFault},
     users::{self, Users},
-    vault::{self, Resolved, gathered::Gathered, reference::Reference, secret::Secret},
+    vault::{self, gathered::Gathered, reference::Reference},
 };
 
 /// All that a request is decided by.
@@ -279,25 +281,6 @@ impl Snapshot {
         Self::build(&config, &Gathered::blank(), None)
     }
 
-    /// Whether `gathered` has another value of a secret than this snapshot.
-    pub(crate) fn is_outdated(&self, config: &Config, gathered: &Gathered) -> bool {
-        let mut used = config.environments.values().flat_map(|settings| {
-            let environment = self.environment(&settings.name);
-            let token = match &settings.bearer_operations {
-                BearerOperations::Token(token) => Some(token),
-                _ => None,
-            };
-            let own = (settings.credential.reference(), environment.map(|one| &one.credential));
-            let token = token.map(|token| (token, environment.and_then(|one| one.bearer.token())));
-            std::iter::once(own).chain(token)
-        });
-        used.any(|(reference, prepared)| {
-            gathered
-                .resolve(reference)
-                .is_ok_and(|found| prepared.is_none_or(|prepared| !prepared.shares(&found.deadline)))
-        })
-    }
-
     /// How much of each environment is in use.
     pub(crate) fn upstreams(&self) -> Vec<UpstreamStatus> {
         let now = Instant::now();
@@ -406,27 +389,6 @@ fn query_names(api: Api, credential: &config::Credential) -> Vec<String> {
     names
 }
 
-/// What one environment's references came to.
-struct Secrets {
-    credential: Result<Resolved, Arc<vault::Error>>,
-    bearer: Option<Result<Resolved, Arc<vault::Error>>>,
-}
-
-impl Secrets {
-    fn resolve(settings: &config::Environment, gathered: &Gathered) -> Self {
-        let bearer = match &settings.bearer_operations {
-            BearerOperations::Token(token) => Some(gathered.resolve(token)),
-            BearerOperations::Refused | BearerOperations::PassThrough => None,
-        };
-        Self { credential: gathered.resolve(settings.credential.reference()), bearer }
-    }
-
-    fn known(&self) -> impl Iterator<Item = &Arc<Secret>> {
-        let all = [Some(&self.credential), self.bearer.as_ref()];
-        all.into_iter().flatten().flatten().map(|resolved| &resolved.secret)
-    }
-}
-
 fn environment(
     settings: &config::Environment,
     secrets: Secrets,
@@ -473,35 +435,4 @@ fn environment(
         query_names: query_names(api, &settings.credential),
         private_fields: private_fields.to_vec(),
     })
-}
-
-fn credential(
-    settings: &config::Environment,
-    kind: &config::Credential,
-    resolved: Result<Resolved, Arc<vault::Error>>,
-) -> Result<Prepared, Error> {
-    let environment = || settings.name.clone();
-    let reference = kind.reference();
-    let resolved = resolved.map_err(|source| Error::Secret { environment: environment(), source })?;
-    if reference.hosts().is_some_and(|hosts| !hosts.contains(&settings.host)) {
-        return Err(Error::NotForHost {
-            environment: environment(),
-            reference: reference.clone(),
-            host: settings.host.clone(),
-        });
-    }
-    if !resolved.allows(&settings.host) {
-        return Err(Error::WrongHost {
-            environment: environment(),
-            reference: reference.clone(),
-            host: settings.host.clone(),
-            hosts: resolved.hosts.unwrap_or_default().join(", "),
-        });
-    }
-    let prepared = Prepared::prepare(kind, &resolved.secret).map_err(|source| Error::Unusable {
-        environment: environment(),
-        reference: reference.clone(),
-        source: source.into(),
-    })?;
-    Ok(prepared.until(resolved.deadline))
 }

@@ -113,8 +113,7 @@ impl Loader {
         };
         let snapshot = Arc::<ArcSwapOption<Snapshot>>::default();
         let keeper = Keeper::new();
-        metrics.show_upstreams(snapshot.clone());
-        metrics.show_secrets(keeper.clone());
+        metrics.show(snapshot.clone(), keeper.clone());
         Arc::new(Self {
             path,
             log,
@@ -196,6 +195,9 @@ impl Loader {
         // A task of its own: whoever asked may go.
         let done = tokio::spawn(async move {
             let _one_at_a_time = this.reloading.lock().await;
+            if this.is_done(cause).await {
+                return Ok(ReloadReport::default());
+            }
             if this.snapshot.load().is_some() {
                 systemd::reloading();
             }
@@ -210,19 +212,29 @@ impl Loader {
         done
     }
 
-    /// Secrets were found that may be others than those in use: makes a snapshot with them, unless there is one.
-    pub(super) async fn renew(self: &Arc<Self>) {
-        let is_wanted = {
-            let state = self.state();
-            let gathered = self.keeper.gathered(&state.config);
-            // Also when the last load failed: it may have lacked what was found.
-            state.fault.is_some()
-                || self.snapshot.load().as_ref().is_none_or(|used| used.is_outdated(&state.config, &gathered))
-        };
-        if is_wanted {
-            // Its outcome is in the log, the metric and the status.
-            let _ = self.reload(Cause::Secret).await;
+    /// Whether the load that went on meanwhile has done what this one was to do.
+    async fn is_done(&self, cause: Cause) -> bool {
+        match cause {
+            Cause::File => {
+                let read = self.stamps();
+                read.again().await == read
+            }
+            Cause::Secret => {
+                let state = self.state();
+                let gathered = self.keeper.gathered(&state.config);
+                // Not when the last load failed: it may have lacked what was found.
+                let used = self.snapshot.load();
+                let in_use = used.as_ref().is_some_and(|used| !used.is_outdated(&state.config, &gathered));
+                in_use && state.fault.is_none()
+            }
+            Cause::Start | Cause::NotReady | Cause::Hangup | Cause::ControlSocket => false,
         }
+    }
+
+    /// Secrets were found that may be others than those in use.
+    pub(super) async fn renew(self: &Arc<Self>) {
+        // Its outcome is in the log, the metric and the status.
+        let _ = self.reload(Cause::Secret).await;
     }
 
     /// Reads files and the embedded vault though they look unchanged.

@@ -1,6 +1,7 @@
 //! The text of a scrape: OpenMetrics for scrapers that ask for it, the classic Prometheus text for the rest.
 
 mod page;
+mod secrets;
 
 use std::{fmt, sync::atomic::Ordering::Relaxed, time::Instant};
 
@@ -103,6 +104,8 @@ impl Collector for Inner {
         self.versions_used(&mut page)?;
         self.connections(&mut page)?;
         self.upstreams(&mut page)?;
+        let secrets = self.shown.get().map(|(_, keeper)| keeper.status()).unwrap_or_default();
+        secrets::secrets(&mut page, &secrets)?;
         self.event_loops(&mut page)?;
         self.records(&mut page)?;
         self.reloads(&mut page)?;
@@ -229,7 +232,7 @@ impl Inner {
 
     /// As many series as there are environments.
     fn upstreams(&self, page: &mut Page<'_>) -> fmt::Result {
-        let snapshot = self.snapshot.get().and_then(|snapshot| snapshot.load_full());
+        let snapshot = self.shown.get().and_then(|(snapshot, _)| snapshot.load_full());
         let upstreams = snapshot.map(|snapshot| snapshot.upstreams()).unwrap_or_default();
         let label = |upstream: &'_ UpstreamStatus| upstream.environment.clone();
 

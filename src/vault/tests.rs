@@ -135,9 +135,6 @@ fn an_absent_an_unreachable_and_an_unfit_file_are_told_apart() {
     fs::remove_file(&path).unwrap();
     fs::create_dir(&path).unwrap();
     assert_eq!(reason(), Reason::Unreachable, "a folder is no revocation");
-    let below = path.join("file/key");
-    fs::write(path.join("file"), VALUE).unwrap();
-    assert_eq!(read_file(&below).unwrap_err().reason(), Reason::Absent);
 }
 
 #[test]

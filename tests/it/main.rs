@@ -41,6 +41,7 @@ mod pressure;
 mod raw_upstream;
 mod reload;
 mod replay;
+mod secret_sources;
 mod secrets;
 mod semantics;
 mod strict;

@@ -117,8 +117,7 @@ pub(crate) fn read(
         .open(path);
     let file = match opened {
         Ok(file) => file,
-        // Also when what should be a folder on its path has become a file.
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Err(Error::Absent { path: path.into() });
         }
         Err(error) => return Err(unreadable(error)),
