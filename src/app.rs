@@ -9,6 +9,8 @@ mod differences;
 mod drain;
 mod files;
 mod loader;
+pub mod online;
+mod refresh;
 mod rotation;
 mod sockets;
 mod two_keys;
@@ -193,7 +195,9 @@ impl App {
         );
 
         let health = control.health.as_ref().and_then(|(listener, _)| listener.local_addr().ok());
-        loader.load_first();
+        // Before the first load, which waits a moment for what it reads.
+        let refreshing = runtime.spawn(refresh::run(loader.clone()));
+        runtime.block_on(loader.load_first());
         let ended = Arc::new(Notify::new());
         let (handles, threads) =
             start_workers(&loader, worker_metrics, &records, &stage_seen, &census, &ended)?;
@@ -226,6 +230,7 @@ impl App {
             drain::close(control, records).await;
             stop
         });
+        refreshing.abort();
         rotating.finish();
         runtime.shutdown_background();
         tracing::info!("stopped");

@@ -12,6 +12,7 @@ pub mod permissions;
 mod reload;
 mod rotation;
 mod schema;
+mod secrets;
 #[cfg(test)]
 mod tests;
 mod users;
@@ -34,6 +35,7 @@ pub use self::{
     egress::{Egress, Login, Pin, Proxy, Reach},
     load::Loaded,
     rotation::Rotation,
+    secrets::{Exec, Refresh, Refreshing},
     users::{EndUser, FieldPath, KeysAt},
 };
 use crate::{policy::grant, users::list::UserPattern, vault::reference::Reference};
@@ -51,8 +53,12 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// Bounds of every listener. Reloadable.
     pub limits: Limits,
-    /// The embedded vault; `None` when every reference is `env:` or `file:`. Restart-only.
+    /// The embedded vault; `None` when no reference is `vault:`. Restart-only.
     pub vault: Option<VaultFile>,
+    /// How long secrets of the vault and of files may be used. The vault's is restart-only.
+    pub refresh: Refreshing,
+    /// Commands that print secrets, by name. Reloadable.
+    pub exec: BTreeMap<String, Exec>,
     /// Who may call, each with what it may do. Without any, nobody is served. Reloadable.
     pub callers: Vec<Caller>,
     /// The tokens that this gateway issues; `None`: no caller is known by one. Reloadable.
@@ -373,7 +379,7 @@ pub struct Health {
     pub address: SocketAddr,
     /// `Host` names that are answered besides loopback ones, when the address is loopback.
     pub hosts: Vec<String>,
-    /// Whether `/readyz` also fails when the vault could not be read at the last reload. Default false.
+    /// Whether `/readyz` also fails when a secret could not be read when it was last looked at. Default false.
     pub ready_needs_vault: bool,
 }
 

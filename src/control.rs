@@ -69,7 +69,7 @@ pub struct Readiness {
     pub snapshot_loaded: bool,
     /// SIGTERM came.
     pub draining: bool,
-    /// The vault could be read at the last load.
+    /// Every secret could be read when it was last looked at.
     pub vault_read: bool,
 }
 
@@ -82,7 +82,7 @@ impl Readiness {
         } else if !self.snapshot_loaded {
             Some("no usable configuration is loaded")
         } else if needs_vault && !self.vault_read {
-            Some("the vault could not be read at the last load")
+            Some("a secret could not be read when it was last looked at")
         } else {
             None
         }

@@ -21,13 +21,14 @@ use crate::{
     config,
     record::UsedCredential,
     redaction::Masker,
-    vault::{reference::Reference, secret::Secret},
+    vault::{freshness::{Deadline, Moment}, reference::Reference, secret::Secret},
 };
 
 /// A credential made ready: what is put on the wire, and how its secret is found in an answer.
 #[derive(Debug)]
 pub(crate) struct Prepared {
     used: UsedCredential,
+    deadline: Arc<Deadline>,
     masker: Masker,
     headers: Vec<(HeaderName, HeaderValue)>,
     query: Option<Zeroizing<String>>,
@@ -39,6 +40,8 @@ pub(crate) struct Prepared {
 pub(crate) struct Credential {
     /// The reference and the secret's fingerprint, for records.
     pub(crate) used: Rc<UsedCredential>,
+    /// Counted on this worker alone, however many requests carry it.
+    deadline: Rc<Arc<Deadline>>,
     masker: Arc<Masker>,
     headers: Vec<(HeaderName, HeaderValue)>,
     query: Option<Zeroizing<String>>,
@@ -82,6 +85,7 @@ impl Prepared {
         }
         Ok(Self {
             used: UsedCredential::new(&reference.to_string(), secret.fingerprint()),
+            deadline: Arc::new(Deadline::never()),
             masker: Masker::new([secret]),
             headers,
             query,
@@ -92,6 +96,21 @@ impl Prepared {
     pub(crate) fn mask_together(pair: [&mut Self; 2], secrets: [&Secret; 2]) {
         let masker = Masker::new(secrets);
         pair.into_iter().for_each(|one| one.masker = masker.clone());
+    }
+
+    /// The same, to be used until then.
+    pub(crate) fn until(self, deadline: Arc<Deadline>) -> Self {
+        Self { deadline, ..self }
+    }
+
+    /// Whether it may be used no longer.
+    pub(crate) fn is_over(&self) -> bool {
+        self.deadline.has_passed(Moment::now)
+    }
+
+    /// Whether it is of the version of its secret that has this deadline.
+    pub(crate) fn shares(&self, deadline: &Arc<Deadline>) -> bool {
+        Arc::ptr_eq(&self.deadline, deadline)
     }
 
     /// What tells this version of the secret from others.
@@ -114,6 +133,7 @@ impl Prepared {
         };
         Credential {
             used: Rc::new(self.used.clone()),
+            deadline: Rc::new(self.deadline.clone()),
             masker: Arc::new(self.masker.clone()),
             headers: self.headers.iter().map(copy).collect(),
             query: self.query.clone(),
@@ -128,6 +148,11 @@ pub(crate) fn is_look_alike(own: &HeaderName, name: &str) -> bool {
 }
 
 impl Credential {
+    /// When it may be used no longer.
+    pub(crate) fn deadline(&self) -> &Rc<Arc<Deadline>> {
+        &self.deadline
+    }
+
     /// Finds the secret in an answer.
     pub(crate) fn masker(&self) -> Arc<Masker> {
         self.masker.clone()

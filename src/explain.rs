@@ -30,7 +30,7 @@ use crate::{
     listener::{names::Names, peer::Peer},
     policy::target::Target,
     snapshot::Snapshot,
-    vault::{Vault, reference::Reference},
+    vault::{self, chain, gathered::Gathered, reference::Reference},
 };
 
 /// A configuration's decisions, made ready.
@@ -211,16 +211,15 @@ impl Explainer {
     /// Looks for the secrets, to show their fingerprints. One that cannot be had is no fault.
     #[must_use]
     pub fn with_fingerprints(mut self) -> Self {
-        let vault = Vault::peek(self.config.vault.as_ref()).map_err(|error| chain(&error));
+        let gathered = Gathered::once(&self.config);
         let one = |reference: &Reference| {
-            let vault = match (&vault, reference) {
-                (Err(reason), Reference::Vault(_)) => {
-                    return Err(format!("the vault is not opened: {reason}"));
+            let gathered = gathered.as_ref().map_err(ToString::to_string)?;
+            let resolved = gathered.resolve(reference).map_err(|error| match &*error {
+                vault::Error::Identity(_) | vault::Error::Embedded(_) => {
+                    format!("the vault is not opened: {}", chain(&*error))
                 }
-                (Err(_), _) => &Vault::peek(None).map_err(|error| chain(&error))?,
-                (Ok(vault), _) => vault,
-            };
-            let resolved = vault.resolve(reference).map_err(|error| chain(&error))?;
+                _ => chain(&*error),
+            })?;
             Ok(resolved.fingerprint.to_string())
         };
         let references = self.config.environments.values().flat_map(|environment| environment.references());
@@ -449,12 +448,6 @@ fn blank(config: &Config) -> Result<Snapshot, Unanswerable> {
     Snapshot::blank(config).map_err(|errors| {
         Unanswerable::Unusable(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
     })
-}
-
-/// An error with its causes, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 fn listed(names: impl Iterator<Item = impl fmt::Display>) -> String {

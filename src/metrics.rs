@@ -36,6 +36,7 @@ use crate::{
     rotation::Standings,
     snapshot::Snapshot,
     users,
+    vault::keeper::Keeper,
 };
 
 /// How often a worker calls [`WorkerMetrics::tick`].
@@ -57,8 +58,8 @@ struct Inner {
     /// Of end users' keys: those that succeeded, those that failed.
     key_fetches: [AtomicU64; 2],
     reloads: Reloads,
-    /// What upstreams' budgets and breakers are asked of.
-    snapshot: OnceLock<Arc<ArcSwapOption<Snapshot>>>,
+    /// What upstreams' budgets and breakers, and secrets' ages, are asked of.
+    shown: OnceLock<(Arc<ArcSwapOption<Snapshot>>, Arc<Keeper>)>,
     /// How old keys are, and where their rotations stand.
     rotations: OnceLock<Arc<Standings>>,
     /// Of the callers of the snapshot in use. No worker takes this lock.
@@ -102,7 +103,7 @@ impl Metrics {
             callers_turned_away: AtomicU64::new(0),
             key_fetches: Default::default(),
             reloads: Reloads::default(),
-            snapshot: OnceLock::new(),
+            shown: OnceLock::new(),
             rotations: OnceLock::new(),
             versions: Mutex::default(),
         };
@@ -114,10 +115,10 @@ impl Metrics {
         self.0.callers_turned_away.fetch_add(1, Relaxed);
     }
 
-    /// Shows the budgets and breakers of what `snapshot` holds at each scrape.
-    pub(crate) fn show_upstreams(&self, snapshot: Arc<ArcSwapOption<Snapshot>>) {
+    /// Shows budgets and breakers of what `snapshot` holds, and the age of what `keeper` keeps, at each scrape.
+    pub(crate) fn show(&self, snapshot: Arc<ArcSwapOption<Snapshot>>, keeper: Arc<Keeper>) {
         // Set once, at the start.
-        let _ = self.0.snapshot.set(snapshot);
+        let _ = self.0.shown.set((snapshot, keeper));
     }
 
     /// Shows the ages of keys and their rotations, as of each scrape.

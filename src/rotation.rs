@@ -42,7 +42,7 @@ pub(crate) use self::words::{Error, Notice, Outcome};
 use self::{readers::Readers, run::Run, store::Store};
 use crate::{
     config::{self, Config, Environment},
-    upstream::dial::DialTarget,
+    snapshot,
 };
 
 /// What the configuration says about a rotation, ready to be used.
@@ -122,9 +122,9 @@ pub fn owner() -> String {
 /// again, and until it stops using what it could not confirm.
 pub(crate) fn readers_have_it_after(config: &Config) -> Duration {
     /// A look every 0.5 s, and up to 2.2 s until a file that changes has come to rest; see `app/files.rs`.
-    const EMBEDDED: Duration = Duration::from_secs(3);
-    let _ = config;
-    EMBEDDED
+    const LOOK: Duration = Duration::from_secs(3);
+    let refresh = config.refresh.vault;
+    LOOK.saturating_add(refresh.interval).saturating_add(refresh.grace)
 }
 
 /// Where all environments stand, as the running gateway has seen it last.
@@ -193,6 +193,7 @@ pub struct Rotation {
     configured: config::Rotation,
     store: Arc<dyn Store>,
     environment: Arc<Environment>,
+    config: Config,
 }
 
 impl Rotation {
@@ -211,7 +212,7 @@ impl Rotation {
             wait: readers_have_it_after(config).max(configured.wait_min),
             keep_old: configured.keep_old,
         };
-        Ok(Self { settings, configured, store, environment: Arc::clone(environment) })
+        Ok(Self { settings, configured, store, environment: Arc::clone(environment), config: config.clone() })
     }
 
     /// Where an environment stands, whether it can be rotated or not; `None` when its vault does not tell how old a key is.
@@ -256,7 +257,7 @@ impl Rotation {
         readers: &dyn Readers,
         say: &(dyn Fn(&Said<'_>) + Send + Sync),
     ) -> Result<Report, Stopped> {
-        let mx = self.mx(order)?;
+        let mx = self.mx(order).await?;
         let run = Run {
             store: &*self.store,
             mx: &mx,
@@ -273,12 +274,12 @@ impl Rotation {
         Ok(Report { code: outcome.code(), text: outcome.to_string() })
     }
 
-    fn mx(&self, order: &Order) -> Result<mx::Api, Error> {
+    async fn mx(&self, order: &Order) -> Result<mx::Api, Error> {
         let environment = self.settings.environment.clone();
         let client_guid = order.client_guid.as_ref().or(self.configured.client_guid.as_ref());
         let Some(client_guid) = client_guid else { return Err(Error::NoClient { environment }) };
-        let dial = DialTarget::new(&self.environment, None)
-            .map_err(|fault| Error::Tls { environment, why: fault.to_string() })?;
+        let dial = snapshot::dial_once(&self.config, &self.environment).await;
+        let dial = dial.map_err(|why| Error::Tls { environment, why })?;
         // Connection and exchange together stay within the half of a lock in which MX may be called.
         let timeout = self.settings.lease / 5;
         Ok(mx::Api::new(Arc::clone(&self.environment), dial, client_guid.clone(), timeout))

@@ -1,6 +1,6 @@
 //! What a request sees: built whole, swapped whole.
 //!
-//! In: a checked `Config` and an opened `Vault`. Out: a [`Snapshot`] with everything a request needs made
+//! In: a checked `Config` and what its secrets came to. Out: a [`Snapshot`] with everything a request needs made
 //! ready: networks sorted, header values encoded, TLS set up. One that cannot be built keeps the old one.
 //! What must never happen: a request sees parts of two snapshots, or a secret in an environment whose host
 //! it is not sealed for.
@@ -14,8 +14,11 @@ use std::{collections::HashMap, sync::Arc};
 use http::HeaderName;
 use tokio::time::Instant;
 
-pub(crate) use self::grants::Grants;
-use self::second::Second;
+pub(crate) use self::{grants::Grants, secrets::dial_once};
+use self::{
+    second::Second,
+    secrets::{Secrets, credential},
+};
 use crate::{
     admission::{Admission, CallerIndex, Networks, callers::Callers, token::Tokens},
     browser,
@@ -30,7 +33,7 @@ use crate::{
     redaction, tokens,
     upstream::dial::{DialTarget, TlsFault},
     users::{self, Users},
-    vault::{self, Resolved, Vault, reference::Reference, secret::Secret},
+    vault::{self, gathered::Gathered, reference::Reference},
 };
 
 /// All that a request is decided by.
@@ -130,7 +133,7 @@ pub(crate) enum Error {
         /// The environment that needs it.
         environment: String,
         /// Why.
-        source: Box<vault::Error>,
+        source: Arc<vault::Error>,
     },
     /// A secret is sealed for other hosts.
     #[error(
@@ -146,6 +149,16 @@ pub(crate) enum Error {
         host: String,
         /// The hosts it is sealed for.
         hosts: String,
+    },
+    /// A secret is for other hosts, as the configuration says beside its reference.
+    #[error("environment {environment}: {reference} may not be sent to {host}; its `hosts` do not name it")]
+    NotForHost {
+        /// The environment that asked for it.
+        environment: String,
+        /// The secret's name.
+        reference: Reference,
+        /// The environment's host.
+        host: String,
     },
     /// A secret does not fit its kind of credential.
     #[error("environment {environment}: {reference} {source}")]
@@ -204,18 +217,22 @@ impl Snapshot {
     ///
     /// # Errors
     /// Every reason at once.
-    pub(crate) fn build(config: &Config, vault: &Vault, previous: Option<&Self>) -> Result<Self, Vec<Error>> {
+    pub(crate) fn build(
+        config: &Config,
+        gathered: &Gathered,
+        previous: Option<&Self>,
+    ) -> Result<Self, Vec<Error>> {
         let mut errors = Vec::new();
         let mut environments = Vec::new();
         let secrets: Vec<Secrets> =
-            config.environments.values().map(|settings| Secrets::resolve(settings, vault)).collect();
+            config.environments.values().map(|settings| Secrets::resolve(settings, gathered)).collect();
         // All at once, since each call compiles a masker over every secret, and before anything is told of them.
-        if !vault.is_blank() {
+        if !gathered.is_blank() {
             redaction::held().remember(secrets.iter().flat_map(Secrets::known));
         }
         let private = private_fields(config);
         for (settings, secrets) in config.environments.values().zip(secrets) {
-            match environment(settings, secrets, &private, previous, vault.is_blank()) {
+            match environment(settings, secrets, &private, previous, gathered.is_blank()) {
                 Ok(environment) => environments.push(Arc::new(environment)),
                 Err(error) => errors.push(error),
             }
@@ -235,7 +252,7 @@ impl Snapshot {
             }
         }
         let callers = Callers::new(&config.callers);
-        let tokens = tokens(config, &callers, vault.is_blank())
+        let tokens = tokens(config, &callers, gathered.is_blank())
             .map_err(|error| errors.push(error))
             .unwrap_or_default();
         if !errors.is_empty() {
@@ -275,7 +292,7 @@ impl Snapshot {
     pub(crate) fn blank(config: &Config) -> Result<Self, Vec<Error>> {
         let mut config = config.clone();
         config.listeners.iter_mut().for_each(|listener| listener.tls = None);
-        Self::build(&config, &Vault::blank(), None)
+        Self::build(&config, &Gathered::blank(), None)
     }
 
     /// How much of each environment is in use.
@@ -387,34 +404,6 @@ fn query_names(api: Api, credential: &config::Credential) -> Vec<String> {
     names
 }
 
-/// What one environment's references came to.
-struct Secrets {
-    credential: Result<Resolved, vault::Error>,
-    second: Option<Result<Resolved, vault::Error>>,
-    bearer: Option<Result<Resolved, vault::Error>>,
-    proxy: Option<Result<Resolved, vault::Error>>,
-}
-
-impl Secrets {
-    fn resolve(settings: &config::Environment, vault: &Vault) -> Self {
-        let bearer = match &settings.bearer_operations {
-            BearerOperations::Token(token) => Some(vault.resolve(token)),
-            BearerOperations::Refused | BearerOperations::PassThrough => None,
-        };
-        Self {
-            credential: vault.resolve(settings.credential.reference()),
-            second: settings.credential.secondary().map(|second| vault.resolve(second)),
-            bearer,
-            proxy: settings.proxy_password().map(|password| vault.resolve(password)),
-        }
-    }
-
-    fn known(&self) -> impl Iterator<Item = &Arc<Secret>> {
-        let all = [Some(&self.credential), self.second.as_ref(), self.bearer.as_ref(), self.proxy.as_ref()];
-        all.into_iter().flatten().flatten().map(|resolved| &resolved.secret)
-    }
-}
-
 fn environment(
     settings: &config::Environment,
     secrets: Secrets,
@@ -467,20 +456,4 @@ fn environment(
         query_names: query_names(api, &settings.credential),
         private_fields: private_fields.to_vec(),
     })
-}
-
-fn credential(
-    settings: &config::Environment,
-    kind: &config::Credential,
-    reference: &Reference,
-    resolved: Result<Resolved, vault::Error>,
-) -> Result<(Prepared, Arc<Secret>), Error> {
-    let secret = secrets::allowed(settings, reference, resolved, &settings.host)?;
-    let prepared = Prepared::prepare(kind, reference, &secret);
-    let prepared = prepared.map_err(|source| Error::Unusable {
-        environment: settings.name.clone(),
-        reference: reference.clone(),
-        source: source.into(),
-    })?;
-    Ok((prepared, secret))
 }

@@ -19,7 +19,7 @@ use crate::{
     policy::{self, Grant, target::Target},
     snapshot::{Environment, Snapshot},
     upstream::headers,
-    vault::Vault,
+    vault::gathered::Gathered,
     worker::view::{Place, View},
 };
 
@@ -43,8 +43,8 @@ impl Stages {
     pub fn new(configuration: &str, peer: SocketAddr) -> Result<Self, String> {
         let loaded = Config::parse(configuration, "benchmark", &Overrides::none());
         let config = loaded.map_err(|faults| faults.to_string())?.config;
-        let vault = Vault::open(config.vault.as_ref()).map_err(|error| error.to_string())?;
-        let snapshot = Snapshot::build(&config, &vault, None).map_err(|errors| format!("{errors:?}"))?;
+        let gathered = Gathered::once(&config).map_err(|error| error.to_string())?;
+        let snapshot = Snapshot::build(&config, &gathered, None).map_err(|errors| format!("{errors:?}"))?;
         let snapshot = Arc::new(snapshot);
         let (_, mut workers) = Metrics::new(1, ["listUsers"], Arc::default());
         let metrics = Rc::new(workers.pop().ok_or("no worker")?);

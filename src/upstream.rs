@@ -59,6 +59,11 @@ pub(crate) async fn forward(
     loop {
         let lease = pool.lease(freshness, now).await?;
         let lease_began = lease.since();
+        // Its credential was good when it was asked for, but that may be a while ago.
+        if lease_began != asked && outgoing.is_over() {
+            lease.finish();
+            return Err(Failure::CredentialUnavailable);
+        }
         let may_repeat = outgoing.repeatable() && lease.was_used();
         let progress =
             Progress { session: session.clone(), first_byte: timeouts.first_byte, paced: paced.take() };

@@ -1,36 +1,42 @@
 //! Where secrets live, and how a reference becomes one.
 //!
-//! In goes a [`Reference`] from the configuration; out comes a [`Resolved`]: the secret, and the hosts that
-//! it is sealed for. [`Vault::open`] reads the embedded vault once, so that all of a snapshot's references
-//! come from one generation; [`Vault::reopen`] is for a reload. `env:` and `file:` are read when resolved.
+//! In goes a [`reference::Reference`] from the configuration; out comes a [`Resolved`]: the secret, the hosts that it
+//! is sealed for, and until when it may be used. [`keeper`] reads all references of a configuration, at loads and again
+//! and again, and [`gathered::Gathered`] is what they came to as of one moment: all that a snapshot is built from.
+//! [`Vault`] is the embedded vault, read once for all of its entries, so that they come from one generation.
 //!
-//! What must never happen: "absent" and "unreachable" are mixed up (the first is a fault to repair, the
-//! second may pass); a secret is sent to a host that it is not sealed for; an error holds a value.
-//! `env:` and `file:` secrets are sealed for nothing: whoever edits the configuration decides where they
-//! go. A vault entry is bound to its hosts.
+//! What must never happen: "absent" and "unreachable" are mixed up (the first means that the secret was revoked and
+//! stops its use, the second may pass); a secret is sent to a host that it is not for; an error holds a value.
+//! A vault entry is bound to its hosts. Any other secret goes to the hosts that stand beside its reference, or to the
+//! host of the environment that names it: whoever edits the configuration decides where it goes.
 
 use std::sync::Arc;
 
 use self::{
     embedded::Identity,
+    freshness::Deadline,
     reference::Reference,
     secret::{Fingerprint, Secret, Unfit},
-    source::file::SECRET_BYTES_MAX,
+    source::Reason,
 };
 use crate::config::VaultFile;
 
 pub mod embedded;
+pub mod field;
+pub mod freshness;
+pub(crate) mod gathered;
+pub(crate) mod keeper;
+mod known;
 pub mod permissions;
 pub mod reference;
 pub mod secret;
 pub mod source;
 
-/// Every place that a reference may point to, as of one moment.
+/// The embedded vault as of one moment.
 #[derive(Debug)]
 pub struct Vault {
-    embedded: Option<(VaultFile, embedded::Opened)>,
-    /// Every reference becomes [`PLACEHOLDER`].
-    is_blank: bool,
+    config: VaultFile,
+    opened: embedded::Opened,
 }
 
 /// What stands where a secret would be, in what is only explained.
@@ -41,16 +47,31 @@ pub(crate) const PLACEHOLDER: &[u8] = b"mxgate-placeholder-for-a-secret";
 pub struct Resolved {
     /// The value.
     pub secret: Arc<Secret>,
-    /// The hosts that it may be sent to, lower case. `None` for `env:` and `file:`, which are sealed for
-    /// nothing: they go to the host of the environment that names them.
+    /// The hosts that it is sealed for, lower case. `None` for those of other sources than the embedded vault, which
+    /// are sealed for nothing.
     pub hosts: Option<Vec<String>>,
     /// Tells it from another one.
     pub fingerprint: Fingerprint,
-    /// A vault entry's version, from 1.
-    pub version: Option<u64>,
+    /// The source's own word for this version; an entry of the embedded vault counts from 1.
+    pub version: Option<String>,
+    /// When it may be used no longer. All who have this version of the secret share it.
+    pub deadline: Arc<Deadline>,
+}
+
+/// A secret as its source has it now.
+#[derive(Debug)]
+struct Read {
+    secret: Arc<Secret>,
+    hosts: Option<Vec<String>>,
+    version: Option<String>,
 }
 
 impl Resolved {
+    fn new(read: Read, deadline: Arc<Deadline>) -> Self {
+        let Read { secret, hosts, version } = read;
+        Self { fingerprint: secret.fingerprint(), secret, hosts, version, deadline }
+    }
+
     /// Whether it may be sent to `host`, a name or address without port, in any case.
     #[must_use]
     pub fn allows(&self, host: &str) -> bool {
@@ -61,7 +82,7 @@ impl Resolved {
 /// Why there is no secret. It names the reference, never a value.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No such entry, variable or file.
+    /// No such entry, variable, file or document.
     #[error("{reference} does not exist")]
     Absent {
         /// As configured.
@@ -73,7 +94,15 @@ pub enum Error {
         /// As configured.
         reference: Reference,
         /// Why.
-        source: source::file::Error,
+        source: Arc<source::Error>,
+    },
+    /// What was read has not the field.
+    #[error("{reference}: the document {source}")]
+    Field {
+        /// As configured.
+        reference: Reference,
+        /// What is wrong with it.
+        source: field::Fault,
     },
     /// It was read, and is no secret that could be sent or masked.
     #[error("{reference} is not usable as a secret")]
@@ -83,12 +112,23 @@ pub enum Error {
         /// Why.
         source: Unfit,
     },
-    /// A `vault:` reference without `[vault]`.
-    #[error("{reference} needs a [vault], and none is configured")]
-    NoVault {
+    /// A reference to a source that is not configured.
+    #[error("{reference} needs a section [{section}], and none is configured")]
+    NoSource {
+        /// As configured.
+        reference: Reference,
+        /// What is missing.
+        section: &'static str,
+    },
+    /// The first answer is still to come.
+    #[error("{reference} has not been read yet; its source has not answered")]
+    NotYet {
         /// As configured.
         reference: Reference,
     },
+    /// The embedded vault's volume hangs.
+    #[error("the vault's volume did not answer in time")]
+    VaultTimeout,
     /// The vault's identity was not loaded.
     #[error(transparent)]
     Identity(#[from] embedded::identity::Error),
@@ -97,42 +137,45 @@ pub enum Error {
     Embedded(#[from] embedded::Error),
 }
 
+impl Error {
+    /// Why, in a word.
+    #[must_use]
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::Absent { .. } | Self::Embedded(embedded::Error::Absent { .. }) => Reason::Absent,
+            Self::Unreachable { source, .. } => source.reason(),
+            Self::Field { .. } => Reason::Malformed,
+            Self::Unfit { .. } => Reason::Unfit,
+            Self::VaultTimeout => Reason::Timeout,
+            Self::NoSource { .. } | Self::NotYet { .. } | Self::Identity(_) | Self::Embedded(_) => {
+                Reason::Unreachable
+            }
+        }
+    }
+}
+
 impl Vault {
-    /// Opens the configured vault, if there is one. It reads files, so it belongs on the control plane.
+    /// Opens the vault. It reads files, so it belongs on a thread that may wait.
     ///
     /// # Errors
     /// [`Error::Identity`] or [`Error::Embedded`].
-    pub fn open(config: Option<&VaultFile>) -> Result<Self, Error> {
-        let Some(config) = config else { return Ok(Self { embedded: None, is_blank: false }) };
+    pub fn open(config: &VaultFile) -> Result<Self, Error> {
         let identity = Identity::of(config)?;
         let opened = embedded::open(&config.path, &identity)?;
         for notice in &opened.notices {
             tracing::warn!(vault = %config.path.display(), "{notice}");
         }
-        Ok(Self { embedded: Some((config.clone(), opened)), is_blank: false })
+        Ok(Self { config: config.clone(), opened })
     }
 
-    /// Reads the configured vault and leaves no mark of having seen it, for one look at it.
+    /// Reads the vault and leaves no mark of having seen it, for one look at it.
     ///
     /// # Errors
     /// As [`Vault::open`].
-    pub fn peek(config: Option<&VaultFile>) -> Result<Self, Error> {
-        let Some(config) = config else { return Ok(Self { embedded: None, is_blank: false }) };
+    pub fn peek(config: &VaultFile) -> Result<Self, Error> {
         let identity = Identity::of(config)?;
         let opened = embedded::peek(&config.path, &identity)?;
-        Ok(Self { embedded: Some((config.clone(), opened)), is_blank: false })
-    }
-
-    /// One that reads nothing and has a placeholder for every reference: enough to decide with, nothing to send.
-    #[must_use]
-    pub fn blank() -> Self {
-        Self { embedded: None, is_blank: true }
-    }
-
-    /// Whether this is [`Vault::blank`].
-    #[must_use]
-    pub fn is_blank(&self) -> bool {
-        self.is_blank
+        Ok(Self { config: config.clone(), opened })
     }
 
     /// Opens the same vault again, identity included. A vault older than this one is refused even when
@@ -141,57 +184,43 @@ impl Vault {
     /// # Errors
     /// As [`Vault::open`]; the present one stays usable.
     pub fn reopen(&self) -> Result<Self, Error> {
-        let fresh = Self::open(self.embedded.as_ref().map(|(config, _)| config))?;
-        if let (Some((config, old)), Some((_, new))) = (&self.embedded, &fresh.embedded) {
-            new.check_follows(old, &config.path)?;
-        }
+        let fresh = Self::open(&self.config)?;
+        fresh.opened.check_follows(&self.opened, &self.config.path)?;
         Ok(fresh)
     }
 
     /// The secret that `reference` names.
-    ///
-    /// # Errors
-    /// [`Error::Absent`], [`Error::Unreachable`], [`Error::Unfit`] or [`Error::NoVault`].
-    pub fn resolve(&self, reference: &Reference) -> Result<Resolved, Error> {
-        let absent = || Error::Absent { reference: reference.clone() };
-        let mut bytes = match reference {
-            _ if self.is_blank => PLACEHOLDER.to_vec().into(),
-            Reference::Vault(name) => {
-                let (_, opened) =
-                    self.embedded.as_ref().ok_or_else(|| Error::NoVault { reference: reference.clone() })?;
-                return opened.entries.get(name).map(Resolved::from).ok_or_else(absent);
-            }
-            Reference::Env(name) => source::env::read(name).ok_or_else(absent)?,
-            Reference::File(path) => {
-                match source::file::read(path, SECRET_BYTES_MAX, permissions::unwritable_by_others) {
-                    Ok(content) => content.bytes,
-                    Err(source::file::Error::Absent { .. }) => return Err(absent()),
-                    Err(source) => return Err(Error::Unreachable { reference: reference.clone(), source }),
-                }
-            }
-        };
-        let secret = Secret::new(std::mem::take(&mut *bytes))
-            .map_err(|source| Error::Unfit { reference: reference.clone(), source })?;
-        let fingerprint = secret.fingerprint();
-        Ok(Resolved { secret: Arc::new(secret), hosts: None, fingerprint, version: None })
+    fn read(&self, reference: &Reference) -> Result<Read, Error> {
+        let entry = self.opened.entries.get(reference.place());
+        let entry = entry.ok_or_else(|| Error::Absent { reference: reference.clone() })?;
+        let sendable = entry.secret.check_sendable();
+        sendable.map_err(|source| Error::Unfit { reference: reference.clone(), source })?;
+        Ok(Read {
+            secret: Arc::clone(&entry.secret),
+            hosts: Some(entry.hosts.clone()),
+            version: Some(entry.version.to_string()),
+        })
     }
 
-    /// The generation of the embedded vault, if there is one.
+    /// Its generation.
     #[must_use]
-    pub fn generation(&self) -> Option<u64> {
-        self.embedded.as_ref().map(|(_, opened)| opened.generation)
+    pub fn generation(&self) -> u64 {
+        self.opened.generation
     }
 }
 
-impl From<&embedded::Entry> for Resolved {
-    fn from(entry: &embedded::Entry) -> Self {
-        Self {
-            secret: Arc::clone(&entry.secret),
-            hosts: Some(entry.hosts.clone()),
-            fingerprint: entry.secret.fingerprint(),
-            version: Some(entry.version),
+/// An error with its causes, in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text = format!("{text}: {cause_text}");
         }
+        source = cause.source();
     }
+    text
 }
 
 #[cfg(test)]

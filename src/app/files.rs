@@ -48,8 +48,13 @@ impl Stamps {
         }
     }
 
+    /// The same files, and what the others' looked like in `later`.
+    pub(super) fn extend(&mut self, later: Self) {
+        self.0.extend(later.0);
+    }
+
     /// The same files, now. On a thread of its own, since a volume that hangs must hold up nothing else.
-    async fn again(&self) -> Self {
+    pub(super) async fn again(&self) -> Self {
         let mut now = self.clone();
         let look = move || {
             now.0.iter_mut().for_each(|(file, stamp)| *stamp = Stamp::of(file));

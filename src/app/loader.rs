@@ -9,7 +9,7 @@ use std::{
     path::PathBuf,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use arc_swap::ArcSwapOption;
@@ -34,9 +34,15 @@ use crate::{
     metrics::Metrics,
     rotation::Standings,
     snapshot::Snapshot,
-    vault::{Vault, reference::Reference},
+    vault::{chain, keeper::Keeper, reference::Reference},
     worker::Stage,
 };
+
+/// How long the start waits for secrets that a server or a command has; then it serves without being ready.
+const FIRST_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long a reload waits for those that were never read before; then it fails, until they have come.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Makes snapshots.
 pub(super) struct Loader {
@@ -49,6 +55,7 @@ pub(super) struct Loader {
     /// How old each environment's key is, and where its rotation stands.
     standings: Arc<Standings>,
     snapshot: Arc<ArcSwapOption<Snapshot>>,
+    keeper: Arc<Keeper>,
     /// Loads so far, failed ones too. A value and not a notification, so that nobody misses one.
     loads: watch::Sender<u64>,
     /// One reload at a time.
@@ -59,10 +66,8 @@ pub(super) struct Loader {
 /// What the last load left behind. The lock is never held while something is read: readiness is asked for with it.
 struct State {
     config: Config,
-    vault: Option<Arc<Vault>>,
     /// What the files looked like before the last load read them.
     stamps: Stamps,
-    vault_read: bool,
     loaded_at: SystemTime,
     fault: Option<String>,
     log_override: bool,
@@ -76,6 +81,7 @@ pub(super) enum Cause {
     NotReady,
     Hangup,
     File,
+    Secret,
     ControlSocket,
 }
 
@@ -86,6 +92,7 @@ impl Display for Cause {
             Self::NotReady => "not ready yet",
             Self::Hangup => "SIGHUP",
             Self::File => "a file changed",
+            Self::Secret => "a secret changed",
             Self::ControlSocket => "the control socket",
         })
     }
@@ -102,17 +109,16 @@ impl Loader {
     ) -> Arc<Self> {
         let state = State {
             config,
-            vault: None,
             stamps: Stamps::default(),
-            vault_read: false,
             loaded_at: SystemTime::now(),
             fault: None,
             log_override: false,
         };
         let snapshot = Arc::<ArcSwapOption<Snapshot>>::default();
-        metrics.show_upstreams(snapshot.clone());
         let standings = Arc::<Standings>::default();
         metrics.show_rotations(standings.clone());
+        let keeper = Keeper::new();
+        metrics.show(snapshot.clone(), keeper.clone());
         Arc::new(Self {
             path,
             log,
@@ -122,6 +128,7 @@ impl Loader {
             suspensions: Arc::default(),
             standings,
             snapshot,
+            keeper,
             loads: watch::Sender::new(0),
             reloading: tokio::sync::Mutex::default(),
             state: Mutex::new(state),
@@ -130,6 +137,10 @@ impl Loader {
 
     pub(super) fn snapshot(&self) -> Arc<ArcSwapOption<Snapshot>> {
         self.snapshot.clone()
+    }
+
+    pub(super) fn keeper(&self) -> Arc<Keeper> {
+        self.keeper.clone()
     }
 
     pub(super) fn metrics(&self) -> Metrics {
@@ -160,10 +171,13 @@ impl Loader {
     }
 
     /// The first snapshot, from the configuration that the process was started with.
-    pub(super) fn load_first(&self) {
+    pub(super) async fn load_first(self: &Arc<Self>) {
         let config = self.state().config.clone();
         let mut stamps = Stamps::default();
         stamps.add(self.files_of(&config));
+        self.keeper.consider(&config);
+        self.look(&mut stamps).await;
+        self.keeper.attempted(FIRST_PATIENCE).await;
         let done = self.build(config);
         self.over(Cause::Start, stamps, done.err());
     }
@@ -173,11 +187,11 @@ impl Loader {
         let mut files = BTreeSet::from([self.path.clone()]);
         if let Some(vault) = &config.vault {
             files.insert(vault.path.clone());
-            files.extend(file_of(&vault.identity));
-            files.extend(vault.passphrase.as_ref().and_then(file_of));
+            files.extend(vault.identity.as_file());
+            files.extend(vault.passphrase.as_ref().and_then(Reference::as_file));
         }
         for environment in config.environments.values() {
-            files.extend(environment.references().into_iter().filter_map(file_of));
+            files.extend(environment.references().into_iter().filter_map(Reference::as_file));
             files.extend(environment.ca_file.clone());
             let certificate = environment.client_certificate.iter();
             files.extend(certificate.flat_map(|files| [files.certificate.clone(), files.key.clone()]));
@@ -193,19 +207,78 @@ impl Loader {
 
     /// Reads configuration and secrets again.
     pub(super) async fn reload(self: &Arc<Self>, cause: Cause) -> Result<ReloadReport, String> {
-        let _one_at_a_time = self.reloading.lock().await;
-        if self.snapshot.load().is_some() {
-            systemd::reloading();
-        }
         let this = self.clone();
-        let done = tokio::task::spawn_blocking(move || this.reload_now(cause)).await;
-        let done = done.unwrap_or_else(|_| {
+        // A task of its own: whoever asked may go.
+        let done = tokio::spawn(async move {
+            let _one_at_a_time = this.reloading.lock().await;
+            if this.is_done(cause).await {
+                return Ok(ReloadReport::default());
+            }
+            if this.snapshot.load().is_some() {
+                systemd::reloading();
+            }
+            this.reload_now(cause).await
+        });
+        let done = done.await.unwrap_or_else(|_| {
             let fault = "the reload panicked; the log says where".to_owned();
             self.over(cause, self.stamps(), Some(fault.clone()));
             Err(fault)
         });
         self.tell_systemd();
         done
+    }
+
+    /// Whether the load that went on meanwhile has done what this one was to do.
+    async fn is_done(&self, cause: Cause) -> bool {
+        match cause {
+            Cause::File => {
+                let read = self.stamps();
+                read.again().await == read
+            }
+            Cause::Secret => {
+                let state = self.state();
+                let gathered = self.keeper.gathered(&state.config);
+                // Not when the last load failed: it may have lacked what was found.
+                let used = self.snapshot.load();
+                let in_use = used.as_ref().is_some_and(|used| !used.is_outdated(&state.config, &gathered));
+                in_use && state.fault.is_none()
+            }
+            Cause::Start | Cause::NotReady | Cause::Hangup | Cause::ControlSocket => false,
+        }
+    }
+
+    /// Secrets were found that may be others than those in use.
+    pub(super) async fn renew(self: &Arc<Self>) {
+        // Its outcome is in the log, the metric and the status.
+        let _ = self.reload(Cause::Secret).await;
+    }
+
+    /// Reads files and the embedded vault though they look unchanged.
+    pub(super) async fn look_again(self: &Arc<Self>) {
+        let mut stamps = Stamps::default();
+        if self.look(&mut stamps).await {
+            self.renew().await;
+        }
+    }
+
+    /// Reads the secrets that are in files as of one moment, and leaves what the files looked like before.
+    async fn look(&self, stamps: &mut Stamps) -> bool {
+        const READS_MAX: usize = 5;
+        let mut before = Stamps::default();
+        before.add(self.keeper.files());
+        let mut look = self.keeper.look().await;
+        for _ in 0..READS_MAX {
+            look.read().await;
+            let later = before.again().await;
+            let is_same = later == before;
+            before = later;
+            if is_same {
+                break;
+            }
+        }
+        let changed = look.take_in();
+        stamps.extend(before);
+        changed
     }
 
     /// Ready, or why not.
@@ -222,21 +295,35 @@ impl Loader {
         }
     }
 
-    fn reload_now(&self, cause: Cause) -> Result<ReloadReport, String> {
+    async fn reload_now(self: &Arc<Self>, cause: Cause) -> Result<ReloadReport, String> {
+        let running = self.state().config.clone();
         let mut stamps = Stamps::default();
-        stamps.add(self.files_of(&self.state().config));
-        let mut attempt = || {
-            let loaded =
-                Config::load(&self.path).map_err(|faults| joined(&faults.0, |fault| fault.to_string()))?;
-            for warning in &loaded.warnings {
-                tracing::warn!("{warning}");
-            }
-            self.acceptable(&loaded.config)?;
+        stamps.add(self.files_of(&running));
+        let this = self.clone();
+        let read = tokio::task::spawn_blocking(move || this.read_configuration()).await;
+        let read = read.unwrap_or_else(|_| Err("reading the configuration panicked".into()));
+        if let Ok(config) = &read {
             // Also when they cannot be read: they may appear later.
-            stamps.add(self.files_of(&loaded.config));
-            self.build(loaded.config)
+            stamps.add(self.files_of(config));
+            let mut config = config.clone();
+            config.keep_restart_only(&running);
+            self.keeper.consider(&config);
+        }
+        self.look(&mut stamps).await;
+        if read.is_ok() {
+            self.keeper.attempted(PATIENCE).await;
+        }
+        let this = self.clone();
+        let build = move || {
+            let done = read.and_then(|config| this.build(config));
+            // Secrets change also while the configuration cannot.
+            if done.is_err() {
+                this.build_running();
+            }
+            done
         };
-        let done = attempt();
+        let done = tokio::task::spawn_blocking(build).await;
+        let done = done.unwrap_or_else(|_| Err("building the snapshot panicked; the log says where".into()));
         if let Ok(report) = &done {
             let (generation, changes) = (report.generation, report.changes.join(", "));
             tracing::info!(%cause, generation, changes, "reloaded");
@@ -247,6 +334,16 @@ impl Loader {
         }
         self.over(cause, stamps, done.as_ref().err().cloned());
         done
+    }
+
+    fn read_configuration(&self) -> Result<Config, String> {
+        let loaded =
+            Config::load(&self.path).map_err(|faults| joined(&faults.0, |fault| fault.to_string()))?;
+        for warning in &loaded.warnings {
+            tracing::warn!("{warning}");
+        }
+        self.acceptable(&loaded.config)?;
+        Ok(loaded.config)
     }
 
     /// A file that would turn every caller away is most likely a mistake, and its repair can wait for nobody.
@@ -262,21 +359,11 @@ impl Loader {
     }
 
     fn build(&self, mut config: Config) -> Result<ReloadReport, String> {
-        let (running, vault) = {
-            let state = self.state();
-            (state.config.clone(), state.vault.clone())
-        };
+        let running = self.state().config.clone();
         let needs_restart = running.restart_only_changes(&config);
         config.keep_restart_only(&running);
-        let vault = match vault {
-            Some(vault) => vault.reopen(),
-            None => Vault::open(config.vault.as_ref()),
-        };
-        self.state().vault_read = vault.is_ok();
-        let vault = vault.map_err(|error| chain(&error))?;
         let previous = self.snapshot.load_full();
-        let snapshot = Snapshot::build(&config, &vault, previous.as_deref())
-            .map_err(|errors| joined(&errors, |error| chain(error)))?;
+        let snapshot = self.snapshot_of(&config, previous.as_deref())?;
         let generation = snapshot.generation;
         let mut changes = changed_keys(&running, &config);
         changes.extend(previous.iter().flat_map(|previous| changed_secrets(previous, &snapshot)));
@@ -286,17 +373,50 @@ impl Loader {
             self.log.set_filter(&config.log.filter).map_err(|error| error.to_string())?;
         }
         self.census.set_limits(capacity::limits(&config));
-        self.metrics.watch_versions(snapshot.versions.clone());
-        self.snapshot.store(Some(Arc::new(snapshot)));
-        self.metrics.reload_succeeded(generation);
+        self.keeper.adopt(&config);
+        self.serve(snapshot);
         state.config = config;
-        state.vault = Some(Arc::new(vault));
         state.loaded_at = SystemTime::now();
         Ok(ReloadReport {
             generation,
             changes,
             needs_restart: needs_restart.into_iter().map(str::to_owned).collect(),
+            unread: self.keeper.faults(),
         })
+    }
+
+    /// A snapshot of the configuration in use, where one of its secrets has changed.
+    fn build_running(&self) {
+        let Some(previous) = self.snapshot.load_full() else { return };
+        let config = self.state().config.clone();
+        if !previous.is_outdated(&config, &self.keeper.gathered(&config)) {
+            return;
+        }
+        match self.snapshot_of(&config, Some(&previous)) {
+            Ok(snapshot) => {
+                let (generation, changes) =
+                    (snapshot.generation, changed_secrets(&previous, &snapshot).join(", "));
+                self.serve(snapshot);
+                tracing::info!(
+                    generation,
+                    changes,
+                    "changed secrets are used, with the configuration from before"
+                );
+            }
+            Err(fault) => tracing::error!(fault, "changed secrets cannot be used"),
+        }
+    }
+
+    fn snapshot_of(&self, config: &Config, previous: Option<&Snapshot>) -> Result<Snapshot, String> {
+        Snapshot::build(config, &self.keeper.gathered(config), previous)
+            .map_err(|errors| joined(&errors, |error| chain(error)))
+    }
+
+    fn serve(&self, snapshot: Snapshot) {
+        let generation = snapshot.generation;
+        self.metrics.watch_versions(snapshot.versions.clone());
+        self.snapshot.store(Some(Arc::new(snapshot)));
+        self.metrics.reload_succeeded(generation);
     }
 
     /// Leaves the outcome where metrics, status and log find it.
@@ -321,13 +441,6 @@ impl Loader {
     }
 }
 
-fn file_of(reference: &Reference) -> Option<PathBuf> {
-    match reference {
-        Reference::File(path) => Some(path.clone()),
-        Reference::Vault(_) | Reference::Env(_) => None,
-    }
-}
-
 /// Whether a caller is in observe mode now.
 fn observing(caller: &config::Caller) -> Option<Observing> {
     let until = caller.observe_until.filter(|until| *until > SystemTime::now())?;
@@ -340,20 +453,6 @@ fn observing(caller: &config::Caller) -> Option<Observing> {
 /// All of them, in one line.
 fn joined<E>(errors: &[E], text: impl Fn(&E) -> String) -> String {
     errors.iter().map(text).collect::<Vec<_>>().join("; ")
-}
-
-/// An error with its causes, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.ends_with(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
 }
 
 impl Gateway for Arc<Loader> {
@@ -381,6 +480,7 @@ impl Gateway for Arc<Loader> {
             upstreams: snapshot.as_ref().map(|snapshot| snapshot.upstreams()).unwrap_or_default(),
             limits: limits.map(CallerLimits::status).collect(),
             rotations: self.standings.all(),
+            secrets: self.keeper.status(),
             observing: state.config.callers.iter().filter_map(observing).collect(),
         }
     }
@@ -393,7 +493,7 @@ impl Gateway for Arc<Loader> {
         Readiness {
             snapshot_loaded: self.snapshot.load().is_some(),
             draining: *self.stage.borrow() != Stage::Serving,
-            vault_read: self.state().vault_read,
+            vault_read: self.keeper.all_read(),
         }
     }
 

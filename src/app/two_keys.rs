@@ -35,6 +35,9 @@ async fn ask(environment: Arc<Environment>, which: Which, suspensions: Arc<Suspe
     if suspensions.applies(&subject, Instant::now()) {
         return Word::Nothing;
     }
+    if environment.key(which).is_over() {
+        return Word::Refused;
+    }
     let answered = harmless::ask(&environment, environment.key(which)).await;
     let word = word(&answered);
     let answered = answered.map_or_else(|failure| failure.code().to_owned(), |status| status.to_string());

@@ -1,13 +1,16 @@
 //! `mxgate check`: a configuration's faults, all of them, for people or for programs.
 //!
-//! Reads the file and the `MXGATE__` variables and nothing else: no vault is opened, no host is asked.
-//! Exit code 0: usable, warnings or not; 3: faults; 1: the result could not be printed.
+//! Reads the file and the `MXGATE__` variables and nothing else: no vault is opened, no host is asked. With `--online`
+//! every secret is read once, from wherever it is. Exit code 0: usable, warnings or not; 3: faults; 1: the result could not be printed.
 
 use std::{io, path::PathBuf, process::ExitCode};
 
-use mxgate::config::{
-    Config, Loaded,
-    fault::{Fault, Faults, Severity},
+use mxgate::{
+    app::online,
+    config::{
+        Config, Loaded,
+        fault::{Fault, Faults, Problem, Severity},
+    },
 };
 use serde_json::json;
 
@@ -22,8 +25,11 @@ pub(crate) struct Args {
     /// The same as FILE.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Read every secret once as well, and the files that a start reads.
+    #[arg(long)]
+    online: bool,
     /// Print the JSON schema of the file, for editors, and check nothing.
-    #[arg(long, conflicts_with_all = ["file", "config"])]
+    #[arg(long, conflicts_with_all = ["file", "config", "online"])]
     schema: bool,
 }
 
@@ -41,6 +47,13 @@ fn schema() -> io::Result<ExitCode> {
 fn check(args: &Args, json: bool) -> io::Result<ExitCode> {
     let file = args.config.as_ref().unwrap_or(&args.file);
     let (usable, found) = match Config::load(file) {
+        Ok(Loaded { warnings, config }) if args.online => {
+            let unread = online::faults(&config)?;
+            let one = |what: String| {
+                Fault::of_file(&file.to_string_lossy(), Problem { what, allowed: None, nearest: None })
+            };
+            (unread.is_empty(), warnings.into_iter().chain(unread.into_iter().map(one)).collect())
+        }
         Ok(Loaded { warnings, .. }) => (true, warnings),
         Err(Faults(faults)) => (false, faults),
     };

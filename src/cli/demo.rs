@@ -85,7 +85,7 @@ fn configuration(args: &Args, folder: &Path, mx: SocketAddr) -> String {
 fn fill_vault(folder: &Path, entries: &[(&str, String)]) -> anyhow::Result<()> {
     let identity_path = folder.join("identity");
     Identity::create(&identity_path)?;
-    let identity = Identity::load(&Reference::File(identity_path))?;
+    let identity = Identity::load(&Reference::file(identity_path))?;
     let vault = folder.join("vault.age");
     embedded::create(&vault, &identity)?;
     for (name, value) in entries {

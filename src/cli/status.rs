@@ -106,7 +106,14 @@ async fn run_on(client: &Client, command: Command, json: bool, out: &mut dyn Wri
             show(&client.versions().await?, versions_text, json, out)
         }
         Command::Status { part: None } => show(&client.status().await?, status_text, json, out),
-        Command::Reload => show(&client.reload().await?, reload_text, json, out),
+        Command::Reload => {
+            let report = client.reload().await?;
+            show(&report, reload_text, json, out)?;
+            match &report.unread[..] {
+                [] => Ok(()),
+                unread => bail!("secrets could not be read: {}", unread.join("; ")),
+            }
+        }
         Command::LogLevel { filter, duration, reset } => {
             let command = match (filter, reset) {
                 (None, true) => SetLogLevel { filter: None, for_s: None },
@@ -451,10 +458,11 @@ log filter     info
             generation: 3,
             changes: vec!["allow".into()],
             needs_restart: vec!["listener".into()],
+            unread: vec!["file:/key does not exist".into()],
         };
         assert_eq!(
             reload_text(&some),
-            "loaded         generation 3\nchanged        allow\nneeds restart  listener\n"
+            "loaded         generation 3\nchanged        allow\nneeds restart  listener\nNOT READ       file:/key does not exist\n"
         );
     }
 }

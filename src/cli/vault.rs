@@ -216,7 +216,7 @@ fn reference_of(flag: &str, text: &str) -> anyhow::Result<Reference> {
         bail!("{flag} takes file:PATH or env:NAME, never the identity itself; consider that one exposed");
     }
     let path = text.strip_prefix("file:").unwrap_or(text);
-    Ok(Reference::File(std::path::absolute(path).with_context(|| format!("{flag} names no file"))?))
+    Ok(Reference::file(std::path::absolute(path).with_context(|| format!("{flag} names no file"))?))
 }
 
 fn init(session: &Session) -> anyhow::Result<()> {
@@ -234,9 +234,9 @@ fn load_or_create(
     reference: &Reference,
     passphrase: &dyn Fn() -> Result<Passphrase, IdentityError>,
 ) -> anyhow::Result<Identity> {
-    let identity = match reference {
-        Reference::File(path) if !path.exists() => {
-            let identity = Identity::create(path)?;
+    let identity = match reference.as_file() {
+        Some(path) if !path.exists() => {
+            let identity = Identity::create(&path)?;
             print(&format!(
                 "made the identity {}\nKeep a copy in another safe place: without it, nobody opens the vault.\n",
                 path.display()
@@ -250,9 +250,9 @@ fn load_or_create(
 
 /// A file's name, or the whole reference.
 fn comment_of(reference: &Reference) -> String {
-    match reference {
-        Reference::File(path) => path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-        other => other.to_string(),
+    match reference.as_file() {
+        Some(path) => path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        None => reference.to_string(),
     }
 }
 

@@ -7,6 +7,7 @@ mod caller;
 mod credential;
 mod egress;
 mod environment;
+mod exec;
 mod limits;
 mod listener;
 mod network;
@@ -14,6 +15,7 @@ mod observe;
 mod overlap;
 mod paths;
 mod recognition;
+mod refresh;
 mod rotation;
 mod tls_name;
 mod tokens;
@@ -21,7 +23,7 @@ mod users;
 
 pub use self::{caller::item as grant_item, rotation::client_guid};
 use super::{
-    Config, ForwardedHeader, Health, Limits, Log, Process, RecordDestination, VaultFile,
+    Config, ForwardedHeader, Health, Limits, Log, Process, RecordDestination, Refresh, Refreshing, VaultFile,
     document::Node,
     fault::{Problem, Report},
     schema::keys::FILE,
@@ -40,7 +42,11 @@ pub(super) fn config(root: &Node, report: &Report<'_>) -> Option<Config> {
     };
     let listeners = listener::all(&file);
     let limits = limits(&file.section("limits"));
-    let vault = vault(&file);
+    let (vault, of_vault) = vault(&file);
+    let of_files = refresh::refresh(&file.section("file"));
+    // Without a vault its own means nothing.
+    let refresh = Refreshing { vault: of_vault.unwrap_or(of_files), file: of_files };
+    let exec = exec::all(&file);
     let callers = caller::all(&file);
     let tokens = tokens::tokens(&file.section("tokens"));
     let environments = environment::all(&file);
@@ -56,7 +62,7 @@ pub(super) fn config(root: &Node, report: &Report<'_>) -> Option<Config> {
         across::environments(&file, &listeners, &names);
         caller::beside_each_other(&file, &callers, &environments);
         recognition::recognisable(&file, &callers, &listeners, &environments);
-        across::references(report, file.has("vault"));
+        across::references(report, &file, &exec, &environments);
         across::networks(&file, &allow, &trusted_proxies, &listeners);
         across::addresses(report, &listeners, health.as_ref(), control_socket.as_deref());
     }
@@ -67,6 +73,8 @@ pub(super) fn config(root: &Node, report: &Report<'_>) -> Option<Config> {
         listeners: listeners.into_iter().map(listener::Draft::finish).collect::<Option<_>>()?,
         limits,
         vault,
+        refresh,
+        exec: exec.into_iter().map(|(name, one)| Some((name, one?))).collect::<Option<_>>()?,
         callers: callers.into_iter().map(caller::Draft::finish).collect::<Option<_>>()?,
         tokens,
         environments: environments
@@ -95,12 +103,13 @@ fn limits(table: &Table<'_>) -> Limits {
     }
 }
 
-fn vault(file: &Table<'_>) -> Option<VaultFile> {
+fn vault(file: &Table<'_>) -> (Option<VaultFile>, Option<Refresh>) {
     // `file` is the one kind so far.
-    let (_, table) = file.variant("vault")?;
+    let Some((_, table)) = file.variant("vault") else { return (None, None) };
     let (path, identity) = (table.path("path"), table.reference("identity"));
     let passphrase = table.reference("passphrase");
-    Some(VaultFile { path: path?, identity: identity?, passphrase })
+    let vault = path.zip(identity).map(|(path, identity)| VaultFile { path, identity, passphrase });
+    (vault, Some(refresh::refresh(&table)))
 }
 
 fn health(table: &Table<'_>) -> Option<Health> {

@@ -7,6 +7,7 @@ impl Config {
     pub fn keep_restart_only(&mut self, running: &Self) {
         self.listeners.clone_from(&running.listeners);
         self.vault.clone_from(&running.vault);
+        self.refresh.vault = running.refresh.vault;
         self.health.clone_from(&running.health);
         self.control_socket.clone_from(&running.control_socket);
         self.log.json = running.log.json;
@@ -21,7 +22,7 @@ impl Config {
         let (process, new_process) = (&self.process, &new.process);
         let same = [
             ("listener", self.listeners == new.listeners),
-            ("vault", self.vault == new.vault),
+            ("vault", self.vault == new.vault && self.refresh.vault == new.refresh.vault),
             ("health", self.health == new.health),
             ("control.socket", self.control_socket == new.control_socket),
             ("log.format", self.log.json == new.log.json),

@@ -23,7 +23,7 @@ pub(super) enum Kind {
     Text,
     /// An absolute path.
     Path,
-    /// `vault:`, `env:` or `file:`; what is written here is never repeated.
+    /// `vault:`, `env:`, `file:` and the like, or a table of [`REFERENCE`]; what is written here is never repeated.
     Reference,
     /// `true` or `false`.
     Flag,
@@ -77,6 +77,17 @@ pub(super) enum Reload {
 
 /// The key that every table of [`Kind::Variants`] has besides its own.
 pub(super) static KIND: Key = Key::new("kind", Kind::Text, Need::Required, "Which other keys the table has");
+
+/// The keys of a reference that is written as a table.
+pub(super) static REFERENCE: &[Key] = &[
+    Key::new("from", Kind::Text, Need::Required, "The reference"),
+    Key::new(
+        "hosts",
+        Kind::Texts,
+        Need::Optional,
+        "Hosts that the secret may be sent to, one of them the environment's own; absent: that one",
+    ),
+];
 
 impl Key {
     const fn new(name: &'static str, kind: Kind, need: Need, doc: &'static str) -> Self {

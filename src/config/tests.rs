@@ -9,6 +9,7 @@ mod limits;
 mod loading;
 mod policy;
 mod policy_callers;
+mod references;
 mod users;
 mod variables;
 

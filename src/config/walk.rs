@@ -12,7 +12,10 @@ use super::{
     fault::{Place, Problem, Report, listed},
     schema::{self, Key, Kind, Need, Variant},
 };
-use crate::vault::reference::Reference;
+use crate::vault::{
+    embedded::hosts,
+    reference::{Malformed, Reference},
+};
 
 /// One table of the file.
 pub(super) struct Table<'a> {
@@ -247,11 +250,26 @@ impl<'a> Table<'a> {
         self.parsed(name, absolute_path)
     }
 
-    /// A reference to a secret. What is written is never repeated: it may be the secret itself.
+    /// A reference to a secret, perhaps with the hosts that it is for. What is written is never repeated: it may be the
+    /// secret itself.
     pub(super) fn reference(&self, name: &str) -> Option<Reference> {
-        let parse =
-            |text: &str| text.parse::<Reference>().map_err(|malformed| Problem::new(malformed.to_string()));
-        let reference = self.parsed(name, parse)?;
+        let node = self.get(name)?;
+        let reference = match &node.data {
+            Data::Table(_) => {
+                let keys = schema::REFERENCE.iter().collect();
+                let table = Table::open(Some(node), keys, &[], self.path_of(name), self.report);
+                let hosts = table.has("hosts").then(|| table.list("hosts", host));
+                if hosts.as_ref().is_some_and(Vec::is_empty) {
+                    table.fault(
+                        "hosts",
+                        Problem::new("holds no host").allowed("leave it out for the environment's own"),
+                    );
+                }
+                let from = table.parsed("from", reference)?;
+                hosts.into_iter().fold(from, Reference::for_hosts)
+            }
+            _ => self.parsed(name, reference)?,
+        };
         self.report.uses(self.path_of(name), reference.clone());
         Some(reference)
     }
@@ -443,6 +461,15 @@ fn check_without_kind<'a>(
     for key in table.keys.iter().filter(|key| matches!(key.kind, Kind::Reference)) {
         table.reference(key.name);
     }
+}
+
+/// A name or an address, in lower case.
+fn host(text: &str) -> Result<String, Problem> {
+    hosts::parse(text).map_err(|malformed| Problem::new(malformed.to_string()))
+}
+
+fn reference(text: &str) -> Result<Reference, Problem> {
+    text.parse().map_err(|malformed: Malformed| Problem::new(malformed.to_string()))
 }
 
 /// An absolute path without NUL.

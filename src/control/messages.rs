@@ -1,5 +1,7 @@
 //! What goes over the control socket, as JSON. Both sides use these types; unknown fields of a command are faults.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{metrics::versions, rotation::Standing};
@@ -54,9 +56,51 @@ pub struct GatewayStatus {
     /// How old each environment's key is, and where its rotation stands, as far as its vault tells.
     #[serde(default)]
     pub rotations: Vec<Standing>,
+    /// The environments' secrets.
+    #[serde(default)]
+    pub secrets: Vec<SecretStatus>,
     /// Callers in observe mode.
     #[serde(default)]
     pub observing: Vec<Observing>,
+}
+
+/// One secret of an environment: never its value.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecretStatus {
+    /// The environment that uses it.
+    pub environment: String,
+    /// As configured.
+    pub reference: String,
+    /// Its kind of source: `vault`, `file`, `exec` and so on.
+    pub source: String,
+    /// Of the last good value; `None` when there was none yet.
+    pub fingerprint: Option<String>,
+    /// The source's own word for that version, where it has one.
+    pub version: Option<String>,
+    /// Whether it is used.
+    pub state: SecretState,
+    /// Milliseconds since its source last confirmed it.
+    pub age_ms: Option<u64>,
+    /// Milliseconds until it is used no longer, unless it is confirmed; `None`: without an end.
+    pub remaining_ms: Option<u64>,
+    /// Why the last look at it failed; `None` when it did not.
+    pub fault: Option<String>,
+    /// Looks that failed since it was first configured, by reason.
+    pub failures: BTreeMap<String, u64>,
+}
+
+/// Whether a secret is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SecretState {
+    /// There was no good value yet.
+    Unread,
+    /// It is.
+    Usable,
+    /// Its source could not confirm it within its grace.
+    Expired,
+    /// Its source says that it is gone.
+    Revoked,
 }
 
 /// A caller in observe mode.
@@ -221,6 +265,9 @@ pub struct ReloadReport {
     pub changes: Vec<String>,
     /// Changed keys that only a restart applies.
     pub needs_restart: Vec<String>,
+    /// Secrets that could not be read, each with what becomes of it.
+    #[serde(default)]
+    pub unread: Vec<String>,
 }
 
 /// The body of `POST /log-level`.

@@ -17,7 +17,7 @@ use crate::{
     policy::{self, Grant, target::Target},
     snapshot::{Environment, Snapshot},
     upstream::headers::{to_caller, to_upstream},
-    vault::Vault,
+    vault::gathered::Gathered,
 };
 
 /// What is injected, and never part of an input.
@@ -81,10 +81,10 @@ static CASES: LazyLock<Vec<(Snapshot, Grant, usize)>> = LazyLock::new(|| {
         text = text.replacen("file:KEY", &format!("file:{}", write("key", SECRET)), 1);
     }
     let config = Config::parse(&text, "mxgate.toml", &Overrides::none()).unwrap().config;
-    let vault = Vault::open(None).unwrap();
+    let gathered = Gathered::once(&config).unwrap();
     let count = config.environments.len();
     let case = |index: usize| {
-        let snapshot = Snapshot::build(&config, &vault, None).unwrap();
+        let snapshot = Snapshot::build(&config, &gathered, None).unwrap();
         let grant = granted(&snapshot, index);
         (snapshot, grant, index)
     };

@@ -13,6 +13,7 @@ use std::{
     future::poll_fn,
     pin::{Pin, pin},
     rc::Rc,
+    sync::Arc,
     time::Duration,
 };
 
@@ -30,6 +31,7 @@ use crate::{
     limits::outcome,
     listener::connection::Connection,
     upstream::{self, Answer, exchange::Exchange, headers::RequestHead, outgoing::Outgoing},
+    vault::freshness::{Deadline, Moment},
     worker::view::EnvironmentView,
 };
 
@@ -40,8 +42,8 @@ const REST_TIMEOUT: Duration = Duration::from_secs(1);
 /// A request's head with the other key.
 pub(super) struct OtherHead {
     which: Which,
-    /// `None` for a request that is never repeated.
-    head: Option<RequestHead>,
+    /// `None` for a request that is never repeated, and for a key whose time is over.
+    head: Option<(RequestHead, Rc<Arc<Deadline>>)>,
 }
 
 impl OtherHead {
@@ -54,13 +56,16 @@ impl OtherHead {
         may_repeat: bool,
     ) -> Option<Self> {
         let which = which.filter(|_| matches!(decided.choice, Choice::Environment))?;
-        let other = || Attached::Ours(environment.key(which.other()));
-        Some(Self { which, head: may_repeat.then(|| decided.head(head, &environment.settings, &other())) })
+        let other = environment.key(which.other());
+        let may_repeat = may_repeat && !other.deadline().has_passed(Moment::now);
+        let written = || decided.head(head, &environment.settings, &Attached::Ours(other));
+        Some(Self { which, head: may_repeat.then(|| (written(), other.deadline().clone())) })
     }
 
     /// `outgoing` is the request with the key that it carries.
     pub(super) fn ready(self, outgoing: &Outgoing) -> Box<Again> {
-        Box::new(Again { which: self.which, outgoing: self.head.and_then(|head| outgoing.again(head)) })
+        let again = self.head.and_then(|(head, deadline)| outgoing.again(head, deadline));
+        Box::new(Again { which: self.which, outgoing: again })
     }
 }
 

@@ -145,6 +145,11 @@ impl Entry {
         self.permit.as_ref().and_then(limits::Permit::pace).map(Paced::new)
     }
 
+    /// When the request came, by the wall clock.
+    pub(crate) fn start(&self) -> SystemTime {
+        self.start
+    }
+
     pub(crate) fn request_id(&self) -> &RequestId {
         &self.request_id
     }
@@ -277,7 +282,7 @@ impl Trail for Live<'_> {
     }
 
     fn now(&self) -> SystemTime {
-        self.entry.start
+        self.entry.start()
     }
 
     fn granted(&mut self, grant: &Grant) -> Result<(), Refusal> {

@@ -101,6 +101,8 @@ reasons! {
         BreakerOpen = "breaker_open", SERVICE_UNAVAILABLE;
         /// The keys that end users' tokens are verified with could not be had.
         NoVerificationKeys = "no_verification_keys", SERVICE_UNAVAILABLE;
+        /// The environment's secret was revoked, or could not be confirmed within its grace.
+        CredentialUnavailable = "credential_unavailable", SERVICE_UNAVAILABLE;
         /// No usable configuration or secret is loaded.
         NotReady = "not_ready", SERVICE_UNAVAILABLE;
         /// A defect of ours: the stage panicked.

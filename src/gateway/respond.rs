@@ -137,6 +137,9 @@ fn explain_failure(failure: Failure) -> &'static str {
         Failure::NoVerificationKeys => {
             "The keys that end users' tokens are verified with are not available yet."
         }
+        Failure::CredentialUnavailable => {
+            "The credential for the upstream was revoked, or could not be confirmed for too long."
+        }
         Failure::NotReady => "The gateway has no usable configuration or secret yet.",
         Failure::Internal => "The gateway failed.",
     }

@@ -2,6 +2,7 @@
 
 mod page;
 mod rotations;
+mod secrets;
 
 use std::{fmt, sync::atomic::Ordering::Relaxed, time::Instant};
 
@@ -106,6 +107,8 @@ impl Collector for Inner {
         self.upstreams(&mut page)?;
         self.keys(&mut page)?;
         self.rotations(&mut page)?;
+        let secrets = self.shown.get().map(|(_, keeper)| keeper.status()).unwrap_or_default();
+        secrets::secrets(&mut page, &secrets)?;
         self.event_loops(&mut page)?;
         self.records(&mut page)?;
         self.reloads(&mut page)?;
@@ -232,7 +235,7 @@ impl Inner {
 
     /// As many series as there are environments.
     fn upstreams(&self, page: &mut Page<'_>) -> fmt::Result {
-        let snapshot = self.snapshot.get().and_then(|snapshot| snapshot.load_full());
+        let snapshot = self.shown.get().and_then(|(snapshot, _)| snapshot.load_full());
         let upstreams = snapshot.map(|snapshot| snapshot.upstreams()).unwrap_or_default();
         let label = |upstream: &'_ UpstreamStatus| upstream.environment.clone();
 
@@ -281,7 +284,7 @@ impl Inner {
 
     /// Of environments with two keys.
     fn keys(&self, page: &mut Page<'_>) -> fmt::Result {
-        let snapshot = self.snapshot.get().and_then(|snapshot| snapshot.load_full());
+        let snapshot = self.shown.get().and_then(|(snapshot, _)| snapshot.load_full());
         let upstreams = snapshot.map(|snapshot| snapshot.upstreams()).unwrap_or_default();
         let all = || upstreams.iter().filter_map(|one| Some((one.environment.as_str(), one.keys.as_ref()?)));
         let help = "Whether requests carry an environment's second key, since its upstream refuses the first";

@@ -15,7 +15,10 @@ use std::sync::Arc;
 use super::{Doing, state::Record};
 use crate::{
     config::{Config, Environment},
-    vault::{reference::Reference, secret::Secret},
+    vault::{
+        reference::{Reference, Scheme},
+        secret::Secret,
+    },
 };
 
 /// A vault that a rotation can write.
@@ -132,10 +135,7 @@ pub(crate) const WRITABLE: &str = "expected two vault: references";
 
 /// The entry of the embedded vault that a reference names.
 fn entry_of(reference: &Reference) -> Option<&str> {
-    match reference {
-        Reference::Vault(name) => Some(name),
-        _ => None,
-    }
+    (reference.scheme() == Scheme::Vault).then(|| reference.place())
 }
 
 /// Whether [`open`] takes these two.

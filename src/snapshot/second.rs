@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
-use super::Error;
+use super::{
+    Error,
+    secrets::{Found, credential},
+};
 use crate::{
     config,
     credential::{Prepared, preference::Preference},
-    vault::{self, Resolved},
+    vault,
 };
 
 /// A key that is used when MX takes the first no more.
@@ -34,17 +37,17 @@ impl Second {
 /// with it is a fault, as it is with the first.
 pub(super) fn keys(
     settings: &config::Environment,
-    first: Result<Resolved, vault::Error>,
-    second: Option<Result<Resolved, vault::Error>>,
+    first: Found,
+    second: Option<Found>,
 ) -> Result<(Prepared, Option<Prepared>), Error> {
     let kind = &settings.credential;
-    let (mut prepared, secret) = super::credential(settings, kind, kind.reference(), first)?;
+    let (mut prepared, secret) = credential(settings, kind, kind.reference(), first)?;
     let (Some(reference), Some(second)) = (kind.secondary(), second) else { return Ok((prepared, None)) };
-    if let Err(vault::Error::Absent { .. }) = &second {
+    if second.as_ref().is_err_and(|error| matches!(**error, vault::Error::Absent { .. })) {
         tracing::info!(environment = settings.name, %reference, "there is no second key yet");
         return Ok((prepared, None));
     }
-    let (mut other, other_secret) = super::credential(settings, kind, reference, second)?;
+    let (mut other, other_secret) = credential(settings, kind, reference, second)?;
     if secret == other_secret {
         return Ok((prepared, None));
     }

@@ -1,33 +1,135 @@
-//! Whether a secret may be sent where the configuration would send it.
+//! An environment's secrets: what their references came to becomes what goes on the wire.
 
 use std::sync::Arc;
 
-use super::Error;
+use super::{Environment, Error, Snapshot};
 use crate::{
-    config,
-    vault::{self, Resolved, reference::Reference, secret::Secret},
+    config::{self, BearerOperations, Config},
+    credential::Prepared,
+    upstream::dial::DialTarget,
+    vault::{self, Resolved, gathered::Gathered, reference::Reference, secret::Secret},
 };
 
-/// What the proxy is told, and nobody else.
-pub(super) fn proxy_password(
+/// What a reference came to.
+pub(super) type Found = Result<Resolved, Arc<vault::Error>>;
+
+/// What one environment's references came to.
+pub(super) struct Secrets {
+    pub(super) credential: Found,
+    pub(super) second: Option<Found>,
+    pub(super) bearer: Option<Found>,
+    pub(super) proxy: Option<Found>,
+}
+
+impl Secrets {
+    pub(super) fn resolve(settings: &config::Environment, gathered: &Gathered) -> Self {
+        let bearer = match &settings.bearer_operations {
+            BearerOperations::Token(token) => Some(gathered.resolve(token)),
+            BearerOperations::Refused | BearerOperations::PassThrough => None,
+        };
+        Self {
+            credential: gathered.resolve(settings.credential.reference()),
+            second: settings.credential.secondary().map(|second| gathered.resolve(second)),
+            bearer,
+            proxy: settings.proxy_password().map(|password| gathered.resolve(password)),
+        }
+    }
+
+    pub(super) fn known(&self) -> impl Iterator<Item = &Arc<Secret>> {
+        let all = [Some(&self.credential), self.second.as_ref(), self.bearer.as_ref(), self.proxy.as_ref()];
+        all.into_iter().flatten().flatten().map(|resolved| &resolved.secret)
+    }
+}
+
+impl Snapshot {
+    /// Whether `gathered` has another value of a secret than this snapshot.
+    pub(crate) fn is_outdated(&self, config: &Config, gathered: &Gathered) -> bool {
+        config.environments.values().any(|settings| {
+            let found = Secrets::resolve(settings, gathered);
+            self.environment(&settings.name).is_none_or(|environment| environment.is_outdated(&found))
+        })
+    }
+}
+
+impl Environment {
+    fn is_outdated(&self, found: &Secrets) -> bool {
+        let differs = |found: &Found, used: Option<&Prepared>| {
+            found.as_ref().is_ok_and(|found| used.is_none_or(|used| !used.shares(&found.deadline)))
+        };
+        // The first key once more is no second one; see `second::keys`.
+        let is_first = |found: &Found| {
+            found.as_ref().is_ok_and(|found| found.fingerprint.to_string() == self.credential.used().fingerprint())
+        };
+        let second = self.second.as_ref().map(|second| &second.key);
+        let proxy_differs = |found: &Found| {
+            let used = self.dial.proxy_password().map(|used| used.fingerprint().to_owned());
+            found.as_ref().is_ok_and(|found| used != Some(found.fingerprint.to_string()))
+        };
+        differs(&found.credential, Some(&self.credential))
+            || found.second.as_ref().is_some_and(|found| differs(found, second) && !is_first(found))
+            || found.bearer.as_ref().is_some_and(|found| differs(found, self.bearer.token()))
+            || found.proxy.as_ref().is_some_and(proxy_differs)
+    }
+}
+
+/// One secret, made ready for the host of its environment; and the secret.
+pub(super) fn credential(
     settings: &config::Environment,
-    resolved: Result<Resolved, vault::Error>,
-) -> Result<Arc<Secret>, Error> {
+    kind: &config::Credential,
+    reference: &Reference,
+    resolved: Found,
+) -> Result<(Prepared, Arc<Secret>), Error> {
+    let resolved = allowed(settings, reference, resolved, &settings.host)?;
+    let prepared = Prepared::prepare(kind, reference, &resolved.secret);
+    let prepared = prepared.map_err(|source| Error::Unusable {
+        environment: settings.name.clone(),
+        reference: reference.clone(),
+        source: source.into(),
+    })?;
+    Ok((prepared.until(resolved.deadline), resolved.secret))
+}
+
+/// The way to the host of `settings`, for what an operator does: the password of its proxy is read once.
+///
+/// # Errors
+/// Why there is none, without a value.
+pub(crate) async fn dial_once(
+    config: &Config,
+    settings: &config::Environment,
+) -> Result<Arc<DialTarget>, String> {
+    let password = match settings.proxy_password() {
+        Some(reference) => {
+            let found = Gathered::peek(config).await.resolve(reference);
+            Some(proxy_password(settings, found).map_err(|error| vault::chain(&error))?)
+        }
+        None => None,
+    };
+    DialTarget::new(settings, password, None).map_err(|fault| fault.to_string())
+}
+
+/// What the proxy is told, and nobody else.
+pub(super) fn proxy_password(settings: &config::Environment, resolved: Found) -> Result<Arc<Secret>, Error> {
     let proxy = settings.egress.proxy.as_ref().map_or("", |proxy| proxy.host.as_str());
     let reference = settings.proxy_password().unwrap_or(settings.credential.reference());
-    allowed(settings, reference, resolved, proxy)
+    allowed(settings, reference, resolved, proxy).map(|resolved| resolved.secret)
 }
 
 /// The secret, if it may be sent to `host`.
-pub(super) fn allowed(
+fn allowed(
     settings: &config::Environment,
     reference: &Reference,
-    resolved: Result<Resolved, vault::Error>,
+    resolved: Found,
     host: &str,
-) -> Result<Arc<Secret>, Error> {
+) -> Result<Resolved, Error> {
     let environment = || settings.name.clone();
-    let resolved =
-        resolved.map_err(|source| Error::Secret { environment: environment(), source: Box::new(source) })?;
+    let resolved = resolved.map_err(|source| Error::Secret { environment: environment(), source })?;
+    if reference.hosts().is_some_and(|hosts| !hosts.iter().any(|allowed| allowed == host)) {
+        return Err(Error::NotForHost {
+            environment: environment(),
+            reference: reference.clone(),
+            host: host.to_owned(),
+        });
+    }
     if !resolved.allows(host) {
         return Err(Error::WrongHost {
             environment: environment(),
@@ -36,5 +138,5 @@ pub(super) fn allowed(
             hosts: resolved.hosts.unwrap_or_default().join(", "),
         });
     }
-    Ok(resolved.secret)
+    Ok(resolved)
 }

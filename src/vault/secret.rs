@@ -17,12 +17,18 @@ pub struct Secret(Zeroizing<Box<[u8]>>);
 /// Why bytes cannot be a secret. The bytes themselves are never part of the message.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Unfit {
+    /// Nothing, or one newline.
+    #[error("is empty")]
+    Empty,
     /// Shorter than [`BYTES_MIN`].
     #[error("is shorter than {BYTES_MIN} bytes")]
     TooShort,
     /// Holds a control byte, so it could not be sent in a header as it is.
     #[error("holds a control byte (only one newline at the very end is trimmed)")]
     ControlByte,
+    /// Holds a byte above 127, which servers read in different ways.
+    #[error("holds a byte outside ASCII")]
+    NotAscii,
 }
 
 impl Secret {
@@ -38,6 +44,9 @@ impl Secret {
                 bytes.pop();
             }
         }
+        if bytes.is_empty() {
+            return Err(Unfit::Empty);
+        }
         if bytes.len() < BYTES_MIN {
             return Err(Unfit::TooShort);
         }
@@ -46,6 +55,14 @@ impl Secret {
         }
         // A copy into an exact allocation: shrinking in place could leave the tail unwiped.
         Ok(Self(Zeroizing::new(bytes.as_slice().into())))
+    }
+
+    /// Whether a header may carry it so that every server reads the same. (A vault may hold others.)
+    ///
+    /// # Errors
+    /// [`Unfit::NotAscii`].
+    pub fn check_sendable(&self) -> Result<(), Unfit> {
+        if self.0.is_ascii() { Ok(()) } else { Err(Unfit::NotAscii) }
     }
 
     /// The bytes, for the modules that are allowed to send, seal or mask them.
@@ -109,8 +126,16 @@ mod tests {
 
     #[test]
     fn short_values_are_refused_and_eight_bytes_are_not() {
+        assert_eq!(Secret::new(b"\r\n".to_vec()), Err(Unfit::Empty));
         assert_eq!(Secret::new(b"1234567\n".to_vec()), Err(Unfit::TooShort));
         assert!(Secret::new(b"12345678".to_vec()).is_ok());
+    }
+
+    #[test]
+    fn what_servers_read_in_different_ways_is_not_sent() {
+        assert_eq!(Secret::new(b"12345678".to_vec()).unwrap().check_sendable(), Ok(()));
+        let secret = Secret::new("12345678ä".into()).unwrap();
+        assert_eq!(secret.check_sendable(), Err(Unfit::NotAscii));
     }
 
     #[test]

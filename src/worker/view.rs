@@ -11,6 +11,7 @@ use crate::{
     metrics::WorkerMetrics,
     snapshot::{Environment, ListenerSettings, Snapshot},
     upstream::pool::{Pool, PoolSettings},
+    vault::freshness::Moment,
     users::{
         Reason,
         end_user::{EndUser, Remembered},
@@ -94,15 +95,17 @@ impl View {
 }
 
 impl EnvironmentView {
-    /// The key that requests carry now and, where there are two, which it is.
+    /// The key that requests carry now and, where there are two, which it is: the preferred one, unless its time is
+    /// over and the other's is not.
     pub(crate) fn credential(&self) -> (&Credential, Option<Which>) {
-        match (&self.second, &self.settings.second) {
-            (Some(second), Some(settings)) => match settings.preference.key() {
-                Which::Primary => (&self.credential, Some(Which::Primary)),
-                Which::Secondary => (second, Some(Which::Secondary)),
-            },
-            _ => (&self.credential, None),
-        }
+        let Some(settings) = &self.settings.second else { return (&self.credential, None) };
+        let preferred = settings.preference.key();
+        let is_over = |which| self.key(which).deadline().has_passed(Moment::now);
+        let which = match is_over(preferred) && !is_over(preferred.other()) {
+            true => preferred.other(),
+            false => preferred,
+        };
+        (self.key(which), Some(which))
     }
 
     /// One of two keys.

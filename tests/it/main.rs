@@ -45,6 +45,7 @@ mod reload;
 mod replay;
 mod rotate;
 mod sealing;
+mod secret_sources;
 mod secrets;
 mod semantics;
 mod strict;

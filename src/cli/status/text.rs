@@ -4,7 +4,8 @@ use std::{fmt::Write as _, time::Duration};
 
 use mxgate::{
     control::messages::{
-        BreakerStatus, CallerLimitsStatus, Done, ReloadReport, Status, UpstreamStatus, Use, VersionReport,
+        BreakerStatus, CallerLimitsStatus, Done, ReloadReport, SecretState, SecretStatus, Status,
+        UpstreamStatus, Use, VersionReport,
     },
     rotation::{Standing, unix_now},
 };
@@ -52,6 +53,7 @@ pub(super) fn status_text(status: &Status) -> String {
     for one in &gateway.rotations {
         rotation_lines(one, &mut lines);
     }
+    gateway.secrets.iter().for_each(|one| secret_line(one, &mut lines));
     for one in &gateway.observing {
         lines.add("observe mode", format_args!("{}, until {}", one.caller, one.until));
     }
@@ -85,6 +87,27 @@ fn rotation_lines(standing: &Standing, lines: &mut Lines) {
     }
     for warning in &standing.warnings {
         lines.add("", format_args!("WARNING: {warning}"));
+    }
+}
+
+fn secret_line(secret: &SecretStatus, lines: &mut Lines) {
+    let name = format!("{} of {}", secret.reference, secret.environment);
+    let version = secret.version.as_ref().map(|version| format!("version {version}, ")).unwrap_or_default();
+    let age = secret
+        .age_ms
+        .map_or("never confirmed".into(), |age| format!("confirmed {} ago", duration(age / 1000)));
+    let fault = secret.fault.as_ref().map(|fault| format!(": {fault}")).unwrap_or_default();
+    match (secret.state, secret.remaining_ms) {
+        (SecretState::Unread, _) => lines.add("secret", format_args!("{name} was NEVER READ{fault}")),
+        (SecretState::Revoked, _) => lines.add("secret", format_args!("{name} is REVOKED, {age}{fault}")),
+        (SecretState::Expired, _) => {
+            lines.add("secret", format_args!("{name} is EXPIRED, {version}{age}{fault}"));
+        }
+        (SecretState::Usable, None) => lines.add("secret", format_args!("{name}, {version}{age}{fault}")),
+        (SecretState::Usable, Some(left)) => {
+            let left = duration(left / 1000);
+            lines.add("secret", format_args!("{name}, {version}{age}, used for {left} more{fault}"));
+        }
     }
 }
 
@@ -180,6 +203,9 @@ pub(super) fn reload_text(report: &ReloadReport) -> String {
     }
     for key in &report.needs_restart {
         lines.add("needs restart", key);
+    }
+    for one in &report.unread {
+        lines.add("NOT READ", one);
     }
     lines.0
 }

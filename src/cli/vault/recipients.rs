@@ -148,12 +148,12 @@ fn report(session: &Session, change: &Change<'_>, new: Option<&Reference>, membe
 /// A new identity in a new file.
 fn made(text: &str) -> anyhow::Result<Identity> {
     let reference = reference_of("--add-new", text)?;
-    match &reference {
-        Reference::File(path) if path.exists() => {
+    match reference.as_file() {
+        Some(path) if path.exists() => {
             bail!("{} exists already and is not overwritten; --add takes what is there", path.display())
         }
-        Reference::File(_) => load_or_create(&reference, &|| ask(&reference)),
-        _ => bail!("--add-new names a file that is to be made"),
+        Some(_) => load_or_create(&reference, &|| ask(&reference)),
+        None => bail!("--add-new names a file that is to be made"),
     }
 }
 
@@ -171,8 +171,8 @@ fn named(flag: &str, text: &str) -> anyhow::Result<Named> {
         return Ok(Named::Public(vec![recipient]));
     }
     let reference = reference_of(flag, text)?;
-    if let Reference::File(path) = &reference
-        && let Some(recipients) = recipients_of(path)?
+    if let Some(path) = reference.as_file()
+        && let Some(recipients) = recipients_of(&path)?
     {
         return Ok(Named::Public(recipients));
     }
@@ -205,11 +205,11 @@ pub(super) fn accept(session: &Session) -> anyhow::Result<()> {
 }
 
 pub(super) fn passphrase(session: &Session, new: &NewPassphrase) -> anyhow::Result<()> {
-    let Reference::File(path) = &session.vault.identity else {
+    let Some(path) = session.vault.identity.as_file() else {
         bail!("only an identity in a file can be sealed; --identity file:PATH")
     };
     let passphrase = if new.none { None } else { Some(new_passphrase(new)?) };
-    let identity = identity::protect(path, &|| session.passphrase(), passphrase.as_ref())?;
+    let identity = identity::protect(&path, &|| session.passphrase(), passphrase.as_ref())?;
     let state = match passphrase {
         Some(_) => "sealed with the passphrase; a gateway needs `passphrase` in [vault] from now on",
         None => "without a passphrase",

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, btree_map::Entry},
     path::Path,
+    sync::Arc,
 };
 
 use ipnet::IpNet;
@@ -10,11 +11,11 @@ use ipnet::IpNet;
 use super::listener::Draft;
 use crate::{
     config::{
-        Health, ListenAddress,
+        Environment, Exec, Health, ListenAddress,
         fault::{Problem, Report},
         walk::Table,
     },
-    vault::reference::Reference,
+    vault::reference::{Reference, Scheme},
 };
 
 /// Each listener goes to an environment that exists, and each environment is used.
@@ -62,11 +63,19 @@ pub(super) fn addresses(
     }
 }
 
-/// A secret belongs to one environment: MX's sandbox must never see a key of production.
-pub(super) fn references(report: &Report<'_>, vault_written: bool) {
+/// A secret belongs to one environment, and goes to its host: MX's sandbox must never see a key of production. Its
+/// source is configured.
+pub(super) fn references(
+    report: &Report<'_>,
+    file: &Table<'_>,
+    exec: &BTreeMap<String, Option<Exec>>,
+    environments: &BTreeMap<String, Option<Arc<Environment>>>,
+) {
     let references = report.references();
     for (index, (path, reference)) in references.iter().enumerate() {
-        let other = |(other, same): &&(String, Reference)| same == reference && owner(other) != owner(path);
+        let other = |(other, same): &&(String, Reference)| {
+            same.is_same_secret(reference) && owner(other) != owner(path)
+        };
         if let Some((other, _)) = references.iter().take(index).find(other) {
             let problem = Problem::new(format!("is the secret that {other} uses"));
             let is_proxys = owner(path) == "proxy" || owner(other) == "proxy";
@@ -78,21 +87,50 @@ pub(super) fn references(report: &Report<'_>, vault_written: bool) {
                 }),
             );
         }
-        match reference {
-            Reference::Vault(_) if path.starts_with("vault.") => {
-                report.fault(
-                    path,
-                    Problem::new("is in the vault that it opens").allowed("expected env:NAME or file:/PATH"),
-                );
-            }
-            Reference::Vault(_) if !vault_written => {
-                report.fault(
-                    path,
-                    Problem::new("needs a vault")
-                        .allowed("add a [vault] section, or write env:NAME or file:/PATH"),
-                );
-            }
-            _ => {}
+        if let Some(problem) = without_source(path, reference, file, exec) {
+            report.fault(path, problem);
+        }
+        let environment = path.strip_prefix("environment.").and_then(|rest| rest.split('.').next());
+        let environment = environment.and_then(|name| environments.get(name)?.as_ref());
+        if let (Some(environment), Some(hosts)) = (environment, reference.hosts())
+            && !hosts.contains(&environment.host)
+        {
+            let problem = Problem::new("may not be sent to the host of its environment");
+            report.fault(&format!("{path}.hosts"), problem.allowed("expected that host among them"));
+        }
+    }
+}
+
+/// Why nothing can be read for a reference.
+fn without_source(
+    path: &str,
+    reference: &Reference,
+    file: &Table<'_>,
+    exec: &BTreeMap<String, Option<Exec>>,
+) -> Option<Problem> {
+    match reference.scheme() {
+        Scheme::Env | Scheme::File => None,
+        _ if path.starts_with("vault.") => {
+            let what = if reference.scheme() == Scheme::Vault {
+                "is in the vault that it opens"
+            } else {
+                "is elsewhere"
+            };
+            Some(Problem::new(what).allowed("expected env:NAME or file:/PATH"))
+        }
+        Scheme::Vault if !file.has("vault") => {
+            let problem = Problem::new("needs a vault");
+            Some(problem.allowed("add a [vault] section, or write env:NAME or file:/PATH"))
+        }
+        Scheme::Vault => None,
+        Scheme::Exec => {
+            let problem = Problem::new("names a command that is not configured");
+            let names = exec.keys().map(String::as_str);
+            (!exec.contains_key(reference.place())).then(|| problem.near(reference.place(), names))
+        }
+        Scheme::OpenBao | Scheme::Aws => {
+            let problem = Problem::new(format!("needs a section [{}]", reference.scheme().name()));
+            Some(problem.allowed("this mxgate was built without it"))
         }
     }
 }

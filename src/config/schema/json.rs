@@ -2,7 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Key, Kind, Need, Reload, keys::FILE};
+use super::{Key, Kind, Need, REFERENCE, Reload, keys::FILE};
+use crate::vault::reference::Scheme;
 
 /// The form of names that an operator chooses.
 const NAME: &str = "^[a-z][a-z0-9]*([_-][a-z0-9]+)*$";
@@ -52,7 +53,13 @@ fn kind(kind: &Kind, restart: bool) -> Value {
     match kind {
         Kind::Text => json!({ "type": "string" }),
         Kind::Path => json!({ "type": "string", "pattern": "^/" }),
-        Kind::Reference => json!({ "type": "string", "pattern": "^(vault|env|file):." }),
+        Kind::Reference => {
+            let schemes = Scheme::ALL.map(Scheme::name).join("|");
+            let text = json!({ "type": "string", "pattern": format!("^({schemes}):.") });
+            let mut table = object(REFERENCE, restart);
+            table["properties"]["from"]["pattern"] = text["pattern"].clone();
+            json!({ "oneOf": [text, table] })
+        }
         Kind::Flag => json!({ "type": "boolean" }),
         Kind::Integer { min, max, .. } => json!({ "type": "integer", "minimum": min, "maximum": max }),
         Kind::Choice(words) => json!({ "enum": words }),

@@ -1,7 +1,9 @@
 //! The tables of keys, from the file's top level down.
 
 mod egress;
+mod secrets;
 
+use self::secrets::{EXEC, FILES, VAULT};
 use super::{
     Key, Kind,
     Need::{self, Flag, Integer, Optional, Required, Text},
@@ -32,9 +34,20 @@ pub(in crate::config) static FILE: &[Key] = &[
         "vault",
         Kind::Variants(VAULT),
         Optional,
-        "The vault; absent when every reference is env: or file:",
+        "The embedded vault; absent when no reference is vault:",
     )
     .restart(),
+    section(
+        "file",
+        FILES,
+        "How secrets in files are kept fresh; each is read again as soon as it looks different",
+    ),
+    Key::new(
+        "exec",
+        Kind::Named(EXEC),
+        Optional,
+        "Commands whose standard output is a secret, by name: exec:NAME",
+    ),
     Key::new(
         "caller",
         Kind::Sections(CALLER),
@@ -237,15 +250,6 @@ static LIMITS: &[Key] = &[
     millis("upload_timeout_ms", 100, HOUR, 60 * SECOND, "From a request's head to the last byte of its body"),
 ];
 
-static VAULT: &[Variant] = &[Variant {
-    kind: "file",
-    keys: &[
-        path("path", Required, "The age-encrypted vault file"),
-        reference("identity", Required, "The age identity that opens it: file: or env:"),
-        reference("passphrase", Optional, "What the identity is sealed with, if it is: file: or env:"),
-    ],
-}];
-
 static ENVIRONMENT: &[Key] = &[
     text(
         "url",
@@ -417,7 +421,7 @@ static HEALTH: &[Key] = &[
     flag(
         "ready_needs_vault",
         false,
-        "Whether /readyz also fails when the vault could not be read at the last reload",
+        "Whether /readyz also fails when a secret could not be read when it was last looked at",
     ),
 ];
 
@@ -454,6 +458,7 @@ static PROCESS: &[Key] = &[
 const SECOND: u64 = 1000;
 const MINUTE: u64 = 60 * SECOND;
 const HOUR: u64 = 60 * MINUTE;
+const DAY: u64 = 24 * HOUR;
 
 const fn text(name: &'static str, need: Need, doc: &'static str) -> Key {
     Key::new(name, Kind::Text, need, doc)

@@ -34,7 +34,7 @@ filter = "inof"
             "mxgate.toml:10:44: environment.production.credential.client_id: holds a colon; \
              Basic authentication would split the pair there",
             "mxgate.toml:10:61: environment.production.credential.api_key: is not a reference; \
-             write vault:NAME, env:NAME or file:/PATH, never the secret itself",
+             write vault:NAME, env:NAME or file:/PATH, or openbao:, aws: or exec:, never the secret itself",
             "mxgate.toml:11:7: environment.production.url: does not start with https://; \
              expected \"https://HOST\" or \"https://HOST:PORT\"",
             "mxgate.toml:13:10: log.filter: holds a word that is no level; did you mean \"info\"?",

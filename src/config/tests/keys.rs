@@ -202,6 +202,8 @@ fn another(case: &Case) -> Data {
         (_, "tls_names") => list("dns:other.internal"),
         (_, "header") => text("x-other"),
         (_, "hosts") => list("other"),
+        (_, "command") => list("/bin/other"),
+        (_, "variables") => list("OTHER"),
         (_, "users") => list("USR-9"),
         (_, "mask_fields") => list("other.*"),
         (_, "algorithms") => list("EdDSA"),

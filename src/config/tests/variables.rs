@@ -63,7 +63,7 @@ fn a_faulty_value_names_the_variable_and_is_not_repeated() {
     assert_fault(
         ("MXGATE__ENVIRONMENT__PRODUCTION__CREDENTIAL__API_KEY", "s3cr3t-v4lue"),
         "MXGATE__ENVIRONMENT__PRODUCTION__CREDENTIAL__API_KEY: environment.production.credential.api_key: \
-         is not a reference; write vault:NAME, env:NAME or file:/PATH, never the secret itself",
+         is not a reference; write vault:NAME, env:NAME or file:/PATH, or openbao:, aws: or exec:, never the secret itself",
     );
     assert_fault(
         ("MXGATE__ENVIRONMENT__PRODUCTION__CREDENTIAL__TOKEN", "env:X"),

@@ -31,7 +31,7 @@ use crate::{
     storage,
     vault::{
         permissions,
-        reference::Reference,
+        reference::{Reference, Scheme},
         source::{self, file::SECRET_BYTES_MAX},
     },
 };
@@ -178,6 +178,9 @@ pub(super) enum Undecryptable {
     Damaged,
 }
 
+/// What messages call it.
+const IDENTITY: &str = "age identity";
+
 impl Identity {
     /// The identity of a configured vault, with the passphrase that is configured beside it.
     ///
@@ -185,7 +188,7 @@ impl Identity {
     /// As [`Identity::load`] and [`Passphrase::load`].
     pub fn of(vault: &VaultFile) -> Result<Self, Error> {
         let place = vault.identity.to_string();
-        Self::unlock(&place, &bytes_of(&vault.identity)?, &|| match &vault.passphrase {
+        Self::unlock(&place, &bytes_of(&vault.identity, IDENTITY)?, &|| match &vault.passphrase {
             Some(reference) => Passphrase::load(reference),
             None => Err(Error::NoPassphrase { place: place.clone() }),
         })
@@ -208,7 +211,7 @@ impl Identity {
         reference: &Reference,
         ask: &dyn Fn() -> Result<Passphrase, Error>,
     ) -> Result<Self, Error> {
-        Self::unlock(&reference.to_string(), &bytes_of(reference)?, ask)
+        Self::unlock(&reference.to_string(), &bytes_of(reference, IDENTITY)?, ask)
     }
 
     /// Makes an identity of the text that was found at `place`, wherever that is. `ask` is called when it is
@@ -372,13 +375,13 @@ pub fn protect(
     Ok(identity)
 }
 
-fn bytes_of(reference: &Reference) -> Result<Zeroizing<Vec<u8>>, Error> {
-    match reference {
-        Reference::File(path) => Ok(source::file::read(path, SECRET_BYTES_MAX, permissions::private)?.bytes),
-        Reference::Env(name) => {
-            source::env::read(name).ok_or_else(|| Error::Unset { name: name.clone(), what: "age identity" })
-        }
-        Reference::Vault(_) => Err(Error::InVault { reference: reference.clone() }),
+/// What stands in a private file or a variable that holds `what`.
+pub(super) fn bytes_of(reference: &Reference, what: &'static str) -> Result<Zeroizing<Vec<u8>>, Error> {
+    match (reference.scheme(), reference.as_file(), reference.field()) {
+        (_, Some(path), None) => Ok(source::file::read(&path, SECRET_BYTES_MAX, permissions::private)?.bytes),
+        (Scheme::Env, _, None) => source::env::read(reference.place())
+            .ok_or_else(|| Error::Unset { name: reference.place().to_owned(), what }),
+        _ => Err(Error::InVault { reference: reference.clone() }),
     }
 }
 

@@ -12,11 +12,10 @@ use age::{
 };
 use zeroize::Zeroizing;
 
-use super::identity::{Error, Fault};
+use super::identity::{Error, Fault, bytes_of};
 use crate::vault::{
-    permissions,
     reference::Reference,
-    source::{self, file::SECRET_BYTES_MAX},
+
 };
 
 /// The shortest passphrase that is sealed with, in bytes. A shorter one still opens.
@@ -34,12 +33,7 @@ impl Passphrase {
     /// # Errors
     /// [`Error`]: not there, not readable, not private, empty or not UTF-8.
     pub fn load(reference: &Reference) -> Result<Self, Error> {
-        let bytes = match reference {
-            Reference::File(path) => source::file::read(path, SECRET_BYTES_MAX, permissions::private)?.bytes,
-            Reference::Env(name) => source::env::read(name)
-                .ok_or_else(|| Error::Unset { name: name.clone(), what: "passphrase" })?,
-            Reference::Vault(_) => return Err(Error::InVault { reference: reference.clone() }),
-        };
+        let bytes = bytes_of(reference, "passphrase")?;
         let bad = || Error::Unfit { place: reference.to_string(), fault: Fault::NoPassphrase };
         let text = std::str::from_utf8(&bytes).map_err(|_| bad())?;
         let text = text.strip_suffix('\n').unwrap_or(text);

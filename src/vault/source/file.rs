@@ -1,18 +1,60 @@
 //! Whole small files: opened once, checked on the opened file, bounded, into a buffer that is wiped.
+//!
+//! [`Files`] is the source behind `file:/PATH`; a volume that hangs holds up a thread of its own and nothing else.
 
 use std::{
     fs::{Metadata, OpenOptions},
     io::{self, Read},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
+use tokio::{task::spawn_blocking, time::timeout};
 use zeroize::Zeroizing;
 
-use crate::vault::permissions::Refused;
+use super::{Document, Reading, Reason, Source};
+use crate::vault::permissions::{self, Refused};
 
 /// The largest file that is read as one secret or one identity, in bytes.
 pub const SECRET_BYTES_MAX: usize = 64 * 1024;
+
+/// How long a volume may take.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Files that are secrets, or hold them as fields.
+#[derive(Debug)]
+pub(super) struct Files;
+
+impl Source for Files {
+    fn read<'a>(&'a self, place: &'a str) -> Reading<'a, Document> {
+        let path = PathBuf::from(place);
+        let read = move || read(&path, SECRET_BYTES_MAX, permissions::unwritable_by_others);
+        Box::pin(async {
+            let in_time = timeout(TIMEOUT, spawn_blocking(read)).await;
+            let slow = |_| format!("its volume took longer than {} s", TIMEOUT.as_secs());
+            let read = in_time.map_err(|late| super::Error::unreachable(Reason::Timeout, slow(late)))?;
+            // It fails when the process ends.
+            let read = read.map_err(|broken| super::Error::unreachable(Reason::Unreachable, broken))?;
+            Ok(Document { bytes: read?.bytes, version: None })
+        })
+    }
+}
+
+impl From<Error> for super::Error {
+    fn from(error: Error) -> Self {
+        let reason = match &error {
+            Error::Absent { .. } => return Self::Absent,
+            Error::Unreadable { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                Reason::Denied
+            }
+            Error::Unreadable { .. } | Error::NotAFile { .. } => Reason::Unreachable,
+            Error::Refused { .. } => Reason::Untrusted,
+            Error::TooLarge { .. } => Reason::TooLarge,
+        };
+        Self::unreachable(reason, error)
+    }
+}
 
 /// Why a file was not read. It holds paths, never content.
 #[derive(Debug, thiserror::Error)]

@@ -29,7 +29,7 @@ fn a_created_identity_is_private_loads_again_and_is_never_overwritten() {
     let made = Identity::create(&path).unwrap();
     assert_eq!(path.metadata().unwrap().permissions().mode() & 0o7777, 0o600);
     let before = fs::read(&path).unwrap();
-    assert_eq!(Identity::load(&Reference::File(path.clone())).unwrap().recipient(), made.recipient());
+    assert_eq!(Identity::load(&Reference::file(path.clone())).unwrap().recipient(), made.recipient());
     assert!(matches!(Identity::create(&path), Err(Error::Unwritable { .. })));
     assert_eq!(fs::read(&path).unwrap(), before);
 }
@@ -40,7 +40,7 @@ fn an_identity_that_others_may_read_is_refused() {
     let path = folder.path().join("identity");
     Identity::create(&path).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o604)).unwrap();
-    let refused = Identity::load(&Reference::File(path)).unwrap_err();
+    let refused = Identity::load(&Reference::file(path)).unwrap_err();
     assert!(matches!(refused, Error::File(source::file::Error::Refused { .. })), "{refused}");
 }
 
@@ -73,7 +73,7 @@ fn passphrase(text: &str) -> Passphrase {
 fn an_identity_is_sealed_with_a_passphrase_and_stays_the_same() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("identity");
-    let reference = Reference::File(path.clone());
+    let reference = Reference::file(path.clone());
     let made = Identity::create(&path).unwrap();
     let plain = fs::read(&path).unwrap();
     protect(&path, &nobody, Some(&passphrase("correct horse"))).unwrap();
@@ -99,9 +99,9 @@ fn a_configured_vault_names_the_passphrase_of_its_identity() {
     let (path, secret) = (folder.path().join("identity"), folder.path().join("passphrase"));
     let made = Identity::create_sealed(&path, Some(&passphrase("correct horse"))).unwrap();
     let mut vault =
-        VaultFile { path: folder.path().join("vault"), identity: Reference::File(path), passphrase: None };
+        VaultFile { path: folder.path().join("vault"), identity: Reference::file(path), passphrase: None };
     assert!(matches!(Identity::of(&vault), Err(Error::NoPassphrase { .. })));
-    vault.passphrase = Some(Reference::File(secret.clone()));
+    vault.passphrase = Some(Reference::file(secret.clone()));
     for (content, fits) in [("correct horse\n", true), ("correct horse\n\n", false), ("\n", false)] {
         fs::write(&secret, content).unwrap();
         fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();

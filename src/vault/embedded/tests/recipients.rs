@@ -168,7 +168,7 @@ fn who_was_added_by_its_public_half_accepts_the_author_once() {
     let added = folder.identity("added");
     let change = Change { add: vec![added.recipient().clone()], ..Change::default() };
     rekeyed(&folder, &change).unwrap();
-    let reload = || Identity::load(&Reference::File(folder.path("added"))).unwrap();
+    let reload = || Identity::load(&Reference::file(folder.path("added"))).unwrap();
     for refused in [open(&folder.vault(), &added).map(drop), accept(&folder.vault(), &added)] {
         assert!(matches!(refused, Err(Error::Unsound { source: Fault::Unproven, .. })));
     }

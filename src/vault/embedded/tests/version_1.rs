@@ -12,7 +12,7 @@ fn folder() -> Folder {
     place("identity", include_bytes!("../../../../tests/vault-v1/identity"));
     place("vault.age", include_bytes!("../../../../tests/vault-v1/vault.age"));
     place("vault.age.generation", include_bytes!("../../../../tests/vault-v1/vault.age.generation"));
-    let identity = Identity::load(&Reference::File(folder.path().join("identity"))).unwrap();
+    let identity = Identity::load(&Reference::file(folder.path().join("identity"))).unwrap();
     Folder { folder, identity }
 }
 

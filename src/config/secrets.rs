@@ -1,0 +1,66 @@
+//! How secrets are kept fresh, and the commands that print them.
+
+use std::time::Duration;
+
+use super::Config;
+use crate::vault::reference::{Reference, Scheme};
+
+/// How a secret is kept fresh, and how long it is used when that fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refresh {
+    /// How often it is read.
+    pub interval: Duration,
+    /// How long it may be used after its source last confirmed it.
+    pub grace: Duration,
+    /// Whether it is used after that as well, until its source says that it is gone.
+    pub keep_after: bool,
+}
+
+/// How secrets are kept fresh that are on this machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refreshing {
+    /// Those of the embedded vault.
+    pub vault: Refresh,
+    /// Those of files.
+    pub file: Refresh,
+}
+
+/// `[exec.NAME]`: a command whose standard output is a secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exec {
+    /// An absolute path, and its arguments.
+    pub command: Vec<String>,
+    /// Variables of this process that it gets; no others.
+    pub variables: Vec<String>,
+    /// Default 10 s, 100 ms to 1 min.
+    pub timeout: Duration,
+    /// What it may print. Default 64 KiB, 1 byte to 1 MiB.
+    pub output_bytes_max: usize,
+    /// How often it is run, and how long its secrets may be used. Default every 5 min, and 1 h.
+    pub refresh: Refresh,
+}
+
+impl Refresh {
+    /// For what nobody can change while the process runs.
+    pub(crate) const NEVER: Self = Self { interval: Duration::MAX, grace: Duration::MAX, keep_after: true };
+
+    /// How long it may be used after a confirmation; `None`: until it is revoked.
+    #[must_use]
+    pub fn limit(&self) -> Option<Duration> {
+        (!self.keep_after).then_some(self.grace)
+    }
+}
+
+impl Config {
+    /// How the secret that `reference` names is kept fresh.
+    #[must_use]
+    pub fn refresh_of(&self, reference: &Reference) -> Refresh {
+        match reference.scheme() {
+            Scheme::Vault => self.refresh.vault,
+            Scheme::File => self.refresh.file,
+            Scheme::Exec => self.exec.get(reference.place()).map_or(Refresh::NEVER, |exec| exec.refresh),
+            // Without a source, nothing is read.
+            Scheme::Env | Scheme::OpenBao | Scheme::Aws => Refresh::NEVER,
+        }
+    }
+}

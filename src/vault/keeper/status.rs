@@ -1,0 +1,77 @@
+//! What metrics and the status show of the secrets: names and times, never a value.
+
+use std::time::Duration;
+
+use super::Keeper;
+use crate::{
+    control::messages::{SecretState, SecretStatus},
+    vault::{chain, known::Known},
+};
+
+impl Keeper {
+    /// Every secret of the configuration in use, or of the one that is to come into use, by environment.
+    pub(crate) fn status(&self) -> Vec<SecretStatus> {
+        let now = (self.clock)();
+        let state = self.state();
+        let Some(part) = state.parts().next() else { return Vec::new() };
+        let one = |(environment, reference, _): &(String, super::Reference, _)| {
+            let known = state.known.get(&reference.to_string());
+            let good = known.and_then(Known::good);
+            let passed = good.is_some_and(|good| good.deadline.has_passed(|| now));
+            SecretStatus {
+                environment: environment.clone(),
+                reference: reference.to_string(),
+                source: reference.scheme().name().to_owned(),
+                fingerprint: good.map(|good| good.fingerprint.to_string()),
+                version: good.and_then(|good| good.version.clone()),
+                state: match good {
+                    None => SecretState::Unread,
+                    Some(_) if known.is_some_and(Known::revoked) => SecretState::Revoked,
+                    Some(_) if passed => SecretState::Expired,
+                    Some(_) => SecretState::Usable,
+                },
+                age_ms: known.and_then(|known| known.age(now)).map(millis),
+                remaining_ms: good.and_then(|good| good.deadline.remaining(now)).map(millis),
+                fault: known.and_then(Known::fault).map(|fault| chain(&**fault)),
+                failures: known
+                    .iter()
+                    .flat_map(|known| known.failures())
+                    .filter(|(_, count)| *count > 0)
+                    .map(|(reason, count)| (reason.code().to_owned(), count))
+                    .collect(),
+            }
+        };
+        part.references.iter().map(one).collect()
+    }
+
+    /// Whether every secret in use could be read when it was last looked at.
+    pub(crate) fn all_read(&self) -> bool {
+        let state = self.state();
+        let used = state.used.iter().flat_map(|part| &part.references);
+        let known = |name: String| state.known.get(&name);
+        used.map(|(_, reference, _)| known(reference.to_string()))
+            .all(|known| known.is_some_and(|known| known.attempted() && known.fault().is_none()))
+    }
+
+    /// Why the last look at secrets in use failed, for those whose last good value goes on.
+    pub(crate) fn faults(&self) -> Vec<String> {
+        let state = self.state();
+        let used = state.references().into_iter().filter_map(|reference| {
+            let known = state.known.get(&reference.to_string())?;
+            known.good()?;
+            known.fault().map(|fault| (known.revoked(), chain(&**fault)))
+        });
+        let said = |(revoked, fault): (bool, String)| match revoked {
+            true => format!("{fault}: it is used no longer"),
+            false => format!("{fault}: the last good value stays until its grace ends"),
+        };
+        let mut faults: Vec<String> = used.map(said).collect();
+        // Entries of a vault that cannot be opened have one fault.
+        faults.dedup();
+        faults
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
