@@ -15,7 +15,6 @@ use zeroize::Zeroizing;
 use super::identity::{Error, Fault, bytes_of};
 use crate::vault::{
     reference::Reference,
-
 };
 
 /// The shortest passphrase that is sealed with, in bytes. A shorter one still opens.
