@@ -92,6 +92,8 @@ impl Again {
         preference.second_attempt();
         entry.cut_over(environment.key(self.which.other()));
         let watch = &at.session.watch;
+        // The first answer is there; the whole exchange's time runs on.
+        watch.upstream_done();
         let rest = pin!(let_go(first.exchange));
         watch.until_expired(rest).await?;
 
