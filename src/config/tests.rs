@@ -8,6 +8,7 @@ mod limits;
 mod loading;
 mod policy;
 mod policy_callers;
+mod rotation;
 mod users;
 mod variables;
 
