@@ -10,6 +10,7 @@ mod loading;
 mod policy;
 mod policy_callers;
 mod references;
+mod rotation;
 mod users;
 mod variables;
 

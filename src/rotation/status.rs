@@ -147,3 +147,6 @@ fn old_until(record: &Record, now: u64) -> Option<u64> {
     let running = record.state.keys().map(|(_, _, made)| made + OVERLAP_S);
     running.or_else(|| record.old_key_lives(now)).filter(|until| now < *until)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! `mxgate rotate`: MX's key changes while traffic flows, whatever becomes of the process that changes it.
 
 mod killed;
+mod schedule;
 mod vault;
 
 use std::{
