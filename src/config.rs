@@ -11,6 +11,7 @@ pub mod overrides;
 pub mod permissions;
 mod reload;
 mod schema;
+mod shown;
 #[cfg(test)]
 mod tests;
 mod users;
