@@ -4,6 +4,7 @@ mod caller;
 mod check;
 mod config;
 mod demo;
+mod doctor;
 mod explain;
 mod health;
 mod operations;
@@ -46,6 +47,8 @@ enum Command {
     Check(check::Args),
     /// Say what would happen to a request, and why; send nothing.
     Explain(explain::Args),
+    /// Go the way to MX and say what is wrong on it, with the next step; one harmless call.
+    Doctor(doctor::Args),
     /// Compare two configurations in the words of policy.
     Config(config::Args),
     /// List MX's operations, and what a grant allows of them.
@@ -81,6 +84,9 @@ pub(crate) fn run() -> ExitCode {
         Command::Check(args) => return check::run(&args, json),
         Command::Explain(args) => {
             return explain::run(args, json).unwrap_or_else(|error| failed(&error));
+        }
+        Command::Doctor(args) => {
+            return doctor::run(&args, &socket, json).unwrap_or_else(|error| failed(&error));
         }
         Command::Config(args) => return config::run(&args, json).unwrap_or_else(|error| failed(&error)),
         Command::Policy(args) => return policy::run(args, json).unwrap_or_else(|error| failed(&error)),

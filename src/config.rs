@@ -12,7 +12,11 @@ pub mod permissions;
 mod reload;
 mod rotation;
 mod schema;
+
 mod secrets;
+
+mod shown;
+
 #[cfg(test)]
 mod tests;
 mod users;

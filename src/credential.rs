@@ -21,7 +21,11 @@ use crate::{
     config,
     record::UsedCredential,
     redaction::Masker,
-    vault::{freshness::{Deadline, Moment}, reference::Reference, secret::Secret},
+    vault::{
+        freshness::{Deadline, Moment},
+        reference::Reference,
+        secret::Secret,
+    },
 };
 
 /// A credential made ready: what is put on the wire, and how its secret is found in an answer.

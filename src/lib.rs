@@ -16,6 +16,7 @@ mod coded;
 pub mod config;
 pub mod control;
 mod credential;
+pub mod doctor;
 pub mod explain;
 pub mod framing;
 #[cfg(any(test, fuzzing))]

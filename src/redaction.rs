@@ -22,8 +22,10 @@ pub mod body;
 mod encodings;
 mod finder;
 mod held;
+mod lookalike;
 
 pub use held::{Held, held};
+pub use lookalike::looks_secret;
 
 /// What each byte of a secret becomes.
 const MASK: u8 = b'*';

@@ -8,6 +8,7 @@
 
 pub(crate) mod answer;
 pub(crate) mod dial;
+pub(crate) mod errand;
 pub(crate) mod exchange;
 pub(crate) mod harmless;
 pub(crate) mod headers;
@@ -19,6 +20,7 @@ mod read_ahead;
 mod resolve;
 pub(crate) mod tunnel;
 pub(crate) mod upload;
+pub(crate) mod witness;
 
 use std::{mem, rc::Rc};
 

@@ -75,7 +75,7 @@ impl Config {
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, Problem> {
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, Problem> {
     let unreadable = |error: std::io::Error| Problem::new(format!("cannot be read: {error}"));
     if !path.metadata().map_err(unreadable)?.is_file() {
         return Err("is not a regular file".into());

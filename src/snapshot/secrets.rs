@@ -58,7 +58,9 @@ impl Environment {
         };
         // The first key once more is no second one; see `second::keys`.
         let is_first = |found: &Found| {
-            found.as_ref().is_ok_and(|found| found.fingerprint.to_string() == self.credential.used().fingerprint())
+            found
+                .as_ref()
+                .is_ok_and(|found| found.fingerprint.to_string() == self.credential.used().fingerprint())
         };
         let second = self.second.as_ref().map(|second| &second.key);
         let proxy_differs = |found: &Found| {

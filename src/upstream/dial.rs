@@ -13,6 +13,7 @@ use std::{
 
 use rustls::{
     CertificateError, ClientConfig, ConfigBuilder, OtherError, RootCertStore, WantsVerifier,
+    client::danger::ServerCertVerifier,
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
 };
 use tokio::{
@@ -22,10 +23,11 @@ use tokio::{
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{
-    pins::{NotPinned, Pinned},
+    pins::{self, NotPinned},
     read_ahead::ReadAhead,
     resolve::Addresses,
     tunnel::{Tunnel, TunnelFault},
+    witness::Witness,
 };
 use crate::{
     config::{Egress, Environment, IpFamily, ListenerTls, Reach},
@@ -157,18 +159,29 @@ impl DialTarget {
         proxy_password: Option<Arc<Secret>>,
         previous: Option<&Arc<Self>>,
     ) -> Result<Arc<Self>, TlsFault> {
-        let both = |files: &ListenerTls| Ok::<_, TlsFault>((read(&files.certificate)?, read(&files.key)?));
-        let made_from = MadeFrom {
-            proxy_password,
-            ca: settings.ca_file.as_deref().map(read).transpose()?,
-            client: settings.client_certificate.as_ref().map(both).transpose()?,
-            ..MadeFrom::without_files(settings)
-        };
+        let made_from = MadeFrom::read(settings, proxy_password)?;
         if let Some(previous) = previous.filter(|previous| previous.made_from == made_from) {
             return Ok(previous.clone());
         }
-        let tls = client_config(settings, &made_from)?;
+        let pins = &settings.egress.pins;
+        let verifier = match pins.is_empty() {
+            true => None,
+            false => Some(pins::verifier(trusted(settings, &made_from)?, pins).map_err(rejected)?),
+        };
+        let tls = client_config(settings, &made_from, verifier)?;
         Self::with(settings, tls, made_from)
+    }
+
+    /// The same for one look at it, with a witness of the certificates that are shown.
+    pub(crate) fn watched(
+        settings: &Environment,
+        proxy_password: Option<Arc<Secret>>,
+    ) -> Result<(Arc<Self>, Arc<Witness>), TlsFault> {
+        let made_from = MadeFrom::read(settings, proxy_password)?;
+        let roots = trusted(settings, &made_from)?;
+        let witness = Witness::of(pins::verifier(roots, &settings.egress.pins).map_err(rejected)?);
+        let tls = client_config(settings, &made_from, Some(witness.clone()))?;
+        Ok((Self::with(settings, tls, made_from)?, witness))
     }
 
     /// One that reads no file and trusts nobody, so that nothing can be sent to it.
@@ -228,7 +241,10 @@ impl DialTarget {
                 fault.failure()
             };
             match self.connect(address, connect).await {
-                Ok(stream) => return self.secure(stream, connect, tls).await.map_err(failed),
+                Ok(mut stream) => {
+                    self.tunnel(&mut stream, connect).await.map_err(failed)?;
+                    return self.handshake(stream, tls).await.map_err(failed);
+                }
                 Err(fault) => last = failed(fault),
             }
         }
@@ -237,7 +253,7 @@ impl DialTarget {
     }
 
     /// Connects to one address, if it may be dialled.
-    async fn connect(&self, address: SocketAddr, limit: Duration) -> Result<TcpStream, DialFault> {
+    pub(crate) async fn connect(&self, address: SocketAddr, limit: Duration) -> Result<TcpStream, DialFault> {
         if !self.reach.allows(address.ip()) {
             return Err(DialFault::Private(address.ip()));
         }
@@ -254,22 +270,36 @@ impl DialTarget {
         Ok(stream)
     }
 
-    /// Through the proxy, if there is one, and then TLS with the host.
-    async fn secure(
-        &self,
-        mut stream: TcpStream,
-        connect: Duration,
-        tls: Duration,
-    ) -> Result<UpstreamStream, DialFault> {
-        if let Some(tunnel) = &self.tunnel {
-            tunnel.open(&mut stream, connect).await?;
+    /// Asks the proxy to connect; without one there is nothing to ask.
+    pub(crate) async fn tunnel(&self, stream: &mut TcpStream, limit: Duration) -> Result<(), DialFault> {
+        match &self.tunnel {
+            Some(tunnel) => Ok(tunnel.open(stream, limit).await?),
+            None => Ok(()),
         }
+    }
+
+    /// TLS with the host.
+    pub(crate) async fn handshake(
+        &self,
+        stream: TcpStream,
+        limit: Duration,
+    ) -> Result<UpstreamStream, DialFault> {
         let handshake = self.tls.connect(self.server_name.clone(), ReadAhead::new(stream));
-        timeout(tls, handshake).await.map_err(|_| DialFault::TlsTimeout)?.map_err(tls_fault)
+        timeout(limit, handshake).await.map_err(|_| DialFault::TlsTimeout)?.map_err(tls_fault)
     }
 }
 
 impl MadeFrom {
+    fn read(settings: &Environment, proxy_password: Option<Arc<Secret>>) -> Result<Self, TlsFault> {
+        let both = |files: &ListenerTls| Ok::<_, TlsFault>((read(&files.certificate)?, read(&files.key)?));
+        Ok(Self {
+            proxy_password,
+            ca: settings.ca_file.as_deref().map(read).transpose()?,
+            client: settings.client_certificate.as_ref().map(both).transpose()?,
+            ..Self::without_files(settings)
+        })
+    }
+
     fn without_files(settings: &Environment) -> Self {
         Self {
             host: settings.host.clone(),
@@ -304,15 +334,20 @@ fn tls_failure(error: &std::io::Error) -> Failure {
     }
 }
 
-fn client_config(settings: &Environment, from: &MadeFrom) -> Result<ClientConfig, TlsFault> {
-    let roots = roots(settings.ca_file.as_deref().zip(from.ca.as_deref()))?;
-    let pins = &settings.egress.pins;
-    let builder = match pins.is_empty() {
-        true => builder()?.with_root_certificates(roots),
-        // It may only refuse what the usual verification takes.
-        false => builder()?
-            .dangerous()
-            .with_custom_certificate_verifier(Pinned::new(roots, pins).map_err(rejected)?),
+/// Whom the environment's host is verified by.
+fn trusted(settings: &Environment, from: &MadeFrom) -> Result<RootCertStore, TlsFault> {
+    roots(settings.ca_file.as_deref().zip(from.ca.as_deref()))
+}
+
+/// `verifier` may only refuse what the usual verification, which it holds, takes.
+fn client_config(
+    settings: &Environment,
+    from: &MadeFrom,
+    verifier: Option<Arc<dyn ServerCertVerifier>>,
+) -> Result<ClientConfig, TlsFault> {
+    let builder = match verifier {
+        None => builder()?.with_root_certificates(trusted(settings, from)?),
+        Some(verifier) => builder()?.dangerous().with_custom_certificate_verifier(verifier),
     };
     let mut config = match (&settings.client_certificate, &from.client) {
         (Some(files), Some((chain, key))) => builder

@@ -22,7 +22,7 @@ use crate::config::Pin;
 
 /// The usual verification, and then pins.
 #[derive(Debug)]
-pub(crate) struct Pinned {
+struct Pinned {
     usual: Arc<WebPkiServerVerifier>,
     roots: Arc<RootCertStore>,
     pins: Vec<Pin>,
@@ -36,17 +36,21 @@ pub(crate) struct NotPinned {
     pub(crate) shown: Pin,
 }
 
-impl Pinned {
-    /// # Errors
-    /// When there are no roots to verify with.
-    pub(crate) fn new(roots: RootCertStore, pins: &[Pin]) -> Result<Arc<Self>, Error> {
-        let roots = Arc::new(roots);
-        let usual =
-            WebPkiServerVerifier::builder_with_provider(roots.clone(), crate::tls::provider()).build();
-        let usual = usual.map_err(|error| Error::General(error.to_string()))?;
-        Ok(Arc::new(Self { usual, roots, pins: pins.to_vec() }))
-    }
+/// The usual verification by `roots`, and behind it `pins`, if there are any.
+///
+/// # Errors
+/// When there are no roots to verify with.
+pub(crate) fn verifier(roots: RootCertStore, pins: &[Pin]) -> Result<Arc<dyn ServerCertVerifier>, Error> {
+    let roots = Arc::new(roots);
+    let usual = WebPkiServerVerifier::builder_with_provider(roots.clone(), crate::tls::provider()).build();
+    let usual = usual.map_err(|error| Error::General(error.to_string()))?;
+    Ok(match pins {
+        [] => usual,
+        pins => Arc::new(Pinned { usual, roots, pins: pins.to_vec() }),
+    })
+}
 
+impl Pinned {
     /// Whether one of the pins is in a verified path.
     fn is_pinned(&self, own: &CertificateDer<'_>, others: &[CertificateDer<'_>], now: UnixTime) -> bool {
         let Ok(own) = EndEntityCert::try_from(own) else { return false };

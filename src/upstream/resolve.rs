@@ -5,6 +5,7 @@
 //! so `/etc/hosts`, search domains and the platform's caches count.
 
 use std::{
+    io,
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
@@ -63,15 +64,20 @@ impl Addresses {
         self.wanted.notify_one();
     }
 
-    /// Looks the name up now. Returns how long to wait before the next time.
-    pub(crate) async fn refresh(&self) -> Duration {
-        let found = tokio::net::lookup_host((self.host.trim_matches(['[', ']']), self.port)).await;
+    /// What the name leads to now, of the wanted family.
+    pub(crate) async fn look_up(&self) -> io::Result<Vec<SocketAddr>> {
         let fits = |address: &SocketAddr| match self.family {
             IpFamily::Any => true,
             IpFamily::Ipv4 => address.is_ipv4(),
             IpFamily::Ipv6 => address.is_ipv6(),
         };
-        match found.map(|found| found.filter(fits).collect::<Vec<_>>()) {
+        let found = tokio::net::lookup_host((self.host.trim_matches(['[', ']']), self.port)).await?;
+        Ok(found.filter(fits).collect())
+    }
+
+    /// Looks the name up now. Returns how long to wait before the next time.
+    pub(crate) async fn refresh(&self) -> Duration {
+        match self.look_up().await {
             Ok(found) if !found.is_empty() => {
                 self.known.send_if_modified(|known| {
                     let changed = **known != *found;

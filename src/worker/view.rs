@@ -11,11 +11,11 @@ use crate::{
     metrics::WorkerMetrics,
     snapshot::{Environment, ListenerSettings, Snapshot},
     upstream::pool::{Pool, PoolSettings},
-    vault::freshness::Moment,
     users::{
         Reason,
         end_user::{EndUser, Remembered},
     },
+    vault::freshness::Moment,
 };
 use http::HeaderMap;
 

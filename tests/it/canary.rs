@@ -8,7 +8,7 @@
 //! what `env:` means, and the one exception.
 
 mod drive;
-mod search;
+pub mod search;
 
 use std::{fs, path::Path};
 

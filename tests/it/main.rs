@@ -19,6 +19,7 @@ mod connect_proxy;
 mod control;
 mod credentials;
 mod demo;
+mod doctor;
 mod environments;
 mod explain;
 mod faults;

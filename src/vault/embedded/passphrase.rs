@@ -13,9 +13,7 @@ use age::{
 use zeroize::Zeroizing;
 
 use super::identity::{Error, Fault, bytes_of};
-use crate::vault::{
-    reference::Reference,
-};
+use crate::vault::reference::Reference;
 
 /// The shortest passphrase that is sealed with, in bytes. A shorter one still opens.
 pub const BYTES_MIN: usize = 12;

@@ -1,0 +1,97 @@
+//! One harmless call, and what its answer means.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use http::{HeaderMap, StatusCode, header};
+
+use super::{Part, finding::Finding, network::Connected, secrets::Own};
+use crate::{
+    limits::retry_after,
+    upstream::errand::{Errand, Heard},
+};
+
+/// From here on signatures and tokens with times in them begin to fail.
+const OFF: Duration = Duration::from_secs(300);
+
+/// `Date` has whole seconds, and an answer takes its time.
+const DRIFTS: Duration = Duration::from_secs(30);
+
+/// Makes the call and reports what came of it.
+pub(super) async fn call(connected: Connected, own: &Own, part: &mut Part<'_>) {
+    let environment = part.environment;
+    let Some(errand) = Errand::harmless_read(environment) else {
+        let said = "no call of this API is known to be harmless; the way to it works";
+        part.add("call", Finding::NotTried, said);
+        return;
+    };
+    let Connected { target, stream, from } = connected;
+    let began = Instant::now();
+    let limit = environment.timeouts.first_byte;
+    let heard = match errand.run(stream, &target, environment, &own.credential, limit).await {
+        Ok(heard) => heard,
+        Err(failure) => {
+            let said = format!("{} got no proper answer ({})", errand.shown(), failure.code());
+            part.add("call", Finding::NoAnswer, said);
+            return;
+        }
+    };
+    let took = began.elapsed();
+    clock(&heard.fields, SystemTime::now(), took, part);
+    let from = match (&environment.egress.proxy, from) {
+        (Some(_), _) => "the proxy's address".to_owned(),
+        (None, Some(from)) => format!("{}, or what a NAT makes of it", from.ip()),
+        (None, None) => "this machine".to_owned(),
+    };
+    let (finding, said) = meaning(&heard, &environment.accept_version, &own.key, &from);
+    let said =
+        format!("{} was answered {} in {} ms{said}", errand.shown(), heard.status.as_u16(), took.as_millis());
+    part.add("call", finding, said);
+}
+
+/// What a status says at MX.
+fn meaning(heard: &Heard, version: &str, key: &str, from: &str) -> (Finding, String) {
+    match heard.status {
+        StatusCode::UNAUTHORIZED => (Finding::KeyRefused, format!(": the key was not taken ({key})")),
+        StatusCode::FORBIDDEN => (
+            Finding::AddressOrFeature,
+            format!(
+                ": the key was taken, and MX does not let this address or client do it (we left from {from})"
+            ),
+        ),
+        StatusCode::NOT_ACCEPTABLE => (
+            Finding::VersionRefused,
+            format!(": no version that MX takes came with it (Accept-Version: {version} was sent)"),
+        ),
+        StatusCode::TOO_MANY_REQUESTS => {
+            let wait = retry_after::read(&heard.fields, SystemTime::now()).map(retry_after::seconds);
+            let wait = wait.map_or(String::new(), |seconds| format!(" (Retry-After: {seconds} s)"));
+            (Finding::RateLimited, format!(": too much was asked from this address or with this key{wait}"))
+        }
+        status if status.is_success() => (Finding::Fine, format!(" ({key})")),
+        status if status.is_server_error() => (Finding::UpstreamFailed, ": MX has trouble".to_owned()),
+        _ => (Finding::UnexpectedAnswer, ", which MX does not answer to this".to_owned()),
+    }
+}
+
+/// Compares our clock with the answer's `Date`, which was written some time during `took`.
+fn clock(fields: &HeaderMap, now: SystemTime, took: Duration, part: &mut Part<'_>) {
+    let date = fields.get(header::DATE).and_then(|date| date.to_str().ok());
+    let Some(theirs) = date.and_then(|date| httpdate::parse_http_date(date).ok()) else {
+        part.add("clock", Finding::Fine, "the answer has no date to compare with");
+        return;
+    };
+    let (off, word) = match now.duration_since(theirs) {
+        Ok(ahead) => (ahead.saturating_sub(took), "ahead of"),
+        Err(behind) => (behind.duration(), "behind"),
+    };
+    let finding = match off {
+        _ if off >= OFF => Finding::ClockOff,
+        _ if off >= DRIFTS => Finding::ClockDrifts,
+        _ => Finding::Fine,
+    };
+    let said = match finding {
+        Finding::Fine => "this machine's clock and the host's agree".to_owned(),
+        _ => format!("this machine's clock is {} s {word} the host's", off.as_secs()),
+    };
+    part.add("clock", finding, said);
+}

@@ -1,0 +1,163 @@
+//! Whether every secret can be had, and whether it belongs where it would go.
+
+use std::{collections::BTreeMap, error::Error as _, sync::Arc};
+
+use super::{Part, Report, finding::Finding};
+use crate::{
+    config::{Config, Environment},
+    credential::{Credential, Prepared},
+    redaction,
+    vault::{self, Resolved, Vault, reference::Reference, secret::Secret},
+};
+
+/// All secrets that the configuration names, as of now.
+pub(super) struct Secrets {
+    all: BTreeMap<Reference, Result<Resolved, vault::Error>>,
+    /// The vault did not open, which was reported: what is in it is not missed again.
+    vault_closed: bool,
+    /// Environment, host and key, of each.
+    keys: Vec<(String, String, Arc<Secret>)>,
+}
+
+/// What one environment has at hand.
+pub(super) struct Own {
+    pub(super) credential: Credential,
+    /// Reference and fingerprint.
+    pub(super) key: String,
+    pub(super) proxy_password: Option<Arc<Secret>>,
+}
+
+impl Secrets {
+    pub(super) fn read(config: &Config, report: &mut Report) -> Self {
+        let opened = Vault::peek(config.vault.as_ref());
+        let vault_closed = opened.is_err();
+        match &opened {
+            Ok(vault) => {
+                if let Some(generation) = vault.generation() {
+                    report.add(
+                        None,
+                        "vault",
+                        Finding::Fine,
+                        format_args!("it opens, generation {generation}"),
+                    );
+                }
+            }
+            Err(error) => report.add(None, "vault", Finding::VaultClosed, chain(error)),
+        }
+        // Without the vault, what is elsewhere is read all the same; without one configured this does not fail.
+        let Some(vault) = opened.or_else(|_| Vault::peek(None)).ok() else {
+            return Self { all: BTreeMap::new(), vault_closed, keys: Vec::new() };
+        };
+        let environments = config.environments.values();
+        let references = environments.clone().flat_map(|environment| environment.references());
+        let all: BTreeMap<Reference, _> =
+            references.map(|reference| (reference.clone(), vault.resolve(reference))).collect();
+        // Before anything is said of them.
+        redaction::held().remember(all.values().flatten().map(|resolved| &resolved.secret));
+        let key = |environment: &Arc<Environment>| {
+            let secret = &all.get(environment.credential.reference())?.as_ref().ok()?.secret;
+            Some((environment.name.clone(), environment.host.clone(), secret.clone()))
+        };
+        let keys = environments.filter_map(key).collect();
+        Self { all, vault_closed, keys }
+    }
+
+    /// Those of an environment, or nothing when one that its requests need is missing.
+    pub(super) fn of(&self, environment: &Environment, part: &mut Part<'_>) -> Option<Own> {
+        let proxy = environment.egress.proxy.as_ref().map_or("", |proxy| proxy.host.as_str());
+        let mut is_complete = true;
+        for reference in environment.references() {
+            let is_proxys = environment.proxy_password() == Some(reference);
+            let host = if is_proxys { proxy } else { &environment.host };
+            is_complete &= self.look_at(reference, host, part);
+        }
+        if let Some(other) = self.twin(environment) {
+            let said = format!(
+                "the key of {} is that of environment {other}, which is at another host: it was sent to neither",
+                environment.credential.reference()
+            );
+            part.add("vault", Finding::OtherEnvironmentsKey, said);
+            return None;
+        }
+        let own = self.resolved(environment.credential.reference()).filter(|_| is_complete)?;
+        let prepared = Prepared::prepare(&environment.credential, &own.secret);
+        let prepared = prepared.map_err(|error| {
+            let said = format!("{} {error}", environment.credential.reference());
+            part.add("vault", Finding::SecretUnfit, said);
+        });
+        let password = environment.proxy_password().and_then(|password| self.resolved(password));
+        Some(Own {
+            credential: prepared.ok()?.for_worker(),
+            key: format!("{}, fingerprint {}", environment.credential.reference(), own.fingerprint),
+            proxy_password: password.map(|password| password.secret.clone()),
+        })
+    }
+
+    fn resolved(&self, reference: &Reference) -> Option<&Resolved> {
+        self.all.get(reference)?.as_ref().ok()
+    }
+
+    /// Reports one; whether it can be used.
+    fn look_at(&self, reference: &Reference, host: &str, part: &mut Part<'_>) -> bool {
+        match self.all.get(reference) {
+            Some(Ok(resolved)) if resolved.allows(host) => {
+                let sealed = resolved
+                    .hosts
+                    .as_ref()
+                    .map_or(String::new(), |hosts| format!(", sealed for {}", hosts.join(", ")));
+                let said = format!("{reference}, fingerprint {}{sealed}", resolved.fingerprint);
+                part.add("vault", Finding::Fine, said);
+                true
+            }
+            Some(Ok(resolved)) => {
+                let hosts = resolved.hosts.as_deref().unwrap_or_default().join(", ");
+                let said = format!("{reference} is sealed for {hosts} and may not be sent to {host}");
+                part.add("vault", Finding::SecretWrongHost, said);
+                false
+            }
+            Some(Err(error)) => {
+                let is_in_vault = matches!(reference, Reference::Vault(_));
+                match (finding(error), self.vault_closed && is_in_vault) {
+                    (_, true) => {
+                        let said = format!("{reference}: the vault does not open, see above");
+                        part.add("vault", Finding::VaultClosed, said);
+                    }
+                    (finding, false) => part.add("vault", finding, chain(error)),
+                }
+                false
+            }
+            None => false,
+        }
+    }
+
+    /// Another environment, at another host, that has the same key.
+    fn twin(&self, environment: &Environment) -> Option<&str> {
+        let own = &self.resolved(environment.credential.reference())?.secret;
+        let is_twin = |(name, host, key): &&(String, String, Arc<Secret>)| {
+            *name != environment.name && *host != environment.host && key == own
+        };
+        self.keys.iter().find(is_twin).map(|(name, ..)| name.as_str())
+    }
+}
+
+fn finding(error: &vault::Error) -> Finding {
+    match error {
+        vault::Error::Absent { .. } => Finding::SecretAbsent,
+        vault::Error::Unreachable { .. } => Finding::SecretUnreadable,
+        vault::Error::Unfit { .. } => Finding::SecretUnfit,
+        vault::Error::NoVault { .. } | vault::Error::Identity(_) | vault::Error::Embedded(_) => {
+            Finding::VaultClosed
+        }
+    }
+}
+
+/// An error with its causes.
+fn chain(error: &vault::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
