@@ -12,11 +12,8 @@ pub mod permissions;
 mod reload;
 mod rotation;
 mod schema;
-
 mod secrets;
-
 mod shown;
-
 #[cfg(test)]
 mod tests;
 mod users;

@@ -57,26 +57,45 @@ fn it_starts_unattended_with_an_identity_that_a_passphrase_seals() {
     let mx = mx();
     let mut setup = Setup::with_vault(&mx);
     let folder = setup.folder().to_owned();
+    let place = |name: &str, text: &str| {
+        let path = folder.join(format!(".{name}"));
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        fs::rename(path, folder.join(name)).unwrap();
+    };
+    place("right", "correct horse battery\n");
+    succeeded(&folder, "identity", &["passphrase", "--new-passphrase", "right"]);
+    let identity = format!("identity = \"file:{}/identity\"", folder.display());
+    let with = format!("{identity}\npassphrase = \"file:{}/passphrase\"", folder.display());
+    setup.tables = setup.tables.replace(&identity, &with);
+
+    // What it needs comes late, and wrong first.
+    let gateway = setup.start();
+    let told = |why: &str| {
+        gateway.stderr.wait_for(|line| line.contains("no new snapshot") && line.contains(why));
+        assert_eq!(gateway.page("/readyz").status, 503);
+    };
+    told("passphrase does not exist");
+    place("passphrase", "battery staple\n");
+    told("the passphrase is wrong");
+    place("passphrase", "correct horse battery\n");
+    until("it is ready", || gateway.page("/readyz").status == 200);
+    assert_eq!(status(&gateway), 200);
+}
+
+#[test]
+fn it_does_not_start_with_a_sealed_identity_and_no_passphrase() {
+    let mx = mx();
+    let setup = Setup::with_vault(&mx);
+    let folder = setup.folder().to_owned();
     let passphrase = setup.file("passphrase", "correct horse battery\n");
     fs::set_permissions(&passphrase, fs::Permissions::from_mode(0o600)).unwrap();
-    let new = ["passphrase", "--new-passphrase", "passphrase"];
-    succeeded(&folder, "identity", &new);
-
-    let mut gateway = setup.start();
+    succeeded(&folder, "identity", &["passphrase", "--new-passphrase", "passphrase"]);
+    let gateway = setup.start();
     gateway
         .stderr
         .wait_for(|line| line.contains("no new snapshot") && line.contains("sealed with a passphrase"));
     assert_eq!(gateway.page("/readyz").status, 503);
-    gateway.signal("TERM");
-    gateway.wait();
-
-    setup = gateway.setup;
-    let identity = format!("identity = \"file:{}/identity\"", folder.display());
-    let with = format!("{identity}\npassphrase = \"file:{}/passphrase\"", folder.display());
-    setup.tables = setup.tables.replace(&identity, &with);
-    let gateway = setup.start();
-    assert_eq!(gateway.page("/readyz").status, 200);
-    assert_eq!(status(&gateway), 200);
 }
 
 #[test]

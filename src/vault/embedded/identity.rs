@@ -10,7 +10,7 @@
 //! was the author.
 
 use std::{
-    io::{BufReader, Read, Write},
+    io::{BufReader, Read as _, Write},
     iter,
     path::{Path, PathBuf},
     time::SystemTime,
@@ -77,12 +77,10 @@ pub enum Trust {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The variable is not set.
-    #[error("env:{name} is not set; it should hold the {what} of the vault")]
+    #[error("env:{name} is not set; it should hold what opens the vault")]
     Unset {
         /// The variable's name.
         name: String,
-        /// `age identity` or `passphrase`.
-        what: &'static str,
     },
     /// What opens a vault could not be reached without itself.
     #[error("an identity or its passphrase comes from file:/PATH or env:NAME, not from {reference}")]
@@ -93,6 +91,14 @@ pub enum Error {
     /// The file was not read.
     #[error("the identity or its passphrase could not be loaded")]
     File(#[from] source::file::Error),
+    /// Another source did not give it.
+    #[error("{reference}, which opens the vault, could not be read")]
+    Source {
+        /// As configured.
+        reference: Reference,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The text is something else.
     #[error("{place} is not usable: {fault}")]
     Unfit {
@@ -178,18 +184,24 @@ pub(super) enum Undecryptable {
     Damaged,
 }
 
-/// What messages call it.
-const IDENTITY: &str = "age identity";
-
 impl Identity {
     /// The identity of a configured vault, with the passphrase that is configured beside it.
     ///
     /// # Errors
     /// As [`Identity::load`] and [`Passphrase::load`].
     pub fn of(vault: &VaultFile) -> Result<Self, Error> {
+        Self::read_by(&read, vault)
+    }
+
+    /// The same, with identity and passphrase from wherever `read` finds them: [`read`] knows files and
+    /// variables, and whoever knows more says what went wrong with [`Error::Source`].
+    ///
+    /// # Errors
+    /// What `read` said, or [`Error::Unfit`].
+    pub fn read_by(read: &Read<'_>, vault: &VaultFile) -> Result<Self, Error> {
         let place = vault.identity.to_string();
-        Self::unlock(&place, &bytes_of(&vault.identity, IDENTITY)?, &|| match &vault.passphrase {
-            Some(reference) => Passphrase::load(reference),
+        Self::unlock(&place, &read(&vault.identity)?, &|| match &vault.passphrase {
+            Some(reference) => Passphrase::parse(&reference.to_string(), &read(reference)?),
             None => Err(Error::NoPassphrase { place: place.clone() }),
         })
     }
@@ -211,7 +223,7 @@ impl Identity {
         reference: &Reference,
         ask: &dyn Fn() -> Result<Passphrase, Error>,
     ) -> Result<Self, Error> {
-        Self::unlock(&reference.to_string(), &bytes_of(reference, IDENTITY)?, ask)
+        Self::unlock(&reference.to_string(), &read(reference)?, ask)
     }
 
     /// Makes an identity of the text that was found at `place`, wherever that is. `ask` is called when it is
@@ -375,12 +387,19 @@ pub fn protect(
     Ok(identity)
 }
 
-/// What stands in a private file or a variable that holds `what`.
-pub(super) fn bytes_of(reference: &Reference, what: &'static str) -> Result<Zeroizing<Vec<u8>>, Error> {
+/// Finds what opens a vault.
+pub type Read<'a> = dyn Fn(&Reference) -> Result<Zeroizing<Vec<u8>>, Error> + 'a;
+
+/// Reads a file, which must be private (mode 0600 or 0400; 0440 when root owns it), or a variable.
+///
+/// # Errors
+/// [`Error::File`], [`Error::Unset`] or [`Error::InVault`].
+pub fn read(reference: &Reference) -> Result<Zeroizing<Vec<u8>>, Error> {
     match (reference.scheme(), reference.as_file(), reference.field()) {
         (_, Some(path), None) => Ok(source::file::read(&path, SECRET_BYTES_MAX, permissions::private)?.bytes),
-        (Scheme::Env, _, None) => source::env::read(reference.place())
-            .ok_or_else(|| Error::Unset { name: reference.place().to_owned(), what }),
+        (Scheme::Env, _, None) => {
+            source::env::read(reference.place()).ok_or_else(|| Error::Unset { name: reference.place().to_owned() })
+        }
         _ => Err(Error::InVault { reference: reference.clone() }),
     }
 }

@@ -12,7 +12,7 @@ use age::{
 };
 use zeroize::Zeroizing;
 
-use super::identity::{Error, Fault, bytes_of};
+use super::identity::{self, Error, Fault};
 use crate::vault::reference::Reference;
 
 /// The shortest passphrase that is sealed with, in bytes. A shorter one still opens.
@@ -25,17 +25,24 @@ const WORK_FACTOR: u8 = 18;
 pub struct Passphrase(SecretString);
 
 impl Passphrase {
-    /// What stands at `reference`, without one newline at its end. A file must be private.
+    /// What stands at `reference`. A file must be private.
     ///
     /// # Errors
-    /// [`Error`]: not there, not readable, not private, empty or not UTF-8.
+    /// As [`identity::read`] and [`Passphrase::parse`].
     pub fn load(reference: &Reference) -> Result<Self, Error> {
-        let bytes = bytes_of(reference, "passphrase")?;
-        let bad = || Error::Unfit { place: reference.to_string(), fault: Fault::NoPassphrase };
-        let text = std::str::from_utf8(&bytes).map_err(|_| bad())?;
+        Self::parse(&reference.to_string(), &identity::read(reference)?)
+    }
+
+    /// What was found at `place`, without one newline at its end.
+    ///
+    /// # Errors
+    /// [`Error::Unfit`]: empty or not UTF-8.
+    pub fn parse(place: &str, bytes: &[u8]) -> Result<Self, Error> {
+        let unfit = || Error::Unfit { place: place.to_owned(), fault: Fault::NoPassphrase };
+        let text = std::str::from_utf8(bytes).map_err(|_| unfit())?;
         let text = text.strip_suffix('\n').unwrap_or(text);
         let text = text.strip_suffix('\r').unwrap_or(text);
-        if text.is_empty() { Err(bad()) } else { Ok(Self::new(text.to_owned())) }
+        if text.is_empty() { Err(unfit()) } else { Ok(Self::new(text.to_owned())) }
     }
 
     /// Takes ownership of `text`.

@@ -122,6 +122,24 @@ fn text_from_anywhere_else_becomes_an_identity_too() {
 }
 
 #[test]
+fn identity_and_passphrase_come_from_whoever_reads_them() {
+    let sealed = passphrase::seal(KEY.as_bytes(), &passphrase("correct horse")).unwrap();
+    let (identity, passphrase) = ("env:IDENTITY".parse().unwrap(), "env:PASSPHRASE".parse().unwrap());
+    let vault = VaultFile { path: "/vault.age".into(), identity, passphrase: Some(passphrase) };
+    let elsewhere = |reference: &Reference| match reference.to_string().as_str() {
+        "env:IDENTITY" => Ok(Zeroizing::new(sealed.clone())),
+        _ => Ok(Zeroizing::new(b"correct horse\n".to_vec())),
+    };
+    let identity = Identity::read_by(&elsewhere, &vault).unwrap();
+    assert_eq!(identity.recipient(), Identity::new(KEY.parse().unwrap()).unwrap().recipient());
+    let down = |reference: &Reference| {
+        let source = Box::from("connection refused");
+        Err(Error::Source { reference: reference.clone(), source })
+    };
+    assert!(matches!(Identity::read_by(&down, &vault), Err(Error::Source { .. })));
+}
+
+#[test]
 fn an_ssh_key_that_is_broken_or_of_another_kind_is_refused() {
     for text in ["-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n", "-----BEGIN CERTIFICATE-----\n"] {
         let refused = Identity::unlock("here", text.as_bytes(), &nobody).unwrap_err();
