@@ -119,7 +119,7 @@ impl Part<'_> {
 /// Looks at all of it: this machine, and every environment, or `only` the one of that name.
 pub async fn examine(config: &Config, path: &Path, only: Option<&str>, hardening: &Hardening) -> Report {
     let mut report = Report::default();
-    let secrets = Secrets::read(config, &mut report);
+    let secrets = Secrets::read(config, &mut report).await;
     machine::limits(hardening, config, &mut report);
     machine::files(config, path, &mut report);
     for environment in config.environments.values().filter(|one| only.is_none_or(|only| one.name == only)) {

@@ -39,7 +39,7 @@ pub(super) fn limits(hardening: &Hardening, config: &Config, report: &mut Report
 /// Files that decide what the gateway does, and those that are secret.
 pub(super) fn files(config: &Config, path: &Path, report: &mut Report) {
     let (trusted, secret) = of(config, path);
-    let identity = config.vault.as_ref().and_then(|vault| file_of(&vault.identity));
+    let identity = config.vault.as_ref().and_then(|vault| vault.identity.as_file());
     let mut fine = 0;
     for (file, is_secret) in
         trusted.iter().map(|file| (file, false)).chain(secret.iter().map(|file| (file, true)))
@@ -73,7 +73,7 @@ fn of(config: &Config, path: &Path) -> (BTreeSet<PathBuf>, BTreeSet<PathBuf>) {
     let mut secret = BTreeSet::new();
     if let Some(vault) = &config.vault {
         trusted.insert(vault.path.clone());
-        secret.extend(file_of(&vault.identity));
+        secret.extend(vault.identity.as_file());
     }
     trusted.extend(config.tokens.iter().map(|tokens| tokens.file.clone()));
     let listeners = config.listeners.iter();
@@ -86,14 +86,7 @@ fn of(config: &Config, path: &Path) -> (BTreeSet<PathBuf>, BTreeSet<PathBuf>) {
     trusted.extend(listeners.filter_map(|listener| listener.client_ca.as_ref()).map(|ca| ca.file.clone()));
     for environment in config.environments.values() {
         trusted.extend(environment.ca_file.clone());
-        secret.extend(environment.references().into_iter().filter_map(file_of));
+        secret.extend(environment.references().into_iter().filter_map(Reference::as_file));
     }
     (trusted, secret)
-}
-
-fn file_of(reference: &Reference) -> Option<PathBuf> {
-    match reference {
-        Reference::File(path) => Some(path.clone()),
-        Reference::Vault(_) | Reference::Env(_) => None,
-    }
 }

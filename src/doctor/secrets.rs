@@ -1,18 +1,23 @@
 //! Whether every secret can be had, and whether it belongs where it would go.
 
-use std::{collections::BTreeMap, error::Error as _, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::{Part, Report, finding::Finding};
 use crate::{
     config::{Config, Environment},
     credential::{Credential, Prepared},
     redaction,
-    vault::{self, Resolved, Vault, reference::Reference, secret::Secret},
+    vault::{
+        self, Resolved, Vault, chain,
+        gathered::Gathered,
+        reference::{Reference, Scheme},
+        secret::Secret,
+    },
 };
 
 /// All secrets that the configuration names, as of now.
 pub(super) struct Secrets {
-    all: BTreeMap<Reference, Result<Resolved, vault::Error>>,
+    all: BTreeMap<String, Result<Resolved, Arc<vault::Error>>>,
     /// The vault did not open, which was reported: what is in it is not missed again.
     vault_closed: bool,
     /// Environment, host and key, of each.
@@ -28,34 +33,27 @@ pub(super) struct Own {
 }
 
 impl Secrets {
-    pub(super) fn read(config: &Config, report: &mut Report) -> Self {
-        let opened = Vault::peek(config.vault.as_ref());
-        let vault_closed = opened.is_err();
+    pub(super) async fn read(config: &Config, report: &mut Report) -> Self {
+        let opened = config.vault.as_ref().map(Vault::peek);
+        let vault_closed = opened.as_ref().is_some_and(Result::is_err);
         match &opened {
-            Ok(vault) => {
-                if let Some(generation) = vault.generation() {
-                    report.add(
-                        None,
-                        "vault",
-                        Finding::Fine,
-                        format_args!("it opens, generation {generation}"),
-                    );
-                }
+            Some(Ok(vault)) => {
+                let generation = vault.generation();
+                report.add(None, "vault", Finding::Fine, format_args!("it opens, generation {generation}"));
             }
-            Err(error) => report.add(None, "vault", Finding::VaultClosed, chain(error)),
+            Some(Err(error)) => report.add(None, "vault", Finding::VaultClosed, chain(error)),
+            None => {}
         }
-        // Without the vault, what is elsewhere is read all the same; without one configured this does not fail.
-        let Some(vault) = opened.or_else(|_| Vault::peek(None)).ok() else {
-            return Self { all: BTreeMap::new(), vault_closed, keys: Vec::new() };
-        };
+        let gathered = Gathered::peek(config).await;
         let environments = config.environments.values();
         let references = environments.clone().flat_map(|environment| environment.references());
-        let all: BTreeMap<Reference, _> =
-            references.map(|reference| (reference.clone(), vault.resolve(reference))).collect();
+        let all: BTreeMap<String, _> =
+            references.map(|reference| (reference.to_string(), gathered.resolve(reference))).collect();
         // Before anything is said of them.
         redaction::held().remember(all.values().flatten().map(|resolved| &resolved.secret));
         let key = |environment: &Arc<Environment>| {
-            let secret = &all.get(environment.credential.reference())?.as_ref().ok()?.secret;
+            let reference = environment.credential.reference().to_string();
+            let secret = &all.get(&reference)?.as_ref().ok()?.secret;
             Some((environment.name.clone(), environment.host.clone(), secret.clone()))
         };
         let keys = environments.filter_map(key).collect();
@@ -80,7 +78,7 @@ impl Secrets {
             return None;
         }
         let own = self.resolved(environment.credential.reference()).filter(|_| is_complete)?;
-        let prepared = Prepared::prepare(&environment.credential, &own.secret);
+        let prepared = Prepared::prepare(&environment.credential, environment.credential.reference(), &own.secret);
         let prepared = prepared.map_err(|error| {
             let said = format!("{} {error}", environment.credential.reference());
             part.add("vault", Finding::SecretUnfit, said);
@@ -94,13 +92,14 @@ impl Secrets {
     }
 
     fn resolved(&self, reference: &Reference) -> Option<&Resolved> {
-        self.all.get(reference)?.as_ref().ok()
+        self.all.get(&reference.to_string())?.as_ref().ok()
     }
 
     /// Reports one; whether it can be used.
     fn look_at(&self, reference: &Reference, host: &str, part: &mut Part<'_>) -> bool {
-        match self.all.get(reference) {
-            Some(Ok(resolved)) if resolved.allows(host) => {
+        let names_host = reference.hosts().is_none_or(|hosts| hosts.iter().any(|allowed| allowed == host));
+        match self.all.get(&reference.to_string()) {
+            Some(Ok(resolved)) if names_host && resolved.allows(host) => {
                 let sealed = resolved
                     .hosts
                     .as_ref()
@@ -110,19 +109,19 @@ impl Secrets {
                 true
             }
             Some(Ok(resolved)) => {
-                let hosts = resolved.hosts.as_deref().unwrap_or_default().join(", ");
-                let said = format!("{reference} is sealed for {hosts} and may not be sent to {host}");
+                let hosts = resolved.hosts.as_deref().or(reference.hosts()).unwrap_or_default().join(", ");
+                let said = format!("{reference} is for {hosts} and may not be sent to {host}");
                 part.add("vault", Finding::SecretWrongHost, said);
                 false
             }
             Some(Err(error)) => {
-                let is_in_vault = matches!(reference, Reference::Vault(_));
+                let is_in_vault = reference.scheme() == Scheme::Vault;
                 match (finding(error), self.vault_closed && is_in_vault) {
                     (_, true) => {
                         let said = format!("{reference}: the vault does not open, see above");
                         part.add("vault", Finding::VaultClosed, said);
                     }
-                    (finding, false) => part.add("vault", finding, chain(error)),
+                    (finding, false) => part.add("vault", finding, chain(&**error)),
                 }
                 false
             }
@@ -143,21 +142,12 @@ impl Secrets {
 fn finding(error: &vault::Error) -> Finding {
     match error {
         vault::Error::Absent { .. } => Finding::SecretAbsent,
-        vault::Error::Unreachable { .. } => Finding::SecretUnreadable,
-        vault::Error::Unfit { .. } => Finding::SecretUnfit,
-        vault::Error::NoVault { .. } | vault::Error::Identity(_) | vault::Error::Embedded(_) => {
-            Finding::VaultClosed
-        }
+        vault::Error::Unreachable { .. }
+        | vault::Error::NoSource { .. }
+        | vault::Error::NotYet { .. }
+        | vault::Error::VaultTimeout => Finding::SecretUnreadable,
+        vault::Error::Unfit { .. } | vault::Error::Field { .. } => Finding::SecretUnfit,
+        vault::Error::Identity(_) | vault::Error::Embedded(_) => Finding::VaultClosed,
     }
 }
 
-/// An error with its causes.
-fn chain(error: &vault::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
-}
