@@ -6,6 +6,7 @@ mod document;
 pub mod fault;
 pub mod limits;
 mod load;
+mod openbao;
 pub mod overrides;
 pub mod permissions;
 mod reload;
@@ -31,6 +32,7 @@ pub use self::check::grant_item;
 pub(crate) use self::check::log_filter;
 pub use self::{
     load::Loaded,
+    openbao::{BaoLogin, OpenBao},
     secrets::{Exec, Refresh, Refreshing},
     users::{EndUser, FieldPath, KeysAt},
 };
@@ -55,6 +57,8 @@ pub struct Config {
     pub refresh: Refreshing,
     /// Commands that print secrets, by name. Reloadable.
     pub exec: BTreeMap<String, Exec>,
+    /// The OpenBao or HashiCorp Vault server; `None` when no reference is `openbao:`. Reloadable.
+    pub openbao: Option<OpenBao>,
     /// Who may call, each with what it may do. Without any, nobody is served. Reloadable.
     pub callers: Vec<Caller>,
     /// The tokens that this gateway issues; `None`: no caller is known by one. Reloadable.
