@@ -7,6 +7,7 @@ mod egress;
 pub mod fault;
 pub mod limits;
 mod load;
+mod openbao;
 pub mod overrides;
 pub mod permissions;
 mod reload;
@@ -35,6 +36,7 @@ pub use self::check::{client_guid, grant_item};
 pub use self::{
     egress::{Egress, Login, Pin, Proxy, Reach},
     load::Loaded,
+    openbao::{BaoLogin, OpenBao},
     rotation::Rotation,
     secrets::{Exec, Refresh, Refreshing},
     users::{EndUser, FieldPath, KeysAt},
@@ -60,6 +62,8 @@ pub struct Config {
     pub refresh: Refreshing,
     /// Commands that print secrets, by name. Reloadable.
     pub exec: BTreeMap<String, Exec>,
+    /// The OpenBao or HashiCorp Vault server; `None` when no reference is `openbao:`. Reloadable.
+    pub openbao: Option<OpenBao>,
     /// Who may call, each with what it may do. Without any, nobody is served. Reloadable.
     pub callers: Vec<Caller>,
     /// The tokens that this gateway issues; `None`: no caller is known by one. Reloadable.

@@ -14,6 +14,7 @@ pub mod client;
 pub mod commands;
 mod connections;
 pub mod health;
+pub(crate) mod https;
 mod log_level;
 pub mod messages;
 pub mod socket;

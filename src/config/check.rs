@@ -12,6 +12,7 @@ mod limits;
 mod listener;
 mod network;
 mod observe;
+mod openbao;
 mod overlap;
 mod paths;
 mod recognition;
@@ -47,6 +48,7 @@ pub(super) fn config(root: &Node, report: &Report<'_>) -> Option<Config> {
     // Without a vault its own means nothing.
     let refresh = Refreshing { vault: of_vault.unwrap_or(of_files), file: of_files };
     let exec = exec::all(&file);
+    let openbao = openbao::openbao(&file.section("openbao"));
     let callers = caller::all(&file);
     let tokens = tokens::tokens(&file.section("tokens"));
     let environments = environment::all(&file);
@@ -75,6 +77,7 @@ pub(super) fn config(root: &Node, report: &Report<'_>) -> Option<Config> {
         vault,
         refresh,
         exec: exec.into_iter().map(|(name, one)| Some((name, one?))).collect::<Option<_>>()?,
+        openbao,
         callers: callers.into_iter().map(caller::Draft::finish).collect::<Option<_>>()?,
         tokens,
         environments: environments

@@ -59,8 +59,9 @@ impl Config {
             Scheme::Vault => self.refresh.vault,
             Scheme::File => self.refresh.file,
             Scheme::Exec => self.exec.get(reference.place()).map_or(Refresh::NEVER, |exec| exec.refresh),
+            Scheme::OpenBao => self.openbao.as_ref().map_or(Refresh::NEVER, |openbao| openbao.refresh),
             // Without a source, nothing is read.
-            Scheme::Env | Scheme::OpenBao | Scheme::Aws => Refresh::NEVER,
+            Scheme::Env | Scheme::Aws => Refresh::NEVER,
         }
     }
 }

@@ -78,7 +78,8 @@ impl Secrets {
             return None;
         }
         let own = self.resolved(environment.credential.reference()).filter(|_| is_complete)?;
-        let prepared = Prepared::prepare(&environment.credential, environment.credential.reference(), &own.secret);
+        let prepared =
+            Prepared::prepare(&environment.credential, environment.credential.reference(), &own.secret);
         let prepared = prepared.map_err(|error| {
             let said = format!("{} {error}", environment.credential.reference());
             part.add("vault", Finding::SecretUnfit, said);
@@ -150,4 +151,3 @@ fn finding(error: &vault::Error) -> Finding {
         vault::Error::Identity(_) | vault::Error::Embedded(_) => Finding::VaultClosed,
     }
 }
-

@@ -399,7 +399,7 @@ fn is_local(scheme: Scheme) -> bool {
     matches!(scheme, Scheme::Vault | Scheme::Env | Scheme::File)
 }
 
-fn secret_of(reference: &Reference, found: &Found) -> Result<Read, Error> {
+pub(super) fn secret_of(reference: &Reference, found: &Found) -> Result<Read, Error> {
     let named = || reference.clone();
     let document = found.as_ref().map_err(|error| match &**error {
         source::Error::Absent => Error::Absent { reference: named() },

@@ -12,11 +12,12 @@ use std::{collections::BTreeMap, fmt, pin::Pin, sync::Arc};
 use zeroize::Zeroizing;
 
 use super::reference::Scheme;
-use crate::config::Config;
+use crate::config::{self, Config};
 
 pub(crate) mod env;
 mod exec;
 pub mod file;
+mod openbao;
 
 /// One kind of vault.
 pub(crate) trait Source: fmt::Debug + Send + Sync {
@@ -35,7 +36,7 @@ pub(crate) struct Document {
 }
 
 /// A source that can be written, for rotation: compare-and-swap on the version.
-#[expect(dead_code, reason = "rotation writes")]
+#[cfg_attr(not(test), expect(dead_code, reason = "rotation writes"))]
 pub(crate) trait Writable: Source {
     /// Replaces the document at `place` if its version is still `expected` (`None`: it must not exist); gives the new
     /// version.
@@ -48,7 +49,6 @@ pub(crate) trait Writable: Source {
 }
 
 /// What became of a write.
-#[expect(dead_code, reason = "rotation writes")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Written {
     /// It is there, as this version.
@@ -137,6 +137,14 @@ impl Sources {
         sources.add(Scheme::Env, &(), || Arc::new(env::Env));
         sources.add(Scheme::File, &(), || Arc::new(file::Files));
         sources.add(Scheme::Exec, &config.exec, || Arc::new(exec::Commands(config.exec.clone())));
+        if let Some(openbao) = &config.openbao {
+            // How fresh its secrets are kept is not its business.
+            let settings = config::OpenBao { refresh: config::Refresh::NEVER, ..openbao.clone() };
+            let made_from = (&settings, &config.vault);
+            sources.add(Scheme::OpenBao, &made_from, || {
+                Arc::new(openbao::OpenBao::new(&settings, config.vault.clone()))
+            });
+        }
         sources.made
     }
 

@@ -40,6 +40,7 @@ mod listeners;
 mod metrics;
 mod mutual_tls;
 mod observe;
+mod openbao;
 mod pressure;
 mod raw_upstream;
 mod reload;

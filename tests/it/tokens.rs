@@ -2,6 +2,7 @@
 //! with what verifies them.
 
 use aws_lc_rs::{
+    encoding::{AsDer, PublicKeyX509Der},
     hmac,
     rand::SystemRandom,
     rsa::KeySize,
@@ -10,7 +11,10 @@ use aws_lc_rs::{
         RSA_PSS_SHA256, RsaKeyPair,
     },
 };
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use base64::{
+    Engine as _,
+    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
+};
 use serde_json::{Value, json};
 
 pub const ISSUER: &str = "https://id.example";
@@ -67,6 +71,19 @@ impl Signer {
             Key::Ec(key) => key.public_key().as_ref(),
             Key::Ed(key) => key.public_key().as_ref(),
         }
+    }
+
+    /// The public key as PEM.
+    pub fn public_pem(&self) -> String {
+        let der = match &self.key {
+            Key::Rsa(key) => AsDer::<PublicKeyX509Der<'_>>::as_der(key.public_key()),
+            Key::Ec(key) => key.public_key().as_der(),
+            Key::Ed(key) => key.public_key().as_der(),
+        };
+        let text = STANDARD.encode(der.unwrap().as_ref());
+        let lines: Vec<&str> =
+            text.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap()).collect();
+        format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", lines.join("\n"))
     }
 
     /// A token with these claims, as an issuer makes it.

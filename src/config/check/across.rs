@@ -118,6 +118,10 @@ fn without_source(
             };
             Some(Problem::new(what).allowed("expected env:NAME or file:/PATH"))
         }
+        Scheme::OpenBao | Scheme::Aws | Scheme::Exec if path.starts_with("openbao.login.") => {
+            let problem = Problem::new("is at a server or a command, and is needed to log in");
+            Some(problem.allowed("expected env:NAME, file:/PATH or vault:NAME"))
+        }
         Scheme::Vault if !file.has("vault") => {
             let problem = Problem::new("needs a vault");
             Some(problem.allowed("add a [vault] section, or write env:NAME or file:/PATH"))
@@ -128,7 +132,9 @@ fn without_source(
             let names = exec.keys().map(String::as_str);
             (!exec.contains_key(reference.place())).then(|| problem.near(reference.place(), names))
         }
-        Scheme::OpenBao | Scheme::Aws => {
+        Scheme::OpenBao if file.has("openbao") => None,
+        Scheme::OpenBao => Some(Problem::new("needs a section [openbao]").allowed("add one")),
+        Scheme::Aws => {
             let problem = Problem::new(format!("needs a section [{}]", reference.scheme().name()));
             Some(problem.allowed("this mxgate was built without it"))
         }

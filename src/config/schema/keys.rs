@@ -1,9 +1,13 @@
 //! The tables of keys, from the file's top level down.
 
 mod egress;
+mod openbao;
 mod secrets;
 
-use self::secrets::{EXEC, FILES, VAULT};
+use self::{
+    openbao::OPENBAO,
+    secrets::{EXEC, FILES, VAULT},
+};
 use super::{
     Key, Kind,
     Need::{self, Flag, Integer, Optional, Required, Text},
@@ -47,6 +51,11 @@ pub(in crate::config) static FILE: &[Key] = &[
         Kind::Named(EXEC),
         Optional,
         "Commands whose standard output is a secret, by name: exec:NAME",
+    ),
+    section(
+        "openbao",
+        OPENBAO,
+        "An OpenBao or HashiCorp Vault server with KV engines of version 2; absent when no reference is openbao:",
     ),
     Key::new(
         "caller",

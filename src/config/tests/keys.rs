@@ -22,6 +22,14 @@ const CREDENTIALS: [(&str, &str); 6] = [
     ("header", r#"{ kind = "header", name = "MD-API-KEY", value = "vault:a" }"#),
 ];
 
+/// One login at OpenBao of each kind.
+const LOGINS: [(&str, &str); 4] = [
+    ("token", r#"{ kind = "token", token = "env:T" }"#),
+    ("approle", r#"{ kind = "approle", role_id = "ID", secret_id = "env:S" }"#),
+    ("kubernetes", r#"{ kind = "kubernetes", role = "mxgate" }"#),
+    ("jwt", r#"{ kind = "jwt", role = "mxgate", jwt = "env:J" }"#),
+];
+
 /// A key, and a file in which it can be written.
 struct Case {
     path: String,
@@ -143,6 +151,14 @@ fn walk(keys: &'static [Key], prefix: &str, restart: bool, base: &Node, cases: &
                     walk(variant.keys, &format!("{path}."), restart, &self::base(text), cases);
                 }
             }
+            Kind::Variants(variants) if key.name == "login" => {
+                for variant in *variants {
+                    let text = LOGINS.iter().find(|(kind, _)| *kind == variant.kind).unwrap().1;
+                    let mut base = base.clone();
+                    set(&mut base, &path, value(text));
+                    walk(variant.keys, &format!("{path}."), restart, &base, cases);
+                }
+            }
             Kind::Variants(variants) => {
                 variants
                     .iter()
@@ -174,12 +190,17 @@ fn base(credential: &str) -> Node {
         set(&mut root, &format!("{proxy}.{key}"), text(value));
     }
     if !credential.is_empty() {
-        let Data::Table(mut table) = document::parse(&format!("c = {credential}"), "").root.data else {
-            unreachable!()
-        };
-        set(&mut root, "environment.reporting.credential", table.remove("c").unwrap().value.data);
+        set(&mut root, "environment.reporting.credential", value(credential));
     }
     root
+}
+
+/// What a text of TOML is as a value.
+fn value(toml: &str) -> Data {
+    let Data::Table(mut table) = document::parse(&format!("c = {toml}"), "").root.data else {
+        unreachable!()
+    };
+    table.remove("c").unwrap().value.data
 }
 
 /// A valid value that is neither the key's default nor the one in `base`.
@@ -204,6 +225,7 @@ fn another(case: &Case) -> Data {
         (_, "hosts") => list("other"),
         (_, "command") => list("/bin/other"),
         (_, "variables") => list("OTHER"),
+        (_, "mounts") => list("other/kv"),
         (_, "users") => list("USR-9"),
         (_, "mask_fields") => list("other.*"),
         (_, "algorithms") => list("EdDSA"),

@@ -397,9 +397,8 @@ pub type Read<'a> = dyn Fn(&Reference) -> Result<Zeroizing<Vec<u8>>, Error> + 'a
 pub fn read(reference: &Reference) -> Result<Zeroizing<Vec<u8>>, Error> {
     match (reference.scheme(), reference.as_file(), reference.field()) {
         (_, Some(path), None) => Ok(source::file::read(&path, SECRET_BYTES_MAX, permissions::private)?.bytes),
-        (Scheme::Env, _, None) => {
-            source::env::read(reference.place()).ok_or_else(|| Error::Unset { name: reference.place().to_owned() })
-        }
+        (Scheme::Env, _, None) => source::env::read(reference.place())
+            .ok_or_else(|| Error::Unset { name: reference.place().to_owned() }),
         _ => Err(Error::InVault { reference: reference.clone() }),
     }
 }

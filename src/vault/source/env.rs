@@ -11,7 +11,7 @@ use super::{Document, Error, Reading, Source};
 
 /// Variables of this process.
 #[derive(Debug)]
-pub(super) struct Env;
+pub(in crate::vault) struct Env;
 
 impl Source for Env {
     fn read<'a>(&'a self, place: &'a str) -> Reading<'a, Document> {

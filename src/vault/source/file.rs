@@ -24,7 +24,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Files that are secrets, or hold them as fields.
 #[derive(Debug)]
-pub(super) struct Files;
+pub(in crate::vault) struct Files;
 
 impl Source for Files {
     fn read<'a>(&'a self, place: &'a str) -> Reading<'a, Document> {

@@ -43,11 +43,11 @@ pub(super) static EXEC: &[Key] = &[
     AFTER_GRACE,
 ];
 
-const fn refresh(default: u64, doc: &'static str) -> Key {
+pub(super) const fn refresh(default: u64, doc: &'static str) -> Key {
     millis("refresh_ms", 100, DAY, default, doc)
 }
 
-const fn grace(default: u64) -> Key {
+pub(super) const fn grace(default: u64) -> Key {
     millis(
         "grace_ms",
         0,
@@ -57,7 +57,7 @@ const fn grace(default: u64) -> Key {
     )
 }
 
-const AFTER_GRACE: Key = choice(
+pub(super) const AFTER_GRACE: Key = choice(
     "after_grace",
     &["refuse", "keep"],
     "refuse",
