@@ -94,7 +94,8 @@ fn a_proxys_user_and_password_go_together_and_are_no_key_of_mx() {
         ),
         (
             "username = \"u\", password = \"pw\"",
-            ".password: is not a reference; write vault:NAME, env:NAME or file:/PATH, never the secret itself",
+            ".password: is not a reference; write vault:NAME, env:NAME or file:/PATH, or openbao:, aws: or exec:, \
+             never the secret itself",
         ),
         (
             "username = \"u\", password = \"env:MX_API_KEY\"",

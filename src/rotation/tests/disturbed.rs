@@ -75,6 +75,7 @@ proptest! {
                 }
             }
             world.set_writes(Vec::new());
+            world.answer_as_usual();
             let mut done = Err(Error::Paused);
             for round in 0..4 {
                 let mut order = order(&format!("operator-{round}"));

@@ -231,6 +231,11 @@ impl World {
         self.model().answers.push(answer);
     }
 
+    /// Forgets what [`World::answer_rotate`] was told.
+    pub(super) fn answer_as_usual(&self) {
+        self.model().answers.clear();
+    }
+
     pub(super) fn delay_new_keys(&self, delay: Duration) {
         self.model().delay = delay;
     }

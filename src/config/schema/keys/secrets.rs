@@ -14,6 +14,7 @@ pub(super) static VAULT: &[Variant] = &[Variant {
     keys: &[
         path("path", Required, "The age-encrypted vault file"),
         reference("identity", Required, "The age identity that opens it: file: or env:"),
+        reference("passphrase", Optional, "What the identity is sealed with, if it is: file: or env:"),
         refresh(MINUTE, "How often it is read though it looks unchanged"),
         grace(DAY),
         AFTER_GRACE,
