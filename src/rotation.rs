@@ -124,7 +124,8 @@ pub(crate) fn readers_have_it_after(config: &Config) -> Duration {
     /// A look every 0.5 s, and up to 2.2 s until a file that changes has come to rest; see `app/files.rs`.
     const LOOK: Duration = Duration::from_secs(3);
     let refresh = config.refresh.vault;
-    LOOK.saturating_add(refresh.interval).saturating_add(refresh.grace)
+    // With `after_grace = "keep"` there is no such end, and nothing to wait for.
+    LOOK.saturating_add(refresh.interval).saturating_add(refresh.limit().unwrap_or_default())
 }
 
 /// Where all environments stand, as the running gateway has seen it last.
