@@ -1,12 +1,12 @@
 //! An environment's secrets: what their references came to becomes what goes on the wire.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use super::{Error, Snapshot};
 use crate::{
     config::{self, BearerOperations, Config},
     credential::Prepared,
-    vault::{self, Resolved, gathered::Gathered, secret::Secret},
+    vault::{self, Resolved, freshness::Deadline, gathered::Gathered, secret::Secret},
 };
 
 /// What one environment's references came to.
@@ -30,24 +30,21 @@ impl Secrets {
     }
 }
 
+/// Every secret of `config`, as the cell that its value has.
+pub(super) fn used(config: &Config, gathered: &Gathered) -> HashMap<String, Arc<Deadline>> {
+    let references = config.environments.values().flat_map(|environment| environment.references());
+    references
+        .filter_map(|reference| Some((reference.to_string(), gathered.resolve(reference).ok()?.deadline)))
+        .collect()
+}
+
 impl Snapshot {
     /// Whether `gathered` has another value of a secret than this snapshot.
     pub(crate) fn is_outdated(&self, config: &Config, gathered: &Gathered) -> bool {
-        let mut used = config.environments.values().flat_map(|settings| {
-            let environment = self.environment(&settings.name);
-            let token = match &settings.bearer_operations {
-                BearerOperations::Token(token) => Some(token),
-                _ => None,
-            };
-            let own = (settings.credential.reference(), environment.map(|one| &one.credential));
-            let token = token.map(|token| (token, environment.and_then(|one| one.bearer.token())));
-            std::iter::once(own).chain(token)
-        });
-        used.any(|(reference, prepared)| {
-            gathered
-                .resolve(reference)
-                .is_ok_and(|found| prepared.is_none_or(|prepared| !prepared.shares(&found.deadline)))
-        })
+        let is_other = |(name, deadline): (String, Arc<Deadline>)| {
+            !self.secrets.get(&name).is_some_and(|used| Arc::ptr_eq(used, &deadline))
+        };
+        used(config, gathered).into_iter().any(is_other)
     }
 }
 
