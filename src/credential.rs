@@ -112,11 +112,6 @@ impl Prepared {
         self.deadline.has_passed(Moment::now)
     }
 
-    /// Whether it is of the version of its secret that has this deadline.
-    pub(crate) fn shares(&self, deadline: &Arc<Deadline>) -> bool {
-        Arc::ptr_eq(&self.deadline, deadline)
-    }
-
     /// What tells this version of the secret from others.
     pub(crate) fn used(&self) -> &UsedCredential {
         &self.used

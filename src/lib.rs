@@ -10,6 +10,7 @@
 
 pub mod admission;
 pub mod app;
+mod blocking;
 mod browser;
 pub mod capacity;
 mod coded;

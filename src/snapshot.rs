@@ -33,7 +33,7 @@ use crate::{
     redaction, tokens,
     upstream::dial::{DialTarget, TlsFault},
     users::{self, Users},
-    vault::{self, gathered::Gathered, reference::Reference},
+    vault::{self, freshness::Deadline, gathered::Gathered, reference::Reference},
 };
 
 /// All that a request is decided by.
@@ -43,6 +43,8 @@ pub(crate) struct Snapshot {
     pub(crate) generation: u64,
     pub(crate) admission: Admission,
     pub(crate) environments: Vec<Arc<Environment>>,
+    /// Which values of its secrets it has, by their references.
+    secrets: HashMap<String, Arc<Deadline>>,
     /// What each caller may do at each environment.
     pub(crate) grants: Grants,
     /// What each caller may use, in the configuration's order; `None` for those without limits.
@@ -280,6 +282,7 @@ impl Snapshot {
                 .map(|caller| FieldMask::new(&caller.mask_fields).map(Arc::new))
                 .collect(),
             environments,
+            secrets: secrets::used(config, gathered),
             listeners,
         })
     }

@@ -5,7 +5,8 @@
 //! A look costs microseconds and sees what the kernel's notifications do not: a symbolic link that is swapped
 //! anywhere on the path (Kubernetes' `..data`), a directory that is replaced or appears later, a network volume.
 //! What must never happen: a change between reading a file and waiting for its next one is missed, which is why
-//! stamps are taken first; the event loop that accepts connections waits for a disk.
+//! stamps are taken first; the event loop that accepts connections waits for a disk; a volume that hangs keeps a change
+//! elsewhere from being seen.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,7 +15,9 @@ use std::{
     time::Duration,
 };
 
-use tokio::{task::spawn_blocking, time::sleep};
+use tokio::{task::JoinSet, time::sleep};
+
+use crate::blocking::in_time;
 
 /// How often files are looked at.
 const LOOK: Duration = Duration::from_millis(500);
@@ -24,6 +27,9 @@ const QUIET: Duration = Duration::from_millis(200);
 
 /// A file that never stops changing is taken up all the same after this many quiet times.
 const QUIETS_MAX: usize = 10;
+
+/// How long a folder may take. One that takes longer looks as it did before.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What files looked like at one moment; `None` for one that was not there.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -42,10 +48,10 @@ struct Stamp {
 
 impl Stamps {
     /// Looks at `files`, except those that were looked at before.
-    pub(super) fn add(&mut self, files: BTreeSet<PathBuf>) {
-        for file in files {
-            self.0.entry(file).or_insert_with_key(|file| Stamp::of(file));
-        }
+    pub(super) async fn add(&mut self, files: BTreeSet<PathBuf>) {
+        let fresh =
+            files.into_iter().filter(|file| !self.0.contains_key(file)).map(|file| (file, None)).collect();
+        self.0.extend(Self(fresh).again().await.0);
     }
 
     /// The same files, and what the others' looked like in `later`.
@@ -53,15 +59,22 @@ impl Stamps {
         self.0.extend(later.0);
     }
 
-    /// The same files, now. On a thread of its own, since a volume that hangs must hold up nothing else.
+    /// The same files, now. Each folder on a thread of its own, since a volume that hangs must hold up nothing else.
     pub(super) async fn again(&self) -> Self {
+        let mut folders = BTreeMap::<&Path, Vec<PathBuf>>::new();
+        for file in self.0.keys() {
+            folders.entry(file.parent().unwrap_or(file)).or_default().push(file.clone());
+        }
+        let mut looks = JoinSet::new();
+        for (folder, files) in folders {
+            let look = move || files.into_iter().map(|file| (Stamp::of(&file), file)).collect::<Vec<_>>();
+            looks.spawn(in_time(format!("stamps of {}", folder.display()), PATIENCE, look));
+        }
         let mut now = self.clone();
-        let look = move || {
-            now.0.iter_mut().for_each(|(file, stamp)| *stamp = Stamp::of(file));
-            now
-        };
-        // It fails when the process ends, and then nothing has changed.
-        spawn_blocking(look).await.unwrap_or_else(|_| self.clone())
+        for (stamp, file) in looks.join_all().await.into_iter().flatten().flatten() {
+            now.0.insert(file, stamp);
+        }
+        now
     }
 }
 
@@ -108,9 +121,9 @@ mod tests {
     use super::*;
 
     /// A folder, a file's path in it, and the stamps of that file before `change`.
-    fn stamps(folder: &TempDir, file: &str) -> Stamps {
+    async fn stamps(folder: &TempDir, file: &str) -> Stamps {
         let mut stamps = Stamps::default();
-        stamps.add(BTreeSet::from([folder.path().join(file)]));
+        stamps.add(BTreeSet::from([folder.path().join(file)])).await;
         stamps
     }
 
@@ -122,7 +135,7 @@ mod tests {
     async fn sees(file: &str, prepare: impl FnOnce(&Path), change: impl FnOnce(&Path)) -> bool {
         let folder = tempfile::tempdir().unwrap();
         prepare(folder.path());
-        let before = stamps(&folder, file);
+        let before = stamps(&folder, file).await;
         change(folder.path());
         let after = before.again().await;
         after != before
@@ -176,9 +189,9 @@ mod tests {
     #[tokio::test]
     async fn the_first_stamp_of_a_file_counts() {
         let folder = tempfile::tempdir().unwrap();
-        let mut stamps = stamps(&folder, "key");
+        let mut stamps = stamps(&folder, "key").await;
         fs::write(folder.path().join("key"), "one").unwrap();
-        stamps.add(BTreeSet::from([folder.path().join("key")]));
+        stamps.add(BTreeSet::from([folder.path().join("key")])).await;
         assert!(is_seen(stamps).await);
     }
 
@@ -187,7 +200,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("key");
         fs::write(&path, "").unwrap();
-        let stamps = stamps(&folder, "key");
+        let stamps = stamps(&folder, "key").await;
         let restless = async {
             let mut text = String::new();
             loop {

@@ -174,7 +174,7 @@ impl Loader {
     pub(super) async fn load_first(self: &Arc<Self>) {
         let config = self.state().config.clone();
         let mut stamps = Stamps::default();
-        stamps.add(self.files_of(&config));
+        stamps.add(self.files_of(&config)).await;
         self.keeper.consider(&config);
         self.look(&mut stamps).await;
         self.keeper.attempted(FIRST_PATIENCE).await;
@@ -265,7 +265,7 @@ impl Loader {
     async fn look(&self, stamps: &mut Stamps) -> bool {
         const READS_MAX: usize = 5;
         let mut before = Stamps::default();
-        before.add(self.keeper.files());
+        before.add(self.keeper.files()).await;
         let mut look = self.keeper.look().await;
         for _ in 0..READS_MAX {
             look.read().await;
@@ -298,13 +298,13 @@ impl Loader {
     async fn reload_now(self: &Arc<Self>, cause: Cause) -> Result<ReloadReport, String> {
         let running = self.state().config.clone();
         let mut stamps = Stamps::default();
-        stamps.add(self.files_of(&running));
+        stamps.add(self.files_of(&running)).await;
         let this = self.clone();
         let read = tokio::task::spawn_blocking(move || this.read_configuration()).await;
         let read = read.unwrap_or_else(|_| Err("reading the configuration panicked".into()));
         if let Ok(config) = &read {
             // Also when they cannot be read: they may appear later.
-            stamps.add(self.files_of(config));
+            stamps.add(self.files_of(config)).await;
             let mut config = config.clone();
             config.keep_restart_only(&running);
             self.keeper.consider(&config);

@@ -111,3 +111,177 @@ async fn tell_ends(keeper: &Keeper) {
         keeper.tell_ends();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Mutex,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    };
+
+    use tokio::time::{Instant, sleep_until};
+    use zeroize::Zeroizing;
+
+    use super::*;
+    use crate::{
+        config::Config,
+        vault::{
+            Resolved,
+            keeper::tests::{config, document, paused},
+            source::{Document, Error, Reading},
+        },
+    };
+
+    const INTERVAL: Duration = Duration::from_secs(10);
+    const GRACE: Duration = Duration::from_secs(60);
+    const MS: Duration = Duration::from_millis(1);
+    const KEYS: &str = "refresh_ms = 10000\ngrace_ms = 60000";
+
+    /// What a source says.
+    #[derive(Debug, Clone, Copy)]
+    enum Says {
+        Value(&'static str),
+        Absent,
+        Fails,
+        Nothing,
+    }
+
+    #[derive(Debug)]
+    struct Fake {
+        says: Mutex<Says>,
+        asked: AtomicU32,
+    }
+
+    impl Fake {
+        fn new(says: Says) -> Arc<Self> {
+            Arc::new(Self { says: Mutex::new(says), asked: AtomicU32::new(0) })
+        }
+
+        fn say(&self, says: Says) {
+            *self.says.lock().unwrap() = says;
+        }
+    }
+
+    impl Source for Fake {
+        fn read<'a>(&'a self, _: &'a str) -> Reading<'a, Document> {
+            Box::pin(async {
+                self.asked.fetch_add(1, Relaxed);
+                let says = *self.says.lock().unwrap();
+                match says {
+                    Says::Value(text) => Ok(Document { bytes: Zeroizing::new(text.into()), version: None }),
+                    Says::Absent => Err(Error::Absent),
+                    Says::Fails => Err(Error::unreachable(Reason::Unreachable, "it is down")),
+                    Says::Nothing => std::future::pending().await,
+                }
+            })
+        }
+    }
+
+    struct Kept {
+        keeper: Arc<Keeper>,
+        config: Config,
+        begun: Instant,
+    }
+
+    impl Kept {
+        fn new() -> Self {
+            let keeper = Arc::new(Keeper::with_clock(paused));
+            let config = config("/bin/one", KEYS);
+            keeper.adopt(&config);
+            Self { keeper, config, begun: Instant::now() }
+        }
+
+        async fn keep(&self, place: &str, source: &Arc<Fake>) {
+            tokio::spawn(keep(self.keeper.clone(), document(place), source.clone()));
+            tokio::task::yield_now().await;
+        }
+
+        fn found(&self, place: &str) -> Option<Resolved> {
+            let reference = format!("exec:{place}").parse().unwrap();
+            self.keeper.gathered(&self.config).resolve(&reference).ok()
+        }
+
+        fn usable(&self, place: &str) -> bool {
+            self.found(place).is_some_and(|found| !found.deadline.has_passed(paused))
+        }
+
+        /// Goes on until so long after the start.
+        async fn at(&self, after: Duration) {
+            sleep_until(self.begun + after).await;
+            // Whoever wakes at the same time is done first.
+            for _ in 0..10 {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_source_that_is_down_is_asked_soon_and_its_secret_ends_with_its_grace_to_the_millisecond() {
+        let (kept, source) = (Kept::new(), Fake::new(Says::Value("k3y-number-1")));
+        kept.keep("key", &source).await;
+        let deadline = kept.found("key").unwrap().deadline;
+        kept.at(INTERVAL + MS).await;
+        assert_eq!(source.asked.load(Relaxed), 2, "once at first, and once an interval");
+        source.say(Says::Fails);
+        kept.at(2 * INTERVAL).await;
+        let asked = source.asked.load(Relaxed);
+        assert_eq!(asked, 3);
+        // After 1, 2, 4 and 8 seconds, then at its interval.
+        kept.at(2 * INTERVAL + Duration::from_secs(15)).await;
+        assert_eq!(source.asked.load(Relaxed), asked + 4);
+        kept.at(2 * INTERVAL + Duration::from_secs(25)).await;
+        assert_eq!(source.asked.load(Relaxed), asked + 5);
+        // It was last confirmed after one interval.
+        kept.at(INTERVAL + GRACE - MS).await;
+        assert!(kept.usable("key"));
+        kept.at(INTERVAL + GRACE).await;
+        assert!(!kept.usable("key"));
+        source.say(Says::Value("k3y-number-1"));
+        kept.at(INTERVAL + GRACE + INTERVAL).await;
+        assert!(kept.usable("key"), "it recovers by itself");
+        assert!(Arc::ptr_eq(&deadline, &kept.found("key").unwrap().deadline), "and no snapshot is needed");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_revoked_secret_is_not_used_one_millisecond_longer() {
+        let (kept, source) = (Kept::new(), Fake::new(Says::Value("k3y-number-1")));
+        kept.keep("key", &source).await;
+        source.say(Says::Absent);
+        kept.at(INTERVAL - MS).await;
+        assert!(kept.usable("key"), "nobody knows yet");
+        kept.at(INTERVAL).await;
+        assert!(!kept.usable("key"));
+        let mut changes = kept.keeper.watch_changes();
+        source.say(Says::Value("k3y-number-2"));
+        kept.at(2 * INTERVAL).await;
+        assert!(kept.usable("key") && changes.has_changed().unwrap());
+        changes.mark_unchanged();
+        kept.at(4 * INTERVAL).await;
+        assert!(!changes.has_changed().unwrap(), "what is confirmed is no change");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_source_that_hangs_holds_up_no_other_and_its_secret_ends_all_the_same() {
+        let kept = Kept::new();
+        let (stuck, other) = (Fake::new(Says::Value("k3y-number-1")), Fake::new(Says::Value("k3y-number-2")));
+        kept.keep("key", &stuck).await;
+        kept.keep("other", &other).await;
+        stuck.say(Says::Nothing);
+        kept.at(GRACE - MS).await;
+        assert!(kept.usable("key") && kept.usable("other"));
+        kept.at(GRACE).await;
+        assert!(!kept.usable("key") && kept.usable("other"));
+        assert_eq!((stuck.asked.load(Relaxed), other.asked.load(Relaxed)), (2, 7));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_load_waits_for_the_first_answer_only_and_only_for_a_time() {
+        let kept = Kept::new();
+        let (source, stuck) = (Fake::new(Says::Value("k3y-number-1")), Fake::new(Says::Nothing));
+        kept.keep("key", &source).await;
+        kept.keep("other", &stuck).await;
+        kept.keeper.attempted(GRACE).await;
+        assert_eq!(kept.begun.elapsed(), GRACE);
+        assert!(kept.found("other").is_none() && kept.found("key").is_some());
+    }
+}

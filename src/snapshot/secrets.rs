@@ -1,13 +1,15 @@
 //! An environment's secrets: what their references came to becomes what goes on the wire.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
-use super::{Environment, Error, Snapshot};
+use super::{Error, Snapshot};
 use crate::{
     config::{self, BearerOperations, Config},
     credential::Prepared,
     upstream::dial::DialTarget,
-    vault::{self, Resolved, gathered::Gathered, reference::Reference, secret::Secret},
+    vault::{
+        self, Resolved, freshness::Deadline, gathered::Gathered, reference::Reference, secret::Secret,
+    },
 };
 
 /// What a reference came to.
@@ -41,36 +43,21 @@ impl Secrets {
     }
 }
 
+/// Every secret of `config`, as the cell that its value has.
+pub(super) fn used(config: &Config, gathered: &Gathered) -> HashMap<String, Arc<Deadline>> {
+    let references = config.environments.values().flat_map(|environment| environment.references());
+    references
+        .filter_map(|reference| Some((reference.to_string(), gathered.resolve(reference).ok()?.deadline)))
+        .collect()
+}
+
 impl Snapshot {
     /// Whether `gathered` has another value of a secret than this snapshot.
     pub(crate) fn is_outdated(&self, config: &Config, gathered: &Gathered) -> bool {
-        config.environments.values().any(|settings| {
-            let found = Secrets::resolve(settings, gathered);
-            self.environment(&settings.name).is_none_or(|environment| environment.is_outdated(&found))
-        })
-    }
-}
-
-impl Environment {
-    fn is_outdated(&self, found: &Secrets) -> bool {
-        let differs = |found: &Found, used: Option<&Prepared>| {
-            found.as_ref().is_ok_and(|found| used.is_none_or(|used| !used.shares(&found.deadline)))
+        let is_other = |(name, deadline): (String, Arc<Deadline>)| {
+            !self.secrets.get(&name).is_some_and(|used| Arc::ptr_eq(used, &deadline))
         };
-        // The first key once more is no second one; see `second::keys`.
-        let is_first = |found: &Found| {
-            found
-                .as_ref()
-                .is_ok_and(|found| found.fingerprint.to_string() == self.credential.used().fingerprint())
-        };
-        let second = self.second.as_ref().map(|second| &second.key);
-        let proxy_differs = |found: &Found| {
-            let used = self.dial.proxy_password().map(|used| used.fingerprint().to_owned());
-            found.as_ref().is_ok_and(|found| used != Some(found.fingerprint.to_string()))
-        };
-        differs(&found.credential, Some(&self.credential))
-            || found.second.as_ref().is_some_and(|found| differs(found, second) && !is_first(found))
-            || found.bearer.as_ref().is_some_and(|found| differs(found, self.bearer.token()))
-            || found.proxy.as_ref().is_some_and(proxy_differs)
+        used(config, gathered).into_iter().any(is_other)
     }
 }
 

@@ -15,11 +15,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    sync::watch,
-    task::{JoinSet, spawn_blocking},
-    time::timeout,
-};
+use tokio::{sync::watch, task::JoinSet, time::timeout};
 
 use super::{
     Error, Read, Vault, field,
@@ -31,6 +27,7 @@ use super::{
     source::{self, Document, Source, Sources},
 };
 use crate::{
+    blocking::in_time,
     config::{Config, Refresh, VaultFile},
     redaction,
 };
@@ -87,7 +84,8 @@ impl Keeper {
         Self { peeks: true, ..Self::with_clock(Moment::now) }
     }
 
-    fn with_clock(clock: fn() -> Moment) -> Self {
+    /// One that goes by another clock, for tests.
+    pub(crate) fn with_clock(clock: fn() -> Moment) -> Self {
         Self {
             state: Mutex::default(),
             vault: tokio::sync::Mutex::default(),
@@ -169,16 +167,14 @@ impl Keeper {
     /// `None` without a vault.
     async fn open_vault(&self, before: Option<Arc<Vault>>) -> Option<Result<Arc<Vault>, Arc<Error>>> {
         let config = self.state().parts().find_map(|part| part.vault.clone())?;
-        let peeks = self.peeks;
+        let (peeks, name) = (self.peeks, format!("vault {}", config.path.display()));
         let open = move || match before {
             _ if peeks => Vault::peek(&config),
             Some(before) => before.reopen(),
             None => Vault::open(&config),
         };
-        Some(match timeout(VAULT_TIMEOUT, spawn_blocking(open)).await {
-            Ok(Ok(opened)) => opened.map(Arc::new).map_err(Arc::new),
-            Ok(Err(_)) | Err(_) => Err(Arc::new(Error::VaultTimeout)),
-        })
+        let opened = in_time(name, VAULT_TIMEOUT, open).await.unwrap_or(Err(Error::VaultTimeout));
+        Some(opened.map(Arc::new).map_err(Arc::new))
     }
 
     /// Takes in what was read; whether anything is another than before.
@@ -398,6 +394,9 @@ impl State {
 fn is_local(scheme: Scheme) -> bool {
     matches!(scheme, Scheme::Vault | Scheme::Env | Scheme::File)
 }
+
+#[cfg(test)]
+pub(crate) mod tests;
 
 pub(super) fn secret_of(reference: &Reference, found: &Found) -> Result<Read, Error> {
     let named = || reference.clone();

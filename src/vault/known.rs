@@ -125,13 +125,13 @@ impl Known {
                 None => tracing::error!(
                     reference,
                     fault = text,
-                    "no new look at the secret; the last good one stays"
+                    "the secret could not be read; its last good value serves on"
                 ),
                 Some(left_s) => tracing::error!(
                     reference,
                     fault = text,
                     left_s,
-                    "no new look at the secret; the last good one stays until its grace ends"
+                    "the secret could not be read; its last good value serves until its grace ends"
                 ),
             }
         }

@@ -185,7 +185,8 @@ fn commands_in_json() {
         let text = gateway.command(&[arguments, &["--json"]].concat()).unwrap();
         serde_json::from_str::<serde_json::Value>(&text).unwrap()
     };
-    assert_eq!(json(&["reload"]), serde_json::json!({"generation": 2, "changes": [], "needs_restart": []}));
+    let nothing = serde_json::json!({"generation": 2, "changes": [], "needs_restart": [], "unread": []});
+    assert_eq!(json(&["reload"]), nothing);
     assert_eq!(
         json(&["suspend", "environment", "test", "--for", "1h"])["done"],
         "environment test is suspended for 1h"

@@ -10,11 +10,13 @@ use std::{
     time::Duration,
 };
 
-use tokio::{task::spawn_blocking, time::timeout};
 use zeroize::Zeroizing;
 
 use super::{Document, Reading, Reason, Source};
-use crate::vault::permissions::{self, Refused};
+use crate::{
+    blocking::in_time,
+    vault::permissions::{self, Refused},
+};
 
 /// The largest file that is read as one secret or one identity, in bytes.
 pub const SECRET_BYTES_MAX: usize = 64 * 1024;
@@ -30,13 +32,10 @@ impl Source for Files {
     fn read<'a>(&'a self, place: &'a str) -> Reading<'a, Document> {
         let path = PathBuf::from(place);
         let read = move || read(&path, SECRET_BYTES_MAX, permissions::unwritable_by_others);
-        Box::pin(async {
-            let in_time = timeout(TIMEOUT, spawn_blocking(read)).await;
-            let slow = |_| format!("its volume took longer than {} s", TIMEOUT.as_secs());
-            let read = in_time.map_err(|late| super::Error::unreachable(Reason::Timeout, slow(late)))?;
-            // It fails when the process ends.
-            let read = read.map_err(|broken| super::Error::unreachable(Reason::Unreachable, broken))?;
-            Ok(Document { bytes: read?.bytes, version: None })
+        Box::pin(async move {
+            let read = in_time(format!("secret {place}"), TIMEOUT, read).await;
+            let slow = || super::Error::unreachable(Reason::Timeout, "its volume does not answer in time");
+            Ok(Document { bytes: read.ok_or_else(slow)??.bytes, version: None })
         })
     }
 }

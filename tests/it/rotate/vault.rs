@@ -31,7 +31,10 @@ impl Rotating {
         let setup = Setup::with_vault(&mx)
             .credential(&format!("kind = \"basic\", client_id = \"{CLIENT_ID}\", {keys}"))
             .in_environment(&format!("rotation = {{ client_guid = \"CLT-1\", {rotation} }}"));
-        Self::of(mx, change(setup))
+        let mut setup = change(setup);
+        // As short a wait as there can be: what is tested is what is done after it.
+        setup.tables = setup.tables.replace("[vault]\n", "[vault]\nrefresh_ms = 100\nafter_grace = \"keep\"\n");
+        Self::of(mx, setup)
     }
 
     pub(super) fn of(mx: Running, setup: Setup) -> Self {
