@@ -3,8 +3,10 @@
 //! TLS 1.2 and 1.3 only, no early data, and verification that no setting can switch off: roots come from
 //! the system or from `ca_file`. Pins and the reach of a name may only refuse.
 
+mod fault;
+
 use std::{
-    fmt, io,
+    fmt,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
@@ -12,7 +14,7 @@ use std::{
 };
 
 use rustls::{
-    CertificateError, ClientConfig, ConfigBuilder, OtherError, RootCertStore, WantsVerifier,
+    ClientConfig, ConfigBuilder, RootCertStore, WantsVerifier,
     client::danger::ServerCertVerifier,
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
 };
@@ -22,13 +24,9 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::{
-    pins::{self, NotPinned},
-    read_ahead::ReadAhead,
-    resolve::Addresses,
-    tunnel::{Tunnel, TunnelFault},
-    witness::Witness,
-};
+pub(crate) use self::fault::DialFault;
+use self::fault::tls_fault;
+use super::{pins, read_ahead::ReadAhead, resolve::Addresses, tunnel::Tunnel, witness::Witness};
 use crate::{
     config::{Egress, Environment, IpFamily, ListenerTls, Reach},
     credential,
@@ -104,43 +102,6 @@ pub(crate) enum TlsFault {
     /// The proxy's password cannot be sent.
     #[error("the proxy's password {0}")]
     Password(#[from] credential::Unusable),
-}
-
-/// Why there is no connection. No text holds a secret.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum DialFault {
-    #[error(
-        "the name leads to {0}, which is no address of the public internet; \
-         `private_addresses = \"allowed\"` says that this is meant"
-    )]
-    Private(IpAddr),
-    #[error("cannot leave from {0}: {1}")]
-    Bind(IpAddr, io::Error),
-    #[error("cannot connect: {0}")]
-    Connect(io::Error),
-    #[error("nothing answered in time")]
-    ConnectTimeout,
-    #[error(transparent)]
-    Tunnel(#[from] TunnelFault),
-    #[error("TLS handshake failed: {0}")]
-    Tls(io::Error),
-    #[error(transparent)]
-    NotPinned(#[from] NotPinned),
-    #[error("the TLS handshake took too long")]
-    TlsTimeout,
-}
-
-impl DialFault {
-    fn failure(&self) -> Failure {
-        match self {
-            Self::Private(_) => Failure::UpstreamAddressRefused,
-            Self::Bind(..) | Self::Connect(_) => Failure::UpstreamUnreachable,
-            Self::ConnectTimeout | Self::TlsTimeout => Failure::ConnectTimeout,
-            Self::Tunnel(_) => Failure::ProxyFailed,
-            Self::Tls(error) => tls_failure(error),
-            Self::NotPinned(_) => Failure::UpstreamUntrusted,
-        }
-    }
 }
 
 impl fmt::Debug for DialTarget {
@@ -311,26 +272,6 @@ impl MadeFrom {
             ca: None,
             client: None,
         }
-    }
-}
-
-/// Our own verifier's reason stands somewhat deep in what TLS makes of it.
-fn tls_fault(error: io::Error) -> DialFault {
-    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    let not_pinned = match inner {
-        Some(rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(reason)))) => {
-            reason.downcast_ref::<NotPinned>().copied()
-        }
-        _ => None,
-    };
-    not_pinned.map_or(DialFault::Tls(error), DialFault::NotPinned)
-}
-
-/// A certificate that does not verify is another matter than a connection that broke.
-fn tls_failure(error: &std::io::Error) -> Failure {
-    match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-        Some(_) => Failure::UpstreamUntrusted,
-        None => Failure::UpstreamUnreachable,
     }
 }
 
