@@ -99,6 +99,11 @@ impl Environment {
         }
     }
 
+    /// The second of two keys, while it may be used.
+    fn second_in_force(&self) -> Option<&Second> {
+        self.second.as_deref().filter(|second| !second.key.is_over())
+    }
+
     /// Whether a caller's field of that name (lower case) stays here because of how this gateway is configured.
     pub(crate) fn keeps_back(&self, name: &str) -> bool {
         self.credential.travels_under(name)
@@ -306,7 +311,7 @@ impl Snapshot {
             breaker: environment.breaker.as_ref().map(|breaker| breaker.status(now)),
             breaker_opened: environment.breaker.as_ref().map_or(0, |breaker| breaker.opened()),
             budget: environment.budget.status(now),
-            keys: environment.second.as_ref().map(|second| second.preference.status()),
+            keys: environment.second_in_force().map(|second| second.preference.status()),
         };
         self.environments.iter().map(one).collect()
     }

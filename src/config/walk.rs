@@ -253,11 +253,11 @@ impl<'a> Table<'a> {
     /// A reference to a secret, perhaps with the hosts that it is for. What is written is never repeated: it may be the
     /// secret itself.
     pub(super) fn reference(&self, name: &str) -> Option<Reference> {
-        let node = self.get(name)?;
-        let reference = match &node.data {
-            Data::Table(_) => {
+        let written = self.get(name);
+        let reference = match written.map(|node| &node.data) {
+            Some(Data::Table(_)) => {
                 let keys = schema::REFERENCE.iter().collect();
-                let table = Table::open(Some(node), keys, &[], self.path_of(name), self.report);
+                let table = Table::open(written, keys, &[], self.path_of(name), self.report);
                 let hosts = table.has("hosts").then(|| table.list("hosts", host));
                 if hosts.as_ref().is_some_and(Vec::is_empty) {
                     table.fault(

@@ -370,8 +370,8 @@ mod tests {
             .replace("private_addresses = \"refused\"", "");
         let pins = "pinned to sha256/ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0= or \
                     sha256/AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
-        let production =
-            "production is api.mx.com with vault:production/api_key as basic, Bearer tokens refused";
+        let production = "production is api.mx.com with vault:production/api_key or vault:production/secondary_api_key \
+             as basic, Bearer tokens refused";
         let sandbox = "sandbox is int-api.mx.com with vault:sandbox/api_key as query, \
                        Bearer tokens vault:sandbox/processor_token, through proxy.internal";
         assert_eq!(

@@ -7,9 +7,7 @@ use crate::{
     config::{self, BearerOperations, Config},
     credential::Prepared,
     upstream::dial::DialTarget,
-    vault::{
-        self, Resolved, freshness::Deadline, gathered::Gathered, reference::Reference, secret::Secret,
-    },
+    vault::{self, Resolved, freshness::Deadline, gathered::Gathered, reference::Reference, secret::Secret},
 };
 
 /// What a reference came to.

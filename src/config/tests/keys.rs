@@ -12,10 +12,6 @@ use super::super::{
 
 const EVERY_KEY: &str = include_str!("../../../config/every-key.toml");
 
-/// A credential that mxgate can rotate.
-const ROTATABLE: &str =
-    r#"{ kind = "basic", client_id = "ID", api_key = "vault:a", secondary_api_key = "vault:b" }"#;
-
 /// One credential of each kind, besides `header`, which the example has.
 const CREDENTIALS: [(&str, &str); 6] = [
     ("basic", r#"{ kind = "basic", client_id = "ID", api_key = "vault:a" }"#),
@@ -146,11 +142,9 @@ fn walk(keys: &'static [Key], prefix: &str, restart: bool, base: &Node, cases: &
         let restart = restart || key.reload == Reload::Restart;
         let path = format!("{prefix}{}", key.name);
         match &key.kind {
-            // Of MX's Platform API, with two keys in the vault.
+            // Only MX's Platform API has it.
             Kind::Section(keys) if key.name == "rotation" => {
-                let mut base = self::base(ROTATABLE);
-                remove(&mut base, "environment.reporting.paths");
-                set(&mut base, &format!("{path}.client_guid"), text("CLT-1"));
+                let (path, mut base) = (path.replace("reporting", "production"), base.clone());
                 set(&mut base, &format!("{path}.warn_days"), Data::Integer(Some(3_650)));
                 walk(keys, &format!("{path}."), restart, &base, cases);
             }
@@ -281,20 +275,6 @@ fn node(data: Data) -> Node {
 
 fn entry(data: Data) -> Entry {
     Entry { key_place: Place::File, value: node(data) }
-}
-
-/// Takes the value at `path` out, if it is there.
-fn remove(root: &mut Node, path: &str) {
-    let (tables, last) = path.rsplit_once('.').unwrap();
-    let mut node = root;
-    for step in tables.split('.') {
-        let Data::Table(entries) = &mut node.data else { return };
-        let Some(entry) = entries.get_mut(step) else { return };
-        node = &mut entry.value;
-    }
-    if let Data::Table(entries) = &mut node.data {
-        entries.remove(last);
-    }
 }
 
 /// Replaces or adds the value at `path`, making tables on the way.

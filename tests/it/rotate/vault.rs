@@ -33,7 +33,8 @@ impl Rotating {
             .in_environment(&format!("rotation = {{ client_guid = \"CLT-1\", {rotation} }}"));
         let mut setup = change(setup);
         // As short a wait as there can be: what is tested is what is done after it.
-        setup.tables = setup.tables.replace("[vault]\n", "[vault]\nrefresh_ms = 100\nafter_grace = \"keep\"\n");
+        setup.tables =
+            setup.tables.replace("[vault]\n", "[vault]\nrefresh_ms = 100\nafter_grace = \"keep\"\n");
         Self::of(mx, setup)
     }
 
