@@ -214,7 +214,9 @@ mod tests {
             () = doubts => {}
             never = watch => match never {},
         }
-        assert_eq!(mx.asked().len() as u64, begun.elapsed().as_secs() / 5 + 1);
+        let most = begun.elapsed().as_secs() / 5 + 1;
+        let asked = mx.asked().len() as u64;
+        assert!((most - 1..=most).contains(&asked), "{asked} of {most}");
         assert_eq!(preference.status().cutovers, 0);
     }
 

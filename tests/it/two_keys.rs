@@ -85,6 +85,7 @@ fn a_key_that_dies_under_load_costs_no_get_and_sends_no_post_twice() {
     const CONNECTIONS: usize = 16;
     const GETS: usize = 250;
     const POSTS: usize = 200;
+    let begun = Instant::now();
     let refused = thread::scope(|scope| {
         let read = |reader: usize| {
             let mut client = gateway.connect();
@@ -110,11 +111,10 @@ fn a_key_that_dies_under_load_costs_no_get_and_sends_no_post_twice() {
     let again = keys["second_attempts"].as_u64().unwrap();
     assert_eq!(mx.count("listUsers"), (CONNECTIONS * GETS) as u64 + again);
     assert!(again > 0, "no GET met the dead key");
-    assert_eq!(
-        (keys["cutovers"].as_u64(), mx.count(CONFIRMATION)),
-        (Some(1), 2),
-        "one confirmation, two reads"
-    );
+    assert_eq!(keys["cutovers"], 1);
+    // One confirmation, which is two reads; and the dead key is tried once a minute.
+    let most = 2 + begun.elapsed().as_secs() / 60;
+    assert!((2..=most).contains(&mx.count(CONFIRMATION)), "{} of {most}", mx.count(CONFIRMATION));
     assert_eq!(gateway.metric("mxgate_credential_cutovers_total{environment=\"test\"}"), 1.0);
     assert_eq!(gateway.metric("mxgate_credential_secondary_in_use{environment=\"test\"}"), 1.0);
     assert_eq!(gateway.metric("mxgate_credential_second_attempts_total{environment=\"test\"}"), again as f64);
