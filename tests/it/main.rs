@@ -42,6 +42,7 @@ mod raw_upstream;
 mod reload;
 mod replay;
 mod secret_sources;
+mod secret_volume;
 mod secrets;
 mod semantics;
 mod strict;
