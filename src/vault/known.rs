@@ -98,7 +98,8 @@ impl Known {
                 Noted::Changed
             }
         };
-        if self.fault.take().is_some() || self.revoked {
+        let was_doubtful = self.fault.take().is_some() || self.revoked;
+        if was_doubtful && self.confirmed.is_some() {
             tracing::info!(reference = self.name, "the secret is confirmed again");
         }
         (self.confirmed, self.revoked, self.told_end) = (Some(now), false, false);

@@ -48,6 +48,7 @@ mod replay;
 mod rotate;
 mod sealing;
 mod secret_sources;
+mod secret_volume;
 mod secrets;
 mod semantics;
 mod strict;

@@ -3,27 +3,25 @@
 
 use std::{
     fs,
-    os::unix::fs::{PermissionsExt, symlink},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Output,
-    sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
-    thread,
     time::{Duration, Instant},
 };
 
-use base64::{Engine, engine::general_purpose::STANDARD};
 use mxgate::stand_in::Running;
 use serde_json::Value;
 
-use crate::harness::{API_KEY, CLIENT_ID, Client, Gateway, Setup, mx, mx_with, mxgate, until};
+use crate::harness::{API_KEY, Client, Gateway, Setup, mx, mxgate, until};
 
 const NEXT_KEY: &str = "n3xt-k3y-of-the-test-environment";
 
-/// From a change to its first use.
-const SOON: Duration = Duration::from_secs(2);
+/// From a change to its first use takes less than 2 s where nothing else runs, which is printed; beside other tests each
+/// step of that may wait for a core.
+const SOON: Duration = Duration::from_secs(8);
 
 /// A gateway's parts with two environments, each behind a listener of its own.
-fn two(mx: &Running) -> Setup {
+pub fn two(mx: &Running) -> Setup {
     let mut setup = Setup::new(mx).control();
     let other = setup.other_environment("other", mx.address());
     setup.environments.push_str(&other);
@@ -46,7 +44,7 @@ fn unavailable() -> (u16, String) {
     (503, "credential_unavailable".into())
 }
 
-fn generation(gateway: &Gateway) -> u64 {
+pub fn generation(gateway: &Gateway) -> u64 {
     gateway.status()["generation"].as_u64().unwrap()
 }
 
@@ -142,7 +140,7 @@ fn a_key_is_deleted_while_the_configuration_is_broken() {
 #[test]
 fn a_key_that_cannot_be_confirmed_serves_within_its_grace_and_not_longer() {
     let mx = mx();
-    let setup = two(&mx).table("[file]\nrefresh_ms = 100\ngrace_ms = 3000");
+    let setup = two(&mx).table("[file]\nrefresh_ms = 100\ngrace_ms = 5000");
     let gateway = setup.start();
     assert_eq!(status(&gateway), 200);
     // No secret at all: as when a rotation writes half a file.
@@ -154,7 +152,7 @@ fn a_key_that_cannot_be_confirmed_serves_within_its_grace_and_not_longer() {
     let used = broken.elapsed();
     println!("a key that could not be confirmed was used for {used:?}");
     // It was last confirmed at most one interval and one look before it was broken.
-    assert!(used > Duration::from_millis(2000) && used < Duration::from_millis(5000), "{used:?}");
+    assert!(used > Duration::from_millis(3500) && used < Duration::from_millis(5000) + SOON, "{used:?}");
     let told = gateway.stderr.wait_for(|line| line.contains("not confirmed within its grace"));
     assert!(told.contains("is empty"), "{told}");
     assert_eq!(secret(&gateway, "/key")["state"], "expired");
@@ -169,10 +167,10 @@ fn a_key_that_cannot_be_confirmed_serves_within_its_grace_and_not_longer() {
 #[test]
 fn what_a_source_confirms_builds_no_snapshot() {
     let mx = mx();
-    let gateway = two(&mx).table("[file]\nrefresh_ms = 100\ngrace_ms = 1500").start();
+    let gateway = two(&mx).table("[file]\nrefresh_ms = 100\ngrace_ms = 3000").start();
     let (loads, begun) = (generation(&gateway), Instant::now());
     let mut oldest = 0;
-    while begun.elapsed() < Duration::from_secs(3) {
+    while begun.elapsed() < Duration::from_secs(6) {
         assert_eq!((status(&gateway), ask(&gateway, 1).0), (200, 200));
         oldest = oldest.max(secret(&gateway, "/key")["age_ms"].as_u64().unwrap());
     }
@@ -183,7 +181,7 @@ fn what_a_source_confirms_builds_no_snapshot() {
 #[test]
 fn a_command_is_asked_again_and_again() {
     let mx = mx();
-    let gateway = with_helper(&mx, "refresh_ms = 300\ngrace_ms = 3000\ntimeout_ms = 2000").start();
+    let gateway = with_helper(&mx, "refresh_ms = 300\ngrace_ms = 8000\ntimeout_ms = 2000").start();
     until("the first answer has come", || status(&gateway) == 200);
     let loads = generation(&gateway);
 
@@ -232,7 +230,7 @@ fn a_command_that_hangs_holds_up_nothing_else() {
     let mut setup = two(&mx);
     let from = format!("file:{}/key", setup.folder().display());
     setup.environments = setup.environments.replace(&from, "exec:key");
-    let table = helper(&setup, "refresh_ms = 200\ngrace_ms = 60000\ntimeout_ms = 30000");
+    let table = helper(&setup, "refresh_ms = 200\ngrace_ms = 60000\ntimeout_ms = 60000");
     let gateway = setup.table(&table).start();
     until("the first answer has come", || status(&gateway) == 200);
     let started = gateway.setup.folder().join("started");
@@ -317,153 +315,6 @@ fn fields_of_documents_and_hosts_beside_a_reference() {
     assert_eq!(status(&gateway), 200);
     assert!(secret(&gateway, "#api_key")["fault"].as_str().unwrap().contains("has no field of that name"));
     assert!(secret(&gateway, "#token")["fault"].is_null());
-}
-
-/// A folder as kubelet makes it for a secret: `KEY -> ..data/KEY`, `..data -> ..TIME`, swapped by a rename.
-struct Volume(PathBuf);
-
-impl Volume {
-    fn write(&self, version: usize, files: &[(&str, &str)]) {
-        let folder = format!("..2026_11_30_00_00_00.{version:09}");
-        fs::create_dir(self.0.join(&folder)).unwrap();
-        fs::set_permissions(self.0.join(&folder), fs::Permissions::from_mode(0o755)).unwrap();
-        for (name, text) in files {
-            let path = self.0.join(&folder).join(name);
-            fs::write(&path, text).unwrap();
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
-        }
-        let old = fs::read_link(self.0.join("..data"));
-        symlink(&folder, self.0.join("..data_tmp")).unwrap();
-        fs::rename(self.0.join("..data_tmp"), self.0.join("..data")).unwrap();
-        for (name, _) in files.iter().filter(|(name, _)| !self.0.join(name).exists()) {
-            symlink(format!("..data/{name}"), self.0.join(name)).unwrap();
-        }
-        // kubelet removes the old folder right after the swap.
-        if let Ok(old) = old {
-            fs::remove_dir_all(self.0.join(old)).unwrap();
-        }
-    }
-}
-
-const SWAPS: usize = 200;
-
-/// Keys of one version in every environment of one volume, never of two.
-#[test]
-fn two_hundred_swaps_of_a_kubernetes_volume_under_load_fail_nothing_and_mix_nothing() {
-    let mx = mx_with(|options| {
-        options.requests_kept = 40_000;
-        let environment = &mut options.environments[0];
-        for version in 0..=SWAPS {
-            environment.api_keys.extend([key("a", version), key("b", version)]);
-        }
-        environment.bearer_tokens.extend((0..=SWAPS).map(|version| key("t", version)));
-    });
-    let mut setup = two(&mx);
-    let folder = setup.folder().join("volume");
-    fs::create_dir(&folder).unwrap();
-    let volume = Volume(folder.clone());
-    let write = |version: usize| {
-        let keys = [key("a", version), key("b", version), key("t", version)];
-        volume.write(version, &[("a", &keys[0]), ("b", &keys[1]), ("t", &keys[2])]);
-    };
-    write(0);
-    for (from, to) in [("other-key", "b"), ("key", "a"), ("token", "t")] {
-        let own = format!("file:{}/{from}\"", setup.folder().display());
-        setup.environments = setup.environments.replace(&own, &format!("file:{}/{to}\"", folder.display()));
-    }
-    // Looks at every tenth of a second, so that the test does not take minutes.
-    let gateway = setup.table("[file]\nrefresh_ms = 100").start();
-    let load = Load::start(&gateway);
-    let mut slowest = Duration::ZERO;
-    for version in 1..=SWAPS {
-        let swapped = Instant::now();
-        write(version);
-        let wanted = ["a", "b"].map(|name| fingerprint(&key(name, version)));
-        until("the swap is in force", || {
-            // What is in use, not what was read.
-            let status = gateway.status();
-            let used =
-                status["environments"].as_array().unwrap().iter().map(|one| one["fingerprint"].clone());
-            let mut used: Vec<Value> = used.collect();
-            // By their names: "other" and "test".
-            used.reverse();
-            used == wanted
-        });
-        slowest = slowest.max(swapped.elapsed());
-    }
-    let served = load.end();
-    println!("{SWAPS} swaps under {served} requests; the slowest was in force after {slowest:?}");
-    assert!(slowest < SOON, "{slowest:?}");
-    assert!(served >= SWAPS as u64, "hardly any traffic: {served}");
-    assert_eq!(gateway.metric("mxgate_failures_total") + gateway.metric("mxgate_refusals_total"), 0.0);
-    assert_eq!(generation(&gateway), SWAPS as u64 + 1, "one swap, one snapshot");
-    mixed_nothing(&mx);
-}
-
-fn key(name: &str, version: usize) -> String {
-    format!("k3y-{name}-{version:03}-of-the-volume")
-}
-
-fn fingerprint(value: &str) -> String {
-    mxgate::vault::secret::Secret::new(value.into()).unwrap().fingerprint().to_string()
-}
-
-/// In the order in which they came, keys only ever become newer, in both environments alike.
-fn mixed_nothing(mx: &Running) {
-    let mut newest = 0;
-    let mut seen = 0;
-    for request in mx.requests() {
-        let Some(sent) = request.headers.get("authorization").and_then(|value| value.to_str().ok()) else {
-            continue;
-        };
-        let pair = STANDARD.decode(sent.strip_prefix("Basic ").unwrap()).unwrap();
-        let pair = String::from_utf8(pair).unwrap();
-        let key = pair.strip_prefix(&format!("{CLIENT_ID}:k3y-")).expect("a key of the volume");
-        let environment = request.headers["x-environment"].to_str().unwrap();
-        assert_eq!(&key[..1], environment, "a key of another environment");
-        let version: usize = key[2..5].parse().unwrap();
-        // A request of before the swap may arrive after one of after it; none is older than that.
-        assert!(version + 1 >= newest, "version {version} after {newest}");
-        newest = newest.max(version);
-        seen += 1;
-    }
-    assert!(newest == SWAPS && seen > SWAPS, "{newest} {seen}");
-}
-
-/// Requests to both environments until it is told to end; each must succeed.
-struct Load {
-    stop: std::sync::Arc<AtomicBool>,
-    served: std::sync::Arc<AtomicU64>,
-    threads: Vec<thread::JoinHandle<()>>,
-}
-
-impl Load {
-    fn start(gateway: &Gateway) -> Self {
-        let (stop, served) =
-            (std::sync::Arc::<AtomicBool>::default(), std::sync::Arc::<AtomicU64>::default());
-        let run = |(environment, address): (&'static str, std::net::SocketAddr)| {
-            let (stop, served) = (stop.clone(), served.clone());
-            thread::spawn(move || {
-                let mut client = Client::connect(address);
-                while !stop.load(Relaxed) {
-                    client.request(&format!("GET /users HTTP/1.1\nX-Environment: {environment}"), "");
-                    let answer = client.answer();
-                    assert!(answer.status == 200 && answer.whole, "{answer:?}");
-                    served.fetch_add(1, Relaxed);
-                    // 200 requests a second each are load enough beside the swaps.
-                    thread::park_timeout(Duration::from_millis(5));
-                }
-            })
-        };
-        let threads = ["a", "b"].into_iter().zip(gateway.addresses.clone()).map(run).collect();
-        Self { stop, served, threads }
-    }
-
-    fn end(self) -> u64 {
-        self.stop.store(true, Relaxed);
-        self.threads.into_iter().for_each(|one| one.join().expect("no request failed"));
-        self.served.load(Relaxed)
-    }
 }
 
 fn check_online(setup: &Setup) -> Output {
