@@ -23,6 +23,8 @@ use crate::config::VaultFile;
 
 pub mod embedded;
 pub mod field;
+#[cfg_attr(not(test), expect(dead_code, reason = "rotation writes"))]
+pub(crate) mod fields;
 pub mod freshness;
 pub(crate) mod gathered;
 pub(crate) mod keeper;

@@ -159,6 +159,12 @@ impl Session {
         }
     }
 
+    /// What an identity is sealed with that is made in this place.
+    fn seal_with(&self) -> anyhow::Result<Option<Passphrase>> {
+        let named = self.vault.passphrase.as_ref().map(Passphrase::load).transpose()?;
+        named.map(recipients::long_enough).transpose()
+    }
+
     fn identity(&self) -> anyhow::Result<Identity> {
         let identity = Identity::load_with(&self.vault.identity, &|| self.passphrase())?;
         Ok(identity.trusting(self.trust))
@@ -223,20 +229,21 @@ fn init(session: &Session) -> anyhow::Result<()> {
     if session.path().exists() {
         return Err(embedded::Error::Exists { path: session.path().into() }.into());
     }
-    let reference = &session.vault.identity;
-    let identity = load_or_create(reference, &|| session.passphrase())?;
+    let identity = load_or_create(&session.vault.identity, &|| session.passphrase(), session.seal_with()?)?;
     embedded::create(session.path(), &identity)?;
     print(&format!("made the vault {}, for {}\n", session.path().display(), identity.recipient()))
 }
 
-/// The identity of `reference`, with a comment that says where it was.
+/// The identity of `reference`, with a comment that says where it was. One that is made is sealed with
+/// `seal_with`.
 fn load_or_create(
     reference: &Reference,
     passphrase: &dyn Fn() -> Result<Passphrase, IdentityError>,
+    seal_with: Option<Passphrase>,
 ) -> anyhow::Result<Identity> {
     let identity = match reference.as_file() {
         Some(path) if !path.exists() => {
-            let identity = Identity::create(&path)?;
+            let identity = Identity::create_sealed(&path, seal_with.as_ref())?;
             print(&format!(
                 "made the identity {}\nKeep a copy in another safe place: without it, nobody opens the vault.\n",
                 path.display()

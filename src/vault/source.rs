@@ -17,7 +17,7 @@ use crate::config::{self, Config};
 pub(crate) mod env;
 mod exec;
 pub mod file;
-mod openbao;
+pub(crate) mod openbao;
 
 /// One kind of vault.
 pub(crate) trait Source: fmt::Debug + Send + Sync {

@@ -1,10 +1,10 @@
 //! Secrets in a real OpenBao server: read, renewed, replaced, denied; sealed and restarted during traffic.
 
+mod reviewer;
 mod server;
 
 use std::{
-    io::{BufRead as _, BufReader, Read as _, Write as _},
-    net::{SocketAddr, TcpListener},
+    net::SocketAddr,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -16,7 +16,10 @@ use std::{
 use mxgate::stand_in::{Running, certificate::ServerCertificate};
 use serde_json::json;
 
-use self::server::{Certificate, Role, Server};
+use self::{
+    reviewer::Reviewer,
+    server::{Certificate, Role, Server},
+};
 use crate::{
     harness::{API_KEY, Gateway, Setup, mx, until},
     tokens::{Signer, claims_but},
@@ -251,7 +254,7 @@ fn tokens_of_every_kind_of_login_read_and_none_is_written_down() {
         "bound_service_account_names": "mxgate", "bound_service_account_namespaces": "default",
         "token_policies": "mxgate", "token_ttl": "60s"
     });
-    let reviewer = Reviewer::start(subject);
+    let reviewer = Reviewer::start(subject, &jwt);
     server.root("POST", "sys/auth/jwt", json!({ "type": "jwt" }));
     server.root("POST", "auth/jwt/config", json!({ "jwt_validation_pubkeys": [signer.public_pem()] }));
     server.root("POST", "sys/auth/clusters/one", json!({ "type": "kubernetes" }));
@@ -280,7 +283,7 @@ fn tokens_of_every_kind_of_login_read_and_none_is_written_down() {
         until("it serves", || outcome(&gateway) == served());
         assert!(!said(&gateway).contains(&jwt) && !server.audit_log().contains(&jwt), "{kind}");
     }
-    let review = reviewer.last.lock().unwrap().clone();
+    let review = reviewer.last();
     assert!(review.starts_with("POST /apis/authentication.k8s.io/v1/tokenreviews "), "{review}");
     assert!(review.contains(&jwt), "{review}");
 }
@@ -305,46 +308,4 @@ fn a_namespace_and_a_mount_of_several_segments() {
     let gateway = setup.start();
     // The role is another namespace's.
     gateway.stderr.wait_for(|line| line.contains("login is refused"));
-}
-
-/// What stands in for the part of Kubernetes that OpenBao's own method asks: whether a service account's token is
-/// good. There is no API server here, so this one takes every token to be this account's.
-struct Reviewer {
-    address: SocketAddr,
-    last: Arc<Mutex<String>>,
-}
-
-impl Reviewer {
-    fn start(subject: &str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let (address, last) = (listener.local_addr().unwrap(), Arc::<Mutex<String>>::default());
-        let user = json!({ "username": subject, "uid": "u-1", "groups": ["system:serviceaccounts"] });
-        let status = json!({ "authenticated": true, "user": user, "audiences": ["mxgate-test"] });
-        let review =
-            json!({ "apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "status": status })
-                .to_string();
-        let seen = last.clone();
-        thread::spawn(move || {
-            for stream in listener.incoming() {
-                let mut stream = BufReader::new(stream.unwrap());
-                let (mut request, mut length) = (String::new(), 0);
-                while !request.ends_with("\r\n\r\n") && stream.read_line(&mut request).unwrap() > 0 {
-                    let line = request.lines().last().unwrap().to_ascii_lowercase();
-                    length = line
-                        .strip_prefix("content-length: ")
-                        .map_or(length, |digits| digits.parse().unwrap());
-                }
-                let mut body = vec![0; length];
-                stream.read_exact(&mut body).unwrap();
-                *seen.lock().unwrap() = request + std::str::from_utf8(&body).unwrap();
-                let length = review.len();
-                let _ = write!(
-                    stream.get_mut(),
-                    "HTTP/1.1 201 Created\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\
-                     connection: close\r\n\r\n{review}"
-                );
-            }
-        });
-        Self { address, last }
-    }
 }

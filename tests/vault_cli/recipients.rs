@@ -194,6 +194,18 @@ fn an_identity_is_sealed_with_a_passphrase_that_age_can_open_too() {
 }
 
 #[test]
+fn init_seals_the_identity_that_it_makes_with_the_passphrase_that_it_is_given() {
+    let folder = Folder(tempfile::tempdir().unwrap());
+    private(&folder.path("passphrase"), "correct horse battery\n");
+    private(&folder.path("short"), "horse\n");
+    assert!(failed(&folder.run(&["init", "--passphrase", "short"], "")).contains("at least 12 bytes"));
+    assert!(!folder.path("identity").exists());
+    succeeded(&folder.run(&["init", "--passphrase", "passphrase"], ""));
+    assert!(failed(&folder.run(&["list"], "")).contains("sealed with a passphrase"));
+    succeeded(&folder.run(&["list", "--passphrase", "passphrase"], ""));
+}
+
+#[test]
 fn an_identity_that_age_sealed_with_a_passphrase_opens_the_vault() {
     let folder = Folder::new();
     let line = format!("age -p -o {} {}", folder.text("sealed"), folder.text("identity"));

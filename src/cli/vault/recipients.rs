@@ -119,7 +119,7 @@ pub(super) fn rekey(session: &Session, rekey: &Rekey) -> anyhow::Result<()> {
     }
     let new = rekey.new_identity.as_ref().map(|text| -> anyhow::Result<_> {
         let reference = reference_of("--new-identity", text)?;
-        Ok((load_or_create(&reference, &|| ask(&reference))?, reference))
+        Ok((load_or_create(&reference, &|| ask(&reference), None)?, reference))
     });
     let new = new.transpose()?;
     for text in &rekey.add_new {
@@ -152,7 +152,7 @@ fn made(text: &str) -> anyhow::Result<Identity> {
         Some(path) if path.exists() => {
             bail!("{} exists already and is not overwritten; --add takes what is there", path.display())
         }
-        Some(_) => load_or_create(&reference, &|| ask(&reference)),
+        Some(_) => load_or_create(&reference, &|| ask(&reference), None),
         None => bail!("--add-new names a file that is to be made"),
     }
 }
@@ -230,6 +230,11 @@ fn new_passphrase(new: &NewPassphrase) -> anyhow::Result<Passphrase> {
         }
         None => bail!("say where the new passphrase is: --new-passphrase file:PATH or env:NAME"),
     };
+    long_enough(passphrase)
+}
+
+/// Before anything is sealed with it.
+pub(super) fn long_enough(passphrase: Passphrase) -> anyhow::Result<Passphrase> {
     if !passphrase.is_long_enough() {
         bail!("a passphrase has at least {BYTES_MIN} bytes; six random words are a good one");
     }

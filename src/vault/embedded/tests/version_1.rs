@@ -67,6 +67,15 @@ fn its_identity_is_replaced_without_a_moment_in_which_neither_opens_it() {
 }
 
 #[test]
+fn it_has_no_author_that_could_be_named() {
+    let folder = folder();
+    let author = self::Folder::new().open().unwrap().author().unwrap();
+    let identity = Identity::load(&Reference::file(folder.path("identity"))).unwrap();
+    let refused = open(&folder.vault(), &identity.trusting(Trust::Author(author))).unwrap_err();
+    assert!(matches!(refused, Error::Unsound { source: Fault::OtherAuthor, .. }), "{refused}");
+}
+
+#[test]
 fn a_forged_one_is_refused() {
     let folder = folder();
     let plaintext = folder.identity.decrypt(&fs::read(folder.vault()).unwrap()).unwrap();

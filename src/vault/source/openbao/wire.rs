@@ -50,30 +50,35 @@ pub(crate) trait Exchange: Send + Sync + 'static {
 /// The configured server.
 pub(crate) struct Remote {
     settings: OpenBao,
-    /// With the text of `ca_file` that it believes.
-    server: Mutex<Option<(Option<Vec<u8>>, Arc<Server>)>>,
+    made: Mutex<Option<Made>>,
+}
+
+/// A server, and the text of `ca_file` that it believes.
+struct Made {
+    server: Arc<Server>,
+    pem: Option<Vec<u8>>,
 }
 
 impl Remote {
     pub(super) fn new(settings: OpenBao) -> Self {
-        Self { settings, server: Mutex::default() }
+        Self { settings, made: Mutex::default() }
     }
 
     /// Made anew when `ca_file` has changed.
     fn server(&self) -> Result<Arc<Server>, Fault> {
         let OpenBao { host, port, ca_file, .. } = &self.settings;
         let pem = ca_file.as_deref().map(dial::read).transpose()?;
-        let mut server = self.server.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, server)) = server.as_ref().filter(|(made_from, _)| *made_from == pem) {
-            return Ok(server.clone());
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(same) = made.as_ref().filter(|made| made.pem == pem) {
+            return Ok(same.server.clone());
         }
         let authority: Option<(&Path, &[u8])> = ca_file.as_deref().zip(pem.as_deref());
-        let made = Arc::new(match self.settings.tls {
+        let server = Arc::new(match self.settings.tls {
             true => Server::over_tls(host, *port, authority, self.bounds())?,
             false => Server::plain(host, *port, self.bounds())?,
         });
-        *server = Some((pem, made.clone()));
-        Ok(made)
+        *made = Some(Made { server: server.clone(), pem });
+        Ok(server)
     }
 
     fn bounds(&self) -> Bounds {
