@@ -1,7 +1,7 @@
 //! The gateway looks after the age of its keys: it warns, and rotates where the configuration has a schedule.
 //!
-//! A thread of its own, so that neither a vault nor MX holds up anything else. It looks when something was loaded and
-//! every hour. What it finds is in the status and the metrics; a warning is logged when it is new, and once a day. With
+//! A thread of its own, so that neither a vault nor MX holds up anything else. It looks when something was loaded, when a
+//! lock ends, and every hour. What it finds is in the status and the metrics; a warning is logged when it is new, and once a day. With
 //! replicas the lock in the vault decides which one rotates.
 //!
 //! What must never happen: the process ends between MX's answer and the vault, because it was told to stop; a rotation
@@ -94,20 +94,18 @@ impl Caretaker {
         let mut loads = self.loader.loads();
         loop {
             loads.mark_unchanged();
-            let round = self.round(&mut stage);
-            if !round.await {
-                return;
-            }
+            let Some(next) = self.round(&mut stage).await else { return };
             tokio::select! {
                 _ = loads.changed() => {}
-                () = sleep(HOUR) => {}
+                () = sleep(next) => {}
                 _ = stage.wait_for(|stage| *stage != Stage::Serving) => return,
             }
         }
     }
 
-    /// Looks at every environment and does what is due; false when the process is to end.
-    async fn round(&mut self, stage: &mut watch::Receiver<Stage>) -> bool {
+    /// Looks at every environment and does what is due. How long to wait for the next time; `None` when the process is
+    /// to end.
+    async fn round(&mut self, stage: &mut watch::Receiver<Stage>) -> Option<Duration> {
         let config = self.loader.config();
         let mut standings = Vec::new();
         for environment in config.environments.values() {
@@ -122,6 +120,7 @@ impl Caretaker {
         }
         standings.iter().for_each(|standing| self.warn(standing));
         self.loader.standings().replace(standings.clone());
+        let next = standings.iter().filter_map(lock_ends).min().unwrap_or(HOUR).min(HOUR);
         for standing in standings {
             let Some(environment) = config.environments.get(&standing.environment) else { continue };
             let Some(due) = due(&standing, &environment.rotation, rotation::unix_now()) else { continue };
@@ -129,10 +128,10 @@ impl Caretaker {
                 continue;
             }
             if !self.rotate_until_stopped(&config, environment, due, stage).await {
-                return false;
+                return None;
             }
         }
-        true
+        Some(next)
     }
 
     fn warn(&mut self, standing: &Standing) {
@@ -216,6 +215,12 @@ impl Caretaker {
         }
         done.is_ok()
     }
+}
+
+/// When the lock of a run that may have been killed is over.
+fn lock_ends(standing: &Standing) -> Option<Duration> {
+    let (_, until) = standing.locked.as_ref()?;
+    Some(Duration::from_secs(until.saturating_sub(rotation::unix_now()) + 1))
 }
 
 /// This gateway itself.

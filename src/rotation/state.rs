@@ -23,7 +23,7 @@ const FORMAT: u32 = 1;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Record {
-    format: u32,
+    pub(super) format: u32,
     /// Rises by one with each lock, so that a holder whose lock was taken over can write nothing any more.
     pub(crate) fence: u64,
     /// Who is at work; `None`: nobody.

@@ -231,6 +231,10 @@ impl World {
         self.model().answers.push(answer);
     }
 
+    pub(super) fn forget_answers(&self) {
+        self.model().answers.clear();
+    }
+
     pub(super) fn delay_new_keys(&self, delay: Duration) {
         self.model().delay = delay;
     }
