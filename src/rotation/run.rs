@@ -181,6 +181,10 @@ impl Run<'_> {
             Keys::Swap => std::mem::swap(&mut wanted.primary, &mut wanted.secondary),
             Keys::Clear => wanted.secondary = None,
         }
+        self.replace(held, wanted).await
+    }
+
+    async fn replace(&self, held: &mut Held, mut wanted: Contents) -> Result<(), Error> {
         let written = self.clock.boot();
         match self.put(&wanted).await? {
             Written::Stored(version) => {
@@ -201,6 +205,16 @@ impl Run<'_> {
                 Error::Overtaken
             }
         }
+    }
+
+    /// The lock's time begins anew, if it is half over; an error when it was taken over.
+    async fn renew(&self, held: &mut Held) -> Result<(), Error> {
+        if self.is_fresh(held) {
+            return Ok(());
+        }
+        let mut wanted = held.contents.clone();
+        wanted.record.lock = Some(self.lock());
+        self.replace(held, wanted).await
     }
 
     async fn note(&self, held: &mut Held, event: Event) -> Result<(), Error> {
@@ -389,12 +403,7 @@ impl Run<'_> {
         }
         self.wait_for_readers(new).await?;
         self.watch_refusals().await?;
-        if !self.is_fresh(held) {
-            // A renewal, in the shape of a lock that is taken again.
-            if let Some(outcome) = self.wait_unlocked(held, Duration::ZERO).await? {
-                return Ok(Flow::End(outcome));
-            }
-        }
+        self.renew(held).await?;
         let primary = held.primary()?;
         match self.ask(&primary).await {
             Taken::Yes => {}
@@ -509,9 +518,7 @@ impl Run<'_> {
             Taken::Yes => {}
         }
         (self.say)(Notice::Retiring { old: old.fingerprint().to_string() });
-        if !self.is_fresh(held) {
-            return Err(Error::Paused);
-        }
+        self.renew(held).await?;
         let retired = self.mx.retire(new).await;
         match self.ask(old).await {
             Taken::No => Ok(()),

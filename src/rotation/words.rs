@@ -116,11 +116,6 @@ pub(crate) enum Error {
     /// The lock was lost while this process was stopped or slow.
     #[error("another run has taken the lock over, since this one was too slow; nothing more was done here")]
     Overtaken,
-    /// This process was stopped between two steps.
-    #[error(
-        "this process was stopped for so long that its lock may be another's; run it again, and it goes on"
-    )]
-    Paused,
     /// Somebody changed an entry at the same moment.
     #[error("the vault's keys were changed by somebody else meanwhile; run it again, and it goes on")]
     Changed,

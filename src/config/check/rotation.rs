@@ -28,10 +28,7 @@ pub(super) fn rotation(
     };
     if *api != Api::Platform {
         for key in ["client_guid", "schedule_days"].into_iter().filter(|key| table.has(key)) {
-            table.fault(
-                key,
-                Problem::new("cannot stand beside paths: the rotation of keys is MX's Platform API's"),
-            );
+            table.warn(key, "does nothing beside paths: the rotation of keys is MX's Platform API's");
         }
     } else if table.has("schedule_days") {
         scheduled(&table, credential);

@@ -54,9 +54,10 @@ fn a_client_guid_is_one_segment_of_a_path() {
 fn another_api_has_no_rotation_and_a_late_schedule_is_probably_not_meant() {
     let elsewhere = file("env:A", "client_guid = \"CLT-1\"")
         .replace("rotation =", "url = \"https://other.example\"\npaths = [\"GET /x\"]\nrotation =");
-    assert_fault(
+    assert_accepted(
         &elsewhere.replace("\"read\"", "\"paths\""),
-        "rotation.client_guid: cannot stand beside paths: the rotation of keys is MX's Platform API's",
+        &["warning: environment.production.rotation.client_guid: does nothing beside paths: \
+           the rotation of keys is MX's Platform API's"],
     );
     assert_accepted(
         &file(PAIR, "client_guid = \"CLT-1\", schedule_days = 90"),

@@ -75,8 +75,8 @@ proptest! {
                 }
             }
             world.set_writes(Vec::new());
-            world.answer_as_usual();
-            let mut done = Err(Error::Paused);
+            world.forget_answers();
+            let mut done = Err(Error::Changed);
             for round in 0..4 {
                 let mut order = order(&format!("operator-{round}"));
                 order.replace_unknown = true;

@@ -231,8 +231,7 @@ impl World {
         self.model().answers.push(answer);
     }
 
-    /// Forgets what [`World::answer_rotate`] was told.
-    pub(super) fn answer_as_usual(&self) {
+    pub(super) fn forget_answers(&self) {
         self.model().answers.clear();
     }
 

@@ -8,15 +8,16 @@ use std::{
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicUsize, Ordering},
     thread,
+    time::Instant,
 };
 
 use mxgate::stand_in::hold::Point;
 
 use super::{text, vault::Rotating};
-use crate::harness::{API_KEY, until};
+use crate::harness::{API_KEY, PATIENCE};
 
 /// Many at once: most of their time they wait for a lock to end.
-const THREADS: usize = 6;
+const THREADS: usize = 10;
 
 /// What a run that follows a kill came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +58,15 @@ fn kill(mut child: Child) {
     child.wait().expect("a child");
 }
 
+/// With more patience than others need: here many debug builds run at once.
+fn until_slowly(mut holds: impl FnMut() -> bool) {
+    let end = Instant::now() + 4 * PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < end, "the request has not come");
+        thread::yield_now();
+    }
+}
+
 /// Each case on one of a few threads.
 fn for_each<T: Sync>(cases: &[T], check: impl Fn(&T) + Sync) {
     let next = AtomicUsize::new(0);
@@ -91,7 +101,7 @@ fn at_each_request_to_mx_before_and_after_its_deed() {
         let rotating = Rotating::new();
         let held = rotating.mx.hold(operation, point, passing);
         let child = rotating.spawn(&[]);
-        until("the request has come", || held.is_reached());
+        until_slowly(|| held.is_reached());
         kill(child);
         drop(held);
         let after = resume(&rotating, &format!("{point:?} {operation} {passing}"));

@@ -22,7 +22,7 @@ pub(super) struct Rotating {
 impl Rotating {
     /// A lock that is soon over, and no more of a wait than the vault needs.
     pub(super) fn new() -> Self {
-        Self::with(|setup| setup, "wait_min_ms = 0, lease_ms = 8_000")
+        Self::with(|setup| setup, "wait_min_ms = 0, lease_ms = 12_000")
     }
 
     pub(super) fn with(change: impl FnOnce(Setup) -> Setup, rotation: &str) -> Self {
@@ -85,7 +85,7 @@ impl Rotating {
 
     pub(super) fn rotate_as_it_is(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new("/usr/bin/timeout");
-        command.arg((2 * PATIENCE.as_secs()).to_string()).arg(env!("CARGO_BIN_EXE_mxgate"));
+        command.arg((4 * PATIENCE.as_secs()).to_string()).arg(env!("CARGO_BIN_EXE_mxgate"));
         self.arguments(&mut command, arguments);
         command.output().expect("it runs")
     }
