@@ -10,6 +10,7 @@
 //! What must never happen: a label holds something a caller chose (a path, a name), so that callers
 //! decide how many series there are, or what is in them.
 
+mod cells;
 mod histogram;
 mod process;
 mod render;
@@ -27,6 +28,7 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 
+use self::cells::{Count, Heartbeat};
 pub use self::render::Format;
 use self::{histogram::Histogram, versions::CallerVersions};
 use crate::{
@@ -384,43 +386,6 @@ fn class(status: Option<u16>) -> usize {
     match status {
         Some(status @ 100..=599) => usize::from(status / 100),
         _ => 0,
-    }
-}
-
-/// A counter with one writer: a load and a store are enough, where `fetch_add` would lock the line.
-#[derive(Debug, Default)]
-pub(crate) struct Count(AtomicU64);
-
-impl Count {
-    fn add(&self, more: u64) {
-        self.0.store(self.0.load(Relaxed).wrapping_add(more), Relaxed);
-    }
-
-    fn get(&self) -> u64 {
-        self.0.load(Relaxed)
-    }
-}
-
-/// When an event loop last came round, and how late it has been. Times are microseconds since the start.
-#[derive(Debug, Default)]
-struct Heartbeat {
-    last: AtomicU64,
-    late: Count,
-    late_max: AtomicU64,
-}
-
-impl Heartbeat {
-    fn tick(&self, now: Duration) {
-        let late = micros(self.silence(now).saturating_sub(TICK));
-        self.last.store(micros(now), Relaxed);
-        self.late.add(late);
-        if late > self.late_max.load(Relaxed) {
-            self.late_max.store(late, Relaxed);
-        }
-    }
-
-    fn silence(&self, now: Duration) -> Duration {
-        now.saturating_sub(Duration::from_micros(self.last.load(Relaxed)))
     }
 }
 

@@ -192,11 +192,16 @@ proptest! {
 
 /// Compares the reading of an accepted answer, with a body after its framing, with hyper's.
 fn client_reads_the_same(bytes: &[u8], head: &AnswerHead, to_head: bool) {
+    let sized = match head.framing {
+        // What was made up may have put digits beside the one that stood there.
+        AnswerFraming::Length(length) if length > 64 * 1024 => return,
+        AnswerFraming::Length(length) => vec![b'h'; usize::try_from(length).unwrap()],
+        _ => vec![],
+    };
     let (body, data): (&[u8], &[u8]) = match head.framing {
         _ if head.interim => (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", b""),
         AnswerFraming::None => (b"", b""),
-        AnswerFraming::Length(5) => (b"hello", b"hello"),
-        AnswerFraming::Length(length) => panic!("no such length was written: {length}"),
+        AnswerFraming::Length(_) => (&sized, &sized),
         AnswerFraming::Chunked => (b"3\r\n\r\n\r\r\n0\r\n\r\n", b"\r\n\r"),
         AnswerFraming::UntilClose => (b"all of it\r\n\r\n", b"all of it\r\n\r\n"),
     };

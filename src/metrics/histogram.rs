@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Count, micros};
+use super::{cells::Count, micros};
 
 /// Upper bounds of gateway time, in microseconds: what this process adds to a request.
 pub(super) const GATEWAY: [u64; 13] =

@@ -14,7 +14,7 @@ use prometheus_client::{
 };
 
 use self::page::Page;
-use super::{CLASSES, Inner, Set, histogram, histogram::Total, process};
+use super::{CLASSES, Count, Inner, Set, histogram, histogram::Total, process};
 use crate::{
     admission::reason::Reason,
     control::messages::{BreakerStatus, UpstreamStatus, Use},
@@ -123,8 +123,7 @@ impl Inner {
         let names = self.operations.iter().map(String::as_str).chain(["none"]);
         for (row, operation) in names.enumerate() {
             for (column, status) in CLASSES.into_iter().enumerate() {
-                let one =
-                    |set: &Set| set.requests.get(row).and_then(|row| row.get(column)).map(super::Count::get);
+                let one = |set: &Set| set.requests.get(row).and_then(|row| row.get(column)).map(Count::get);
                 let count: u64 = self.workers.iter().filter_map(|set| one(set)).sum();
                 // About 120 operations by 6 classes, of which few ever occur.
                 if count > 0 {
@@ -136,7 +135,7 @@ impl Inner {
         let help = "Requests that were refused, by code";
         let mut family = page.family("mxgate_refusals", help, None, MetricType::Counter)?;
         for refusal in Refusal::ALL {
-            let count = self.sum(|set| set.refusals.get(*refusal as usize).map_or(0, super::Count::get));
+            let count = self.sum(|set| set.refusals.get(*refusal as usize).map_or(0, Count::get));
             family.counter(&[("code", refusal.code())], count)?;
         }
 
@@ -145,21 +144,21 @@ impl Inner {
         let help = "Callers that were not admitted, by reason";
         let mut family = page.family("mxgate_callers_not_admitted", help, None, MetricType::Counter)?;
         for reason in Reason::ALL {
-            let count = self.sum(|set| set.not_admitted.get(*reason as usize).map_or(0, super::Count::get));
+            let count = self.sum(|set| set.not_admitted.get(*reason as usize).map_or(0, Count::get));
             family.counter(&[("reason", reason.code())], count)?;
         }
 
         let help = "Requests that failed at the upstream or in the gateway, by code";
         let mut family = page.family("mxgate_failures", help, None, MetricType::Counter)?;
         for failure in Failure::ALL {
-            let count = self.sum(|set| set.failures.get(*failure as usize).map_or(0, super::Count::get));
+            let count = self.sum(|set| set.failures.get(*failure as usize).map_or(0, Count::get));
             family.counter(&[("code", failure.code())], count)?;
         }
 
         let help = "Requests that were not for a user whom their caller may reach, by reason";
         let mut family = page.family("mxgate_user_refusals", help, None, MetricType::Counter)?;
         for reason in users::Reason::ALL {
-            let count = self.sum(|set| set.not_bound.get(*reason as usize).map_or(0, super::Count::get));
+            let count = self.sum(|set| set.not_bound.get(*reason as usize).map_or(0, Count::get));
             family.counter(&[("reason", reason.code())], count)?;
         }
         let help = "Fetches of the keys that end users' tokens are verified with, by result";

@@ -15,7 +15,7 @@ use std::{
 use http::{HeaderMap, HeaderName};
 use serde::{Deserialize, Serialize};
 
-use super::Count;
+use super::cells::Count;
 use crate::{
     mx::catalogue::{Operation, catalogue},
     worker::view::Place,
