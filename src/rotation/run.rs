@@ -8,16 +8,19 @@
 //! call MX at once. A run calls MX only within half of its lock's time ([`Held::is_fresh`]), so that a process that was
 //! stopped in between does not act on a lock that somebody else has taken over.
 
+mod held;
+
 use std::{sync::Arc, time::Duration};
 
 use tokio::time::sleep;
 
+use self::held::Held;
 use super::{
     Clock, Error, Notice, Order, Outcome, Settings,
     mx::{Asked, Mx, Retired, Taken},
     readers::Readers,
-    state::{Event, Keys, Lock, OVERLAP_S, Record, State},
-    store::{self, Contents, Store, Written},
+    state::{Event, OVERLAP_S, State},
+    store::Store,
 };
 use crate::vault::secret::Secret;
 
@@ -29,12 +32,6 @@ const PAUSE: Duration = Duration::from_millis(500);
 
 /// For how long a count of 401s must not grow.
 const WATCH: Duration = Duration::from_secs(2);
-
-/// How often a lock that somebody else was faster to take is tried again.
-const RACES_MAX: usize = 16;
-
-/// The longest lock that is waited for: a killed run's ends before.
-const WAIT_MAX: Duration = Duration::from_secs(15 * 60);
 
 /// How long readers may be behind, beyond the time after which every one must have the new key.
 const BEHIND_MAX: Duration = Duration::from_secs(60);
@@ -48,15 +45,6 @@ pub(crate) struct Run<'a> {
     pub(super) settings: &'a Settings,
     pub(super) order: &'a Order,
     pub(super) say: &'a (dyn Fn(Notice) + Send + Sync),
-}
-
-/// The lock, and what the vault holds under it. Only its holder writes.
-struct Held {
-    contents: Contents,
-    /// By the boot clock, when the lock was written last.
-    written: Duration,
-    /// What was there before another run's lock was waited for.
-    before: Option<Record>,
 }
 
 /// Whether a step leads on.
@@ -100,125 +88,6 @@ impl Run<'_> {
                 return Ok(outcome);
             }
         }
-    }
-
-    /// Takes the lock, which proves that the vault can be written.
-    async fn take(&self) -> Result<Held, Error> {
-        let mut stale: Option<Record> = None;
-        for _ in 0..RACES_MAX {
-            let contents = self.store.load().await?;
-            let now = self.clock.unix();
-            if let Some(lock) = contents.record.locked_by_another(&self.order.owner, now) {
-                let renewed = stale.as_ref().is_some_and(|before| before.lock.as_ref() != Some(lock));
-                if !self.order.wait || renewed || lock.until - now > WAIT_MAX.as_secs() {
-                    return Err(Error::Locked { owner: lock.owner.clone(), until: lock.until });
-                }
-                (self.say)(Notice::WaitingForLock { owner: lock.owner.clone(), until: lock.until });
-                let left = Duration::from_secs(lock.until - now);
-                stale = Some(contents.record);
-                sleep(left).await;
-                continue;
-            }
-            let mut wanted = contents;
-            wanted.record.fence += 1;
-            wanted.record.lock = Some(self.lock());
-            let written = self.clock.boot();
-            if let Written::Stored(version) = self.put(&wanted).await? {
-                wanted.version = version;
-                return Ok(Held { contents: wanted, written, before: stale });
-            }
-        }
-        Err(Error::Changed)
-    }
-
-    fn lock(&self) -> Lock {
-        // Whole seconds: rounded up, so that it never lasts shorter than it says.
-        let until = self.clock.unix() + self.settings.lease.as_secs() + 1;
-        Lock { owner: self.order.owner.clone(), until }
-    }
-
-    /// Stores, and finds out whether a write that failed was done all the same.
-    async fn put(&self, wanted: &Contents) -> Result<Written, store::Error> {
-        let mut tries = 1;
-        loop {
-            let stored = self.store.store(wanted).await;
-            if let Ok(Written::Stored(_)) = stored {
-                return stored;
-            }
-            if let Ok(found) = self.store.load().await
-                && found.record == wanted.record
-                && found.primary == wanted.primary
-                && found.secondary == wanted.secondary
-            {
-                return Ok(Written::Stored(found.version));
-            }
-            match stored {
-                Err(_) if tries < TRIES => sleep(PAUSE).await,
-                other => return other,
-            }
-            tries += 1;
-        }
-    }
-
-    /// Writes what `event` leads to, with the lock renewed; without an event, what is there, with the lock given back.
-    async fn write(
-        &self,
-        held: &mut Held,
-        event: Option<Event>,
-        new: Option<&Arc<Secret>>,
-    ) -> Result<(), Error> {
-        let mut wanted = held.contents.clone();
-        let mut keys = Keys::Stay;
-        wanted.record.lock = None;
-        if let Some(event) = event {
-            let is_last = event.ends_a_run();
-            (wanted.record, keys) = wanted.record.after(event)?;
-            wanted.record.lock = (!is_last).then(|| self.lock());
-        }
-        match keys {
-            Keys::Stay => {}
-            Keys::Fill => wanted.secondary = new.map(Arc::clone),
-            Keys::Swap => std::mem::swap(&mut wanted.primary, &mut wanted.secondary),
-            Keys::Clear => wanted.secondary = None,
-        }
-        self.replace(held, wanted).await
-    }
-
-    async fn replace(&self, held: &mut Held, mut wanted: Contents) -> Result<(), Error> {
-        let written = self.clock.boot();
-        match self.put(&wanted).await? {
-            Written::Stored(version) => {
-                wanted.version = version;
-                (held.contents, held.written) = (wanted, written);
-                Ok(())
-            }
-            Written::Conflict => Err(self.conflict(held).await),
-        }
-    }
-
-    async fn conflict(&self, held: &mut Held) -> Error {
-        match self.store.load().await {
-            Err(error) => error.into(),
-            Ok(found) if is_ours(&found.record, &held.contents.record) => Error::Changed,
-            Ok(_) => {
-                held.contents.record.lock = None;
-                Error::Overtaken
-            }
-        }
-    }
-
-    /// The lock's time begins anew, if it is half over; an error when it was taken over.
-    async fn renew(&self, held: &mut Held) -> Result<(), Error> {
-        if self.is_fresh(held) {
-            return Ok(());
-        }
-        let mut wanted = held.contents.clone();
-        wanted.record.lock = Some(self.lock());
-        self.replace(held, wanted).await
-    }
-
-    async fn note(&self, held: &mut Held, event: Event) -> Result<(), Error> {
-        self.write(held, Some(event), None).await
     }
 
     /// Whether the vault's keys are those that the record speaks of.
@@ -546,38 +415,12 @@ impl Run<'_> {
         }
     }
 
-    fn is_fresh(&self, held: &Held) -> bool {
-        self.clock.boot().saturating_sub(held.written) < self.settings.lease / 2
-    }
-
     /// Until when the old key works, if MX has made another one.
     fn old_until(&self, held: &Held) -> u64 {
         held.state().keys().map_or(0, |(_, _, made)| made + OVERLAP_S)
     }
 }
 
-impl Held {
-    /// Whether the rotation that was waited for is over: to begin another one now was not meant.
-    fn is_done_meanwhile(&self) -> bool {
-        let now = &self.contents.record;
-        let is_new = |before: &Record| before.state != State::Idle || before.last != now.last;
-        now.state == State::Idle && self.before.as_ref().is_some_and(is_new)
-    }
-
-    fn state(&self) -> &State {
-        &self.contents.record.state
-    }
-
-    fn primary(&self) -> Result<Arc<Secret>, Error> {
-        self.contents.primary.clone().ok_or(Error::NoPrimary)
-    }
-}
-
 fn fingerprint(key: Option<&Arc<Secret>>) -> Option<String> {
     key.map(|key| key.fingerprint().to_string())
-}
-
-/// Whether nobody has taken the lock since `ours` was written.
-fn is_ours(found: &Record, ours: &Record) -> bool {
-    found.fence == ours.fence && found.lock == ours.lock
 }

@@ -3,7 +3,10 @@
 //! In go the operation and whether the request waits before its deed or after it, its answer unsent; out comes a
 //! [`Held`]. A client that leaves meanwhile takes a request along that waits before its deed: it is never done.
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    sync::{Mutex, PoisonError, mpsc},
+    time::Duration,
+};
 
 use tokio::sync::watch;
 
@@ -19,16 +22,17 @@ pub enum Point {
 /// One request that waits, or is to.
 #[derive(Debug)]
 pub struct Held {
-    reached: watch::Receiver<bool>,
+    reached: mpsc::Receiver<()>,
     /// Dropped, it lets the request on.
     _go_on: watch::Sender<()>,
 }
 
 impl Held {
-    /// Whether the request has come to its point.
+    /// Waits until the request has come to its point, at most so long; whether it has. It blocks its thread, and says so
+    /// once.
     #[must_use]
-    pub fn is_reached(&self) -> bool {
-        *self.reached.borrow()
+    pub fn wait(&self, patience: Duration) -> bool {
+        self.reached.recv_timeout(patience).is_ok()
     }
 }
 
@@ -41,13 +45,13 @@ struct Hold {
     point: Point,
     /// Requests that pass before.
     passing: usize,
-    reached: watch::Sender<bool>,
+    reached: mpsc::SyncSender<()>,
     go_on: watch::Receiver<()>,
 }
 
 impl Holds {
     pub(super) fn add(&self, operation: &str, point: Point, passing: usize) -> Held {
-        let (reached, is_reached) = watch::channel(false);
+        let (reached, is_reached) = mpsc::sync_channel(1);
         let (go_on, waits) = watch::channel(());
         let hold = Hold { operation: operation.to_owned(), point, passing, reached, go_on: waits };
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(hold);
@@ -57,7 +61,8 @@ impl Holds {
     /// Waits, if a request for `operation` is to.
     pub(super) async fn wait(&self, operation: Option<&str>, point: Point) {
         if let Some(mut hold) = self.take(operation, point) {
-            hold.reached.send_replace(true);
+            // Nobody may be interested any more.
+            let _ = hold.reached.try_send(());
             // It ends when the other end is dropped.
             while hold.go_on.changed().await.is_ok() {}
         }

@@ -15,7 +15,7 @@ use mxgate::stand_in::{hold::Point, random_key};
 use serde_json::Value;
 
 use self::vault::Rotating;
-use crate::harness::{API_KEY, Client, Setup, mx, until};
+use crate::harness::{API_KEY, Client, PATIENCE, Setup, mx, until};
 
 /// What a run has printed, whichever way.
 fn text(output: &Output) -> String {
@@ -167,7 +167,7 @@ fn a_key_that_the_vault_cannot_take_goes_to_the_recovery_file_and_from_there_int
     let rotating = Rotating::new();
     let held = rotating.mx.hold("rotateApiKey", Point::After, 0);
     let child = rotating.spawn(&[]);
-    until("MX has made the key", || held.is_reached());
+    assert!(held.wait(PATIENCE), "MX has made the key");
     // Nobody, not even root, opens a folder as a lock file.
     let lock = rotating.folder().join("vault.age.lock");
     std::fs::remove_file(&lock).unwrap();

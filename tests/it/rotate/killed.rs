@@ -8,7 +8,7 @@ use std::{
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicUsize, Ordering},
     thread,
-    time::Instant,
+    time::Duration,
 };
 
 use mxgate::stand_in::hold::Point;
@@ -58,15 +58,6 @@ fn kill(mut child: Child) {
     child.wait().expect("a child");
 }
 
-/// With more patience than others need: here many debug builds run at once.
-fn until_slowly(mut holds: impl FnMut() -> bool) {
-    let end = Instant::now() + 4 * PATIENCE;
-    while !holds() {
-        assert!(Instant::now() < end, "the request has not come");
-        thread::yield_now();
-    }
-}
-
 /// Each case on one of a few threads.
 fn for_each<T: Sync>(cases: &[T], check: impl Fn(&T) + Sync) {
     let next = AtomicUsize::new(0);
@@ -101,7 +92,8 @@ fn at_each_request_to_mx_before_and_after_its_deed() {
         let rotating = Rotating::new();
         let held = rotating.mx.hold(operation, point, passing);
         let child = rotating.spawn(&[]);
-        until_slowly(|| held.is_reached());
+        // More patience than others need: many debug builds run at once.
+        assert!(held.wait(4 * PATIENCE), "the request has not come: {point:?} {operation} {passing}");
         kill(child);
         drop(held);
         let after = resume(&rotating, &format!("{point:?} {operation} {passing}"));
@@ -114,7 +106,7 @@ fn at_each_request_to_mx_before_and_after_its_deed() {
     let rotating = Rotating::new();
     let more = rotating.mx.hold("listInstitutions", Point::Before, 6);
     assert!(rotating.rotate(&[]).status.success());
-    assert!(!more.is_reached());
+    assert!(!more.wait(Duration::ZERO));
 }
 
 /// A run whose process is killed before its `number`th system call that changes the folder; whether it was.

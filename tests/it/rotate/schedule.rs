@@ -11,7 +11,7 @@ use mxgate::{
 };
 
 use super::vault::Rotating;
-use crate::harness::{API_KEY, Setup, until};
+use crate::harness::{API_KEY, PATIENCE, Setup, until};
 
 const SCHEDULED: &str = "wait_min_ms = 0, lease_ms = 8_000, schedule_days = 60";
 
@@ -62,7 +62,7 @@ fn what_a_killed_run_has_left_is_taken_up_and_a_lost_key_is_left_to_an_operator(
         let mut rotating = Rotating::with(Setup::control, SCHEDULED);
         let held = rotating.mx.hold(operation, point, passing);
         let mut child = rotating.spawn(&[]);
-        until("the request has come", || held.is_reached());
+        assert!(held.wait(PATIENCE), "the request has come");
         child.kill().unwrap();
         child.wait().unwrap();
         drop(held);
@@ -90,7 +90,7 @@ fn a_gateway_that_is_told_to_stop_waits_for_a_key_that_mx_hands_over() {
     made_before(&rotating, 61);
     let held = rotating.mx.hold("rotateApiKey", Point::After, 0);
     let mut gateway = rotating.start();
-    until("MX has made the key", || held.is_reached());
+    assert!(held.wait(PATIENCE), "MX has made the key");
     gateway.signal("TERM");
     gateway.stderr.wait_for(|line| line.contains("\"stopping\""));
     drop(held);
