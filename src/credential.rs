@@ -22,7 +22,7 @@ use crate::{
     record::UsedCredential,
     redaction::Masker,
     vault::{
-        freshness::{Deadline, Moment},
+        freshness::{Deadline, Moment, Term},
         reference::Reference,
         secret::Secret,
     },
@@ -44,8 +44,7 @@ pub(crate) struct Prepared {
 pub(crate) struct Credential {
     /// The reference and the secret's fingerprint, for records.
     pub(crate) used: Rc<UsedCredential>,
-    /// Counted on this worker alone, however many requests carry it.
-    deadline: Rc<Arc<Deadline>>,
+    term: Rc<Term>,
     masker: Arc<Masker>,
     headers: Vec<(HeaderName, HeaderValue)>,
     query: Option<Zeroizing<String>>,
@@ -132,7 +131,7 @@ impl Prepared {
         };
         Credential {
             used: Rc::new(self.used.clone()),
-            deadline: Rc::new(self.deadline.clone()),
+            term: Rc::new(Term(self.deadline.clone())),
             masker: Arc::new(self.masker.clone()),
             headers: self.headers.iter().map(copy).collect(),
             query: self.query.clone(),
@@ -148,8 +147,8 @@ pub(crate) fn is_look_alike(own: &HeaderName, name: &str) -> bool {
 
 impl Credential {
     /// When it may be used no longer.
-    pub(crate) fn deadline(&self) -> &Rc<Arc<Deadline>> {
-        &self.deadline
+    pub(crate) fn term(&self) -> &Rc<Term> {
+        &self.term
     }
 
     /// Finds the secret in an answer.

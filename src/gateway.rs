@@ -133,8 +133,8 @@ fn approve<'v>(
     let (credential, repeatable) = (attached.credential(), decided.grant.repeatable(&head.method));
     let caller = decided.caller;
     entry.credential(credential);
-    let deadline = credential.map(Credential::deadline);
-    if deadline.is_some_and(|deadline| deadline.has_passed(|| Moment::at(entry.start()))) {
+    let term = credential.map(Credential::term);
+    if term.is_some_and(|term| term.0.has_passed(|| Moment::at(entry.start()))) {
         return Err(Failure::CredentialUnavailable.into());
     }
     let sent = decided.head(&head, &environment.settings, &attached);
@@ -148,7 +148,7 @@ fn approve<'v>(
     // last as long as its caller likes.
     let pass = entry.sending(environment, &head.method, repeatable && !at.session.body_pending())?;
     entry.sent_out();
-    let outgoing = Outgoing::new(&head.method, sent, body, repeatable, head.headers).until(deadline.cloned());
+    let outgoing = Outgoing::new(&head.method, sent, body, repeatable, head.headers).until(term.cloned());
     let again = other.map(|other| other.ready(&outgoing));
     let mask = view.snapshot.mask(caller.index()).cloned();
     Ok(Approved { outgoing, environment, masker, mask, pass, again })

@@ -59,6 +59,12 @@ impl Stamps {
         self.0.extend(later.0);
     }
 
+    /// What those of `files` looked like that were looked at.
+    pub(super) fn only(&self, files: &BTreeSet<PathBuf>) -> Self {
+        let known = files.iter().filter_map(|file| self.0.get_key_value(file));
+        Self(known.map(|(file, stamp)| (file.clone(), *stamp)).collect())
+    }
+
     /// The same files, now. Each folder on a thread of its own, since a volume that hangs must hold up nothing else.
     pub(super) async fn again(&self) -> Self {
         let mut folders = BTreeMap::<&Path, Vec<PathBuf>>::new();

@@ -13,7 +13,6 @@ use std::{
     future::poll_fn,
     pin::{Pin, pin},
     rc::Rc,
-    sync::Arc,
     time::Duration,
 };
 
@@ -31,7 +30,7 @@ use crate::{
     limits::outcome,
     listener::connection::Connection,
     upstream::{self, Answer, exchange::Exchange, headers::RequestHead, outgoing::Outgoing},
-    vault::freshness::{Deadline, Moment},
+    vault::freshness::{Moment, Term},
     worker::view::EnvironmentView,
 };
 
@@ -43,7 +42,7 @@ const REST_TIMEOUT: Duration = Duration::from_secs(1);
 pub(super) struct OtherHead {
     which: Which,
     /// `None` for a request that is never repeated, and for a key whose time is over.
-    head: Option<(RequestHead, Rc<Arc<Deadline>>)>,
+    head: Option<(RequestHead, Rc<Term>)>,
 }
 
 impl OtherHead {
@@ -57,14 +56,14 @@ impl OtherHead {
     ) -> Option<Self> {
         let which = which.filter(|_| matches!(decided.choice, Choice::Environment))?;
         let other = environment.key(which.other());
-        let may_repeat = may_repeat && !other.deadline().has_passed(Moment::now);
+        let may_repeat = may_repeat && !other.term().0.has_passed(Moment::now);
         let written = || decided.head(head, &environment.settings, &Attached::Ours(other));
-        Some(Self { which, head: may_repeat.then(|| (written(), other.deadline().clone())) })
+        Some(Self { which, head: may_repeat.then(|| (written(), other.term().clone())) })
     }
 
     /// `outgoing` is the request with the key that it carries.
     pub(super) fn ready(self, outgoing: &Outgoing) -> Box<Again> {
-        let again = self.head.and_then(|(head, deadline)| outgoing.again(head, deadline));
+        let again = self.head.and_then(|(head, term)| outgoing.again(head, term));
         Box::new(Again { which: self.which, outgoing: again })
     }
 }

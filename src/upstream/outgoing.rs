@@ -1,6 +1,6 @@
 //! A request that is ready to be sent, and may be sent again.
 
-use std::{rc::Rc, sync::Arc};
+use std::rc::Rc;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method};
@@ -8,7 +8,7 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 
 use super::{headers::RequestHead, upload::Body};
-use crate::vault::freshness::{Deadline, Moment};
+use crate::vault::freshness::{Moment, Term};
 
 /// A request whose head is written.
 pub(crate) struct Outgoing {
@@ -20,7 +20,7 @@ pub(crate) struct Outgoing {
     pub(crate) spare: HeaderMap,
     repeatable: bool,
     /// When the credential in its head may be used no longer.
-    deadline: Option<Rc<Arc<Deadline>>>,
+    term: Option<Rc<Term>>,
 }
 
 impl Outgoing {
@@ -45,32 +45,32 @@ impl Outgoing {
             head: head.text,
             is_head: method == Method::HEAD,
             repeatable: may_repeat && matches!(body, Body::Over),
-            deadline: None,
+            term: None,
             body,
             spare: received,
         }
     }
 
-    /// The same request with another head, whose credential has that deadline; `None` if it may not be repeated.
-    pub(crate) fn again(&self, head: RequestHead, deadline: Rc<Arc<Deadline>>) -> Option<Self> {
+    /// The same request with another head, whose credential has that term; `None` if it may not be repeated.
+    pub(crate) fn again(&self, head: RequestHead, term: Rc<Term>) -> Option<Self> {
         self.repeatable.then(|| Self {
             head: head.text,
             is_head: self.is_head,
             body: Body::Over,
             spare: HeaderMap::new(),
-            deadline: Some(deadline),
+            term: Some(term),
             repeatable: true,
         })
     }
 
     /// The same, to be sent before its credential's time is over.
-    pub(crate) fn until(self, deadline: Option<Rc<Arc<Deadline>>>) -> Self {
-        Self { deadline, ..self }
+    pub(crate) fn until(self, term: Option<Rc<Term>>) -> Self {
+        Self { term, ..self }
     }
 
     /// Whether that time is over.
     pub(crate) fn is_over(&self) -> bool {
-        self.deadline.as_ref().is_some_and(|deadline| deadline.has_passed(Moment::now))
+        self.term.as_ref().is_some_and(|term| term.0.has_passed(Moment::now))
     }
 
     pub(crate) fn repeatable(&self) -> bool {

@@ -9,7 +9,10 @@
 //! What must never happen: a secret is used after its time, or once it was revoked, by any of the two clocks.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -109,6 +112,10 @@ impl Deadline {
         Some(Duration::from_millis(left))
     }
 }
+
+/// A deadline at one worker, whose requests count on that worker alone how many of them carry it.
+#[derive(Debug)]
+pub(crate) struct Term(pub(crate) Arc<Deadline>);
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(NEVER - 1)

@@ -8,14 +8,18 @@ use std::{
     fmt,
     path::{Path, PathBuf},
     str::FromStr,
+    sync::Arc,
 };
 
 /// The longest name of a field.
 const FIELD_BYTES_MAX: usize = 128;
 
-/// Where one secret is to be found.
+/// Where one secret is to be found. A copy costs nothing.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Reference(Arc<Parts>);
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Reference {
+struct Parts {
     scheme: Scheme,
     place: String,
     field: Option<String>,
@@ -119,55 +123,55 @@ impl Reference {
     #[must_use]
     pub fn file(path: impl AsRef<Path>) -> Self {
         let place = path.as_ref().to_string_lossy().into_owned();
-        Self { scheme: Scheme::File, place, field: None, hosts: None }
+        Self(Arc::new(Parts { scheme: Scheme::File, place, field: None, hosts: None }))
     }
 
     /// The same secret, to be sent to these hosts (lower case) and no others.
     #[must_use]
     pub fn for_hosts(self, hosts: Vec<String>) -> Self {
-        Self { hosts: Some(hosts), ..self }
+        Self(Arc::new(Parts { hosts: Some(hosts), ..Parts::clone(&self.0) }))
     }
 
     /// Which kind of source has it.
     #[must_use]
     pub fn scheme(&self) -> Scheme {
-        self.scheme
+        self.0.scheme
     }
 
     /// What stands between the scheme and `#`.
     #[must_use]
     pub fn place(&self) -> &str {
-        &self.place
+        &self.0.place
     }
 
     /// Which text field of the JSON document at that place is meant; `None`: all of it.
     #[must_use]
     pub fn field(&self) -> Option<&str> {
-        self.field.as_deref()
+        self.0.field.as_deref()
     }
 
     /// The hosts that stand beside it, lower case.
     #[must_use]
     pub fn hosts(&self) -> Option<&[String]> {
-        self.hosts.as_deref()
+        self.0.hosts.as_deref()
     }
 
     /// What is read for it.
     #[must_use]
     pub fn document(&self) -> DocumentAt {
-        DocumentAt { scheme: self.scheme, place: self.place.clone() }
+        DocumentAt { scheme: self.0.scheme, place: self.0.place.clone() }
     }
 
     /// The file that it is read from, where that is one.
     #[must_use]
     pub fn as_file(&self) -> Option<PathBuf> {
-        (self.scheme == Scheme::File).then(|| PathBuf::from(&self.place))
+        (self.0.scheme == Scheme::File).then(|| PathBuf::from(&self.0.place))
     }
 
     /// Whether the other names the same secret, wherever the two may be sent.
     #[must_use]
     pub fn is_same_secret(&self, other: &Self) -> bool {
-        (self.scheme, &self.place, &self.field) == (other.scheme, &other.place, &other.field)
+        (self.scheme(), self.place(), self.field()) == (other.scheme(), other.place(), other.field())
     }
 }
 
@@ -189,7 +193,8 @@ impl FromStr for Reference {
         if !field.is_none_or(is_field) {
             return Err(Malformed::BadField);
         }
-        Ok(Self { scheme, place: place.to_owned(), field: field.map(str::to_owned), hosts: None })
+        let (place, field) = (place.to_owned(), field.map(str::to_owned));
+        Ok(Self(Arc::new(Parts { scheme, place, field, hosts: None })))
     }
 }
 
@@ -198,10 +203,16 @@ fn is_field(name: &str) -> bool {
     !name.is_empty() && name.len() <= FIELD_BYTES_MAX && name.bytes().all(is_plain)
 }
 
+impl fmt::Debug for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 impl fmt::Display for Reference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.scheme.name(), self.place)?;
-        self.field.iter().try_for_each(|field| write!(f, "#{field}"))
+        write!(f, "{}:{}", self.scheme().name(), self.place())?;
+        self.field().iter().try_for_each(|field| write!(f, "#{field}"))
     }
 }
 

@@ -100,7 +100,7 @@ impl EnvironmentView {
     pub(crate) fn credential(&self) -> (&Credential, Option<Which>) {
         let Some(settings) = &self.settings.second else { return (&self.credential, None) };
         let preferred = settings.preference.key();
-        let is_over = |which| self.key(which).deadline().has_passed(Moment::now);
+        let is_over = |which| self.key(which).term().0.has_passed(Moment::now);
         let which = match is_over(preferred) && !is_over(preferred.other()) {
             true => preferred.other(),
             false => preferred,
