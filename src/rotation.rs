@@ -4,12 +4,12 @@
 //! a schedule. Out comes a new primary key, the old one retired, and at every moment a record in the vault of where it
 //! stands, so that a run which was killed is taken up by the next.
 //!
-//! - [`state`]: the record, and every way from one state to the next; pure.
-//! - [`run`]: does what the state asks for; each step is recorded before it is done.
-//! - [`store`]: the vault, two keys and the record in one write. [`mx`]: what is asked of MX. [`readers`]: whether the
-//!   running gateway has the new key. [`recovery`]: the file that a key goes to when the vault fails at the worst moment.
-//! - [`status`]: where it stands, how old the key is, what an operator should know. [`plan`]: `--dry-run`.
-//!   [`schedule`]: the gateway rotates by itself.
+//! - `state`: the record, and every way from one state to the next; pure.
+//! - `run`: does what the state asks for; each step is recorded before it is done.
+//! - `store`: the vault, two keys and the record in one write. `mx`: what is asked of MX. `readers`: whether the
+//!   running gateway has the new key. `recovery`: the file that a key goes to when the vault fails at the worst moment.
+//! - `status`: where it stands, how old the key is, what an operator should know. `plan`: `--dry-run`.
+//!   `schedule`: the gateway rotates by itself.
 //!
 //! The way: lock, ask MX for a key, seal it into the secondary slot, try it, let the two change places, wait until every
 //! reader has it, retire the old one, empty the slot.

@@ -1,8 +1,8 @@
 //! Where secrets live, and how a reference becomes one.
 //!
 //! In goes a [`reference::Reference`] from the configuration; out comes a [`Resolved`]: the secret, the hosts that it
-//! is sealed for, and until when it may be used. [`keeper`] reads all references of a configuration, at loads and again
-//! and again, and [`gathered::Gathered`] is what they came to as of one moment: all that a snapshot is built from.
+//! is sealed for, and until when it may be used. `keeper` reads all references of a configuration, at loads and again
+//! and again, and `gathered::Gathered` is what they came to as of one moment: all that a snapshot is built from.
 //! [`Vault`] is the embedded vault, read once for all of its entries, so that they come from one generation.
 //!
 //! What must never happen: "absent" and "unreachable" are mixed up (the first means that the secret was revoked and

@@ -7,6 +7,7 @@ mod faults;
 mod keys;
 mod limits;
 mod loading;
+mod openbao;
 mod policy;
 mod policy_callers;
 mod references;

@@ -265,10 +265,10 @@ impl Run<'_> {
     async fn spread(&self, held: &mut Held, new: &str, since: u64) -> Result<Flow, Error> {
         let due = since + self.settings.wait.as_secs() + u64::from(self.settings.wait.subsec_nanos() > 0);
         let left = due.saturating_sub(self.clock.unix());
-        if left > 0 {
-            if let Some(outcome) = self.wait_unlocked(held, Duration::from_secs(left)).await? {
-                return Ok(Flow::End(outcome));
-            }
+        if left > 0
+            && let Some(outcome) = self.wait_unlocked(held, Duration::from_secs(left)).await?
+        {
+            return Ok(Flow::End(outcome));
         }
         self.wait_for_readers(new).await?;
         self.watch_refusals().await?;

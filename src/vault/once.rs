@@ -45,3 +45,44 @@ fn remembered(secret: Arc<Secret>) -> Result<Arc<Secret>, Error> {
     redaction::held().remember([&secret]);
     Ok(secret)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vault::embedded::{self, Identity};
+
+    async fn read_text(reference: &str, vault: Option<&VaultFile>) -> Result<Arc<Secret>, Error> {
+        read(reference.parse().unwrap(), vault.cloned()).await
+    }
+
+    #[tokio::test]
+    async fn a_secret_is_read_from_this_machine_and_masked_from_then_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, identity) = (folder.path().join("vault.age"), folder.path().join("identity"));
+        let opened = Identity::create(&identity).unwrap();
+        embedded::create(&path, &opened).unwrap();
+        let secret = |text: &str| Secret::new(text.into()).unwrap();
+        embedded::set(&path, &opened, "bao", secret("of-the-vault-0001"), None).unwrap();
+        let vault = VaultFile { path, identity: Reference::file(identity), passphrase: None };
+        let file = folder.path().join("file");
+        std::fs::write(&file, r#"{"id":"of-the-file-00001"}"#).unwrap();
+        let file = format!("file:{}#id", file.display());
+        for (reference, value) in [("vault:bao", "of-the-vault-0001"), (&file, "of-the-file-00001")] {
+            assert!(!redaction::held().masker().is_hit(value.as_bytes()), "{reference}");
+            assert_eq!(*read_text(reference, Some(&vault)).await.unwrap(), secret(value), "{reference}");
+            assert!(redaction::held().masker().is_hit(value.as_bytes()), "{reference}");
+        }
+        let absent = read_text("vault:other", Some(&vault)).await;
+        assert!(matches!(absent, Err(Error::Absent { .. })), "{absent:?}");
+    }
+
+    #[tokio::test]
+    async fn what_would_need_a_login_itself_or_is_not_there_is_refused() {
+        for reference in ["vault:bao", "openbao:secret/a#b", "aws:a", "exec:a"] {
+            let read = read_text(reference, None).await;
+            assert!(matches!(read, Err(Error::NoSource { .. })), "{reference} {read:?}");
+        }
+        let absent = read_text("env:MXGATE_NO_SUCH_VARIABLE", None).await;
+        assert!(matches!(absent, Err(Error::Absent { .. })), "{absent:?}");
+    }
+}

@@ -1,7 +1,7 @@
 //! Kinds of vault, one file each, behind one small trait.
 //!
-//! In goes a place (what stands between the scheme and `#` of a reference); out comes the [`Document`] there, or an
-//! [`Error`]. The control plane reads, never a worker. [`Sources::new`] is the one place that lists the kinds.
+//! In goes a place (what stands between the scheme and `#` of a reference); out comes the `Document` there, or an
+//! [`Error`]. The control plane reads, never a worker. `Sources::new` is the one place that lists the kinds.
 //!
 //! What must never happen: "absent" (revoked: stop using it now) and "unreachable" (the last good value serves within
 //! its grace) are mixed up; a read that lasts longer, or yields more, than its source bounds it to; an error that

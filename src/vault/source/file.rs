@@ -1,6 +1,6 @@
 //! Whole small files: opened once, checked on the opened file, bounded, into a buffer that is wiped.
 //!
-//! [`Files`] is the source behind `file:/PATH`; a volume that hangs holds up a thread of its own and nothing else.
+//! `Files` is the source behind `file:/PATH`; a volume that hangs holds up a thread of its own and nothing else.
 
 use std::{
     fs::{Metadata, OpenOptions},

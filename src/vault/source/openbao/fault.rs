@@ -86,17 +86,22 @@ impl Fault {
         }
     }
 
-    /// The same for an answer to a login: what a fault of the server is stays one.
+    /// The same for an answer to a login.
     pub(super) fn of_login(answer: &Answer) -> Self {
-        match answer.status.as_u16() {
-            400 | 401 | 403 | 404 => Self::LoginRefused(answer.status),
-            _ => Self::of(answer),
+        match (answer.status.as_u16(), Self::of(answer)) {
+            (400 | 401 | 403 | 404, _) => Self::LoginRefused(answer.status),
+            // The method `kubernetes` says so of a service account that is not let in.
+            (500, Self::Failed(status)) if said(&answer.body).is_some() => Self::LoginRefused(status),
+            (_, other) => other,
         }
     }
 
-    /// Whether the server has said no to who asks, so that asking again changes nothing.
-    pub(super) fn is_refusal(&self) -> bool {
-        matches!(self, Self::Denied | Self::LoginRefused(_) | Self::TokenRefused)
+    /// The same for an answer to a token about itself.
+    pub(super) fn of_token(answer: &Answer) -> Self {
+        match answer.status.as_u16() {
+            400 | 401 | 403 | 404 => Self::TokenRefused,
+            _ => Self::of(answer),
+        }
     }
 }
 
@@ -171,6 +176,27 @@ mod tests {
         for status in [301, 302, 400, 405, 418] {
             assert!(matches!(fault(status, sealed), Fault::Unexpected(_)), "{status}");
         }
+    }
+
+    #[test]
+    fn a_refused_login_is_told_from_a_server_that_cannot_log_in() {
+        let answer = |status: u16, body: &str| Answer {
+            status: StatusCode::from_u16(status).unwrap(),
+            body: body.as_bytes().to_vec().into(),
+        };
+        let no = r#"{"errors":["no"]}"#;
+        for status in [400, 401, 403, 404, 500] {
+            assert!(matches!(Fault::of_login(&answer(status, no)), Fault::LoginRefused(_)), "{status}");
+        }
+        assert!(matches!(Fault::of_login(&answer(500, "<html>")), Fault::Failed(_)));
+        assert!(matches!(Fault::of_login(&answer(502, no)), Fault::Failed(_)));
+        assert!(matches!(Fault::of_login(&answer(503, r#"{"errors":["Vault is sealed"]}"#)), Fault::Sealed));
+        let standby = r#"{"errors":["local node not active but active cluster node not found"]}"#;
+        assert!(matches!(Fault::of_login(&answer(500, standby)), Fault::Standby(_)));
+        for status in [400, 403] {
+            assert!(matches!(Fault::of_token(&answer(status, no)), Fault::TokenRefused), "{status}");
+        }
+        assert!(matches!(Fault::of_token(&answer(500, no)), Fault::Failed(_)));
     }
 
     #[test]

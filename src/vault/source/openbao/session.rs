@@ -201,7 +201,7 @@ impl<E: Exchange> Session<E> {
         let fault = match renewed {
             Ok(true) => return,
             Ok(false) => None,
-            Err(fault) if fault.is_refusal() => Some(fault),
+            Err(fault @ Fault::TokenRefused) => Some(fault),
             Err(fault) => {
                 tracing::warn!(error = %vault::chain(&fault), "OpenBao: the token could not be renewed now");
                 return self.postpone(&lease);
@@ -232,10 +232,7 @@ impl<E: Exchange> Session<E> {
         };
         let answer = self.server.exchange(call).await?;
         if answer.status != StatusCode::OK {
-            return Err(match Fault::of_login(&answer) {
-                Fault::LoginRefused(_) => Fault::TokenRefused,
-                other => other,
-            });
+            return Err(Fault::of_token(&answer));
         }
         let Granted { life, renewable, .. } = wire::granted(&answer)?;
         // Only what ends is renewed, and what it is given then ends, too.
@@ -278,7 +275,8 @@ impl<E: Exchange> Session<E> {
         let given = self.asked_for(&secret).await;
         let mut state = self.state();
         state.refused = match &given {
-            Err(Fault::LoginRefused(status)) => Some(Some(*status)),
+            // A 500 is a no, too, and may also be a fault that passes.
+            Err(Fault::LoginRefused(status)) if status.is_client_error() => Some(Some(*status)),
             Err(Fault::TokenRefused) => Some(None),
             _ => None,
         }
@@ -329,8 +327,7 @@ impl<E: Exchange> Session<E> {
                 let (life, renewable) = wire::looked_up(&answer)?;
                 Ok((token.clone(), life, renewable))
             }
-            StatusCode::FORBIDDEN => Err(Fault::TokenRefused),
-            _ => Err(Fault::of(&answer)),
+            _ => Err(Fault::of_token(&answer)),
         }
     }
 
