@@ -62,7 +62,8 @@ mod tests {
         let opened = Identity::create(&identity).unwrap();
         embedded::create(&path, &opened).unwrap();
         let secret = |text: &str| Secret::new(text.into()).unwrap();
-        embedded::set(&path, &opened, "bao", secret("of-the-vault-0001"), None).unwrap();
+        embedded::set(&path, &opened, "bao", secret("of-the-vault-0001"), Some(vec!["bao.example".into()]))
+            .unwrap();
         let vault = VaultFile { path, identity: Reference::file(identity), passphrase: None };
         let file = folder.path().join("file");
         std::fs::write(&file, r#"{"id":"of-the-file-00001"}"#).unwrap();
