@@ -65,6 +65,8 @@ pub(crate) fn run(args: Args, json: bool) -> anyhow::Result<ExitCode> {
     let rotation = Rotation::new(&loaded.config, environment)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
+        // One step comes after the other; so does what a test counts of them.
+        .max_blocking_threads(1)
         .build()
         .context("cannot start the event loop")?;
     runtime.block_on(async {
