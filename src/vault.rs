@@ -115,6 +115,14 @@ pub enum Error {
         /// Why.
         source: Unfit,
     },
+    /// It is asked for on behalf of another host than those that it may be sent to.
+    #[error("{reference} is sealed for other hosts than {host}")]
+    WrongHost {
+        /// As configured.
+        reference: Reference,
+        /// Where it would go.
+        host: String,
+    },
     /// A reference to a source that is not configured.
     #[error("{reference} needs a section [{section}], and none is configured")]
     NoSource {
@@ -148,7 +156,7 @@ impl Error {
             Self::Absent { .. } | Self::Embedded(embedded::Error::Absent { .. }) => Reason::Absent,
             Self::Unreachable { source, .. } => source.reason(),
             Self::Field { .. } => Reason::Malformed,
-            Self::Unfit { .. } => Reason::Unfit,
+            Self::Unfit { .. } | Self::WrongHost { .. } => Reason::Unfit,
             Self::VaultTimeout => Reason::Timeout,
             Self::NoSource { .. } | Self::NotYet { .. } | Self::Identity(_) | Self::Embedded(_) => {
                 Reason::Unreachable

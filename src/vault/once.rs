@@ -1,14 +1,15 @@
 //! One secret, read once: what a source sends to log in, which cannot itself come from a server.
 //!
-//! In: a reference of kind `vault:`, `env:` or `file:`. Out: the secret as it is now, already masked in every log. It is
-//! not kept fresh; who sends it asks again each time.
+//! In: a reference of kind `vault:`, `env:` or `file:`, and the host that the secret is for. Out: the secret as it is
+//! now, already masked in every log. It is not kept fresh; who sends it asks again each time.
+//! What must never happen: it is sent to a host that it is not sealed for.
 
 use std::{sync::Arc, time::Duration};
 
 use tokio::{task::spawn_blocking, time::timeout};
 
 use super::{
-    Error, Vault, keeper,
+    Error, Read, Vault, keeper,
     reference::{Reference, Scheme},
     secret::Secret,
     source::{Source as _, env::Env, file::Files},
@@ -18,32 +19,46 @@ use crate::{config::VaultFile, redaction};
 /// How long the embedded vault's volume may take.
 const VAULT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Reads it. `vault` is the embedded vault, if there is one.
-pub(super) async fn read(reference: Reference, vault: Option<VaultFile>) -> Result<Arc<Secret>, Error> {
+/// Reads it, to be sent to `host` (lower case). `vault` is the embedded vault, if there is one.
+pub(super) async fn read(
+    reference: Reference,
+    host: &str,
+    vault: Option<VaultFile>,
+) -> Result<Arc<Secret>, Error> {
     let found = match reference.scheme() {
         Scheme::Env => Env.read(reference.place()).await,
         Scheme::File => Files.read(reference.place()).await,
-        Scheme::Vault => return of_vault(reference, vault).await,
+        Scheme::Vault => {
+            let read = of_vault(&reference, vault).await?;
+            return for_host(&reference, read, host);
+        }
         other @ (Scheme::OpenBao | Scheme::Aws | Scheme::Exec) => {
             return Err(Error::NoSource { reference, section: other.name() });
         }
     };
-    remembered(keeper::secret_of(&reference, &found.map_err(Arc::new))?.secret)
+    let read = keeper::secret_of(&reference, &found.map_err(Arc::new))?;
+    for_host(&reference, read, host)
 }
 
 /// It is opened for this: where it is open already, an older look of it may be meant.
-async fn of_vault(reference: Reference, vault: Option<VaultFile>) -> Result<Arc<Secret>, Error> {
+async fn of_vault(reference: &Reference, vault: Option<VaultFile>) -> Result<Read, Error> {
+    let reference = reference.clone();
     let Some(config) = vault else {
         return Err(Error::NoSource { reference, section: Scheme::Vault.name() });
     };
     let read = spawn_blocking(move || Vault::peek(&config)?.read(&reference));
     let read = timeout(VAULT_TIMEOUT, read).await;
-    remembered(read.ok().and_then(Result::ok).unwrap_or(Err(Error::VaultTimeout))?.secret)
+    read.ok().and_then(Result::ok).unwrap_or(Err(Error::VaultTimeout))
 }
 
-fn remembered(secret: Arc<Secret>) -> Result<Arc<Secret>, Error> {
-    redaction::held().remember([&secret]);
-    Ok(secret)
+/// A secret goes to the hosts that it is sealed for, and to those that stand beside its reference.
+fn for_host(reference: &Reference, read: Read, host: &str) -> Result<Arc<Secret>, Error> {
+    redaction::held().remember([&read.secret]);
+    let allow = |hosts: &[String]| hosts.iter().any(|one| one.eq_ignore_ascii_case(host));
+    if !read.hosts.as_deref().is_none_or(allow) || !reference.hosts().is_none_or(allow) {
+        return Err(Error::WrongHost { reference: reference.clone(), host: host.to_owned() });
+    }
+    Ok(read.secret)
 }
 
 #[cfg(test)]
@@ -52,7 +67,7 @@ mod tests {
     use crate::vault::embedded::{self, Identity};
 
     async fn read_text(reference: &str, vault: Option<&VaultFile>) -> Result<Arc<Secret>, Error> {
-        read(reference.parse().unwrap(), vault.cloned()).await
+        read(reference.parse().unwrap(), "bao.example", vault.cloned()).await
     }
 
     #[tokio::test]
@@ -62,8 +77,9 @@ mod tests {
         let opened = Identity::create(&identity).unwrap();
         embedded::create(&path, &opened).unwrap();
         let secret = |text: &str| Secret::new(text.into()).unwrap();
-        embedded::set(&path, &opened, "bao", secret("of-the-vault-0001"), Some(vec!["bao.example".into()]))
-            .unwrap();
+        let hosts = |host: &str| Some(vec![host.to_owned()]);
+        embedded::set(&path, &opened, "bao", secret("of-the-vault-0001"), hosts("bao.example")).unwrap();
+        embedded::set(&path, &opened, "mx", secret("of-the-vault-0002"), hosts("api.mx.com")).unwrap();
         let vault = VaultFile { path, identity: Reference::file(identity), passphrase: None };
         let file = folder.path().join("file");
         std::fs::write(&file, r#"{"id":"of-the-file-00001"}"#).unwrap();
@@ -73,6 +89,11 @@ mod tests {
             assert_eq!(*read_text(reference, Some(&vault)).await.unwrap(), secret(value), "{reference}");
             assert!(redaction::held().masker().is_hit(value.as_bytes()), "{reference}");
         }
+        let elsewhere = read_text("vault:mx", Some(&vault)).await;
+        assert!(matches!(elsewhere, Err(Error::WrongHost { .. })), "{elsewhere:?}");
+        let beside = file.parse::<Reference>().unwrap().for_hosts(vec!["api.mx.com".into()]);
+        let elsewhere = read(beside, "bao.example", None).await;
+        assert!(matches!(elsewhere, Err(Error::WrongHost { .. })), "{elsewhere:?}");
         let absent = read_text("vault:other", Some(&vault)).await;
         assert!(matches!(absent, Err(Error::Absent { .. })), "{absent:?}");
     }

@@ -1,5 +1,6 @@
 //! Secrets in a real OpenBao server: read, renewed, replaced, denied; sealed and restarted during traffic.
 
+mod reviewer;
 mod server;
 
 use std::{
@@ -15,7 +16,10 @@ use std::{
 use mxgate::stand_in::{Running, certificate::ServerCertificate};
 use serde_json::json;
 
-use self::server::{Certificate, Role, Server};
+use self::{
+    reviewer::Reviewer,
+    server::{Certificate, Role, Server},
+};
 use crate::{
     harness::{API_KEY, Gateway, Setup, mx, until},
     tokens::{Signer, claims_but},
@@ -224,7 +228,7 @@ fn tokens_of_every_kind_of_login_read_and_none_is_written_down() {
     let made = server.root(
         "POST",
         "auth/token/create",
-        json!({ "policies": ["mxgate"], "ttl": "5s", "explicit_max_ttl": "60s" }),
+        json!({ "policies": ["mxgate"], "ttl": "8s", "explicit_max_ttl": "5m" }),
     );
     let token = made["auth"]["client_token"].as_str().unwrap();
     let login = "kind = \"token\", token = \"file:DIR/bao-token\"";
@@ -242,7 +246,10 @@ fn tokens_of_every_kind_of_login_read_and_none_is_written_down() {
     let subject = "system:serviceaccount:default:mxgate";
     let account = |name: &str| {
         let account = json!({ "namespace": "default", "serviceaccount": { "name": name, "uid": "u-1" } });
-        claims_but(subject, "kubernetes.io", account)
+        let mut claims = claims_but(subject, "kubernetes.io", account);
+        // Kubernetes writes a list, and its method takes no other form.
+        claims["aud"] = json!([claims["aud"]]);
+        claims
     };
     let jwt = signer.token(&account("mxgate"));
     let role = json!({
@@ -250,20 +257,38 @@ fn tokens_of_every_kind_of_login_read_and_none_is_written_down() {
         "bound_service_account_names": "mxgate", "bound_service_account_namespaces": "default",
         "token_policies": "mxgate", "token_ttl": "60s"
     });
+    let reviewer = Reviewer::start(subject, &jwt);
     server.root("POST", "sys/auth/jwt", json!({ "type": "jwt" }));
     server.root("POST", "auth/jwt/config", json!({ "jwt_validation_pubkeys": [signer.public_pem()] }));
-    server.root("POST", "auth/jwt/role/mxgate", role);
-    // Kubernetes has its own kind of login, whose form is shown in the source's own tests: there is no API server here.
-    let login = "kind = \"jwt\", role = \"mxgate\", jwt = \"file:DIR/jwt\"";
-    let setup = setup(&mx, &server, reference, login);
-    setup.file("jwt", &Signer::rsa("k2").token(&account("mxgate")));
-    let gateway = setup.start();
-    let line = gateway.stderr.wait_for(|line| line.contains("login is refused"));
-    assert!(line.contains(reference), "{line}");
-    // The right one is taken as soon as it is there.
-    gateway.setup.file("jwt", &jwt);
-    until("it serves", || outcome(&gateway) == served());
-    assert!(!said(&gateway).contains(&jwt) && !server.audit_log().contains(&jwt));
+    server.root("POST", "sys/auth/clusters/one", json!({ "type": "kubernetes" }));
+    server.root(
+        "POST",
+        "auth/clusters/one/config",
+        json!({
+            "kubernetes_host": format!("http://{}", reviewer.address), "disable_local_ca_jwt": true,
+            "kubernetes_ca_cert": std::fs::read_to_string(server.ca_file()).unwrap()
+        }),
+    );
+    let strangers = [Signer::rsa("k2").token(&account("mxgate")), signer.token(&account("stranger"))];
+    for ((mount, kind), stranger) in
+        [("jwt", "jwt"), ("clusters/one", "kubernetes")].into_iter().zip(strangers)
+    {
+        server.root("POST", &format!("auth/{mount}/role/mxgate"), role.clone());
+        let login =
+            format!("kind = \"{kind}\", mount = \"{mount}\", role = \"mxgate\", jwt = \"file:DIR/jwt\"");
+        let setup = setup(&mx, &server, reference, &login);
+        setup.file("jwt", &stranger);
+        let gateway = setup.start();
+        let line = gateway.stderr.wait_for(|line| line.contains("login is refused"));
+        assert!(line.contains(reference), "{line}");
+        // The right one is taken as soon as it is there.
+        gateway.setup.file("jwt", &jwt);
+        until("it serves", || outcome(&gateway) == served());
+        assert!(!said(&gateway).contains(&jwt) && !server.audit_log().contains(&jwt), "{kind}");
+    }
+    let review = reviewer.last();
+    assert!(review.starts_with("POST /apis/authentication.k8s.io/v1/tokenreviews "), "{review}");
+    assert!(review.contains(&jwt), "{review}");
 }
 
 #[test]

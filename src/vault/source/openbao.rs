@@ -40,7 +40,11 @@ pub(crate) struct OpenBao<E: Exchange = Remote> {
 impl OpenBao {
     /// `vault` is the embedded vault, where what a login sends may be.
     pub(crate) fn new(settings: &config::OpenBao, vault: Option<config::VaultFile>) -> Self {
-        let look_up: LookUp = Arc::new(move |reference| Box::pin(once::read(reference, vault.clone())));
+        let host = settings.host.clone();
+        let look_up: LookUp = Arc::new(move |reference| {
+            let (host, vault) = (host.clone(), vault.clone());
+            Box::pin(async move { once::read(reference, &host, vault).await })
+        });
         let session = Session::new(Remote::new(settings.clone()), settings.login.clone(), look_up);
         Self { session: Arc::new(session), mounts: settings.mounts.clone(), keeper: Mutex::default() }
     }
