@@ -38,7 +38,7 @@ pub use self::{
     load::Loaded,
     openbao::{BaoLogin, OpenBao},
     rotation::Rotation,
-    secrets::{Exec, Refresh, Refreshing},
+    secrets::{Exec, Needed, Refresh, Refreshing, Role},
     users::{EndUser, FieldPath, KeysAt},
 };
 use crate::{policy::grant, users::list::UserPattern, vault::reference::Reference};
@@ -464,18 +464,6 @@ impl Credential {
 }
 
 impl Environment {
-    /// Every secret that it uses.
-    #[must_use]
-    pub fn references(&self) -> Vec<&Reference> {
-        let mut references = vec![self.credential.reference()];
-        references.extend(self.credential.secondary());
-        if let BearerOperations::Token(token) = &self.bearer_operations {
-            references.push(token);
-        }
-        references.extend(self.proxy_password());
-        references
-    }
-
     /// The password at the proxy, if it asks for one.
     #[must_use]
     pub fn proxy_password(&self) -> Option<&Reference> {

@@ -306,9 +306,8 @@ impl Explainer {
             return UsedCredential { name, kind: "bearer", fingerprint: None, note: None };
         };
         let settings = self.config.environments.get(environment);
-        let reference = settings.and_then(|settings| {
-            settings.references().into_iter().find(|one| one.to_string() == credential.used.name())
-        });
+        let reference = settings
+            .and_then(|settings| settings.references().find(|one| one.to_string() == credential.used.name()));
         let own = settings.filter(|settings| Some(settings.credential.reference()) == reference);
         let found = self.fingerprints.as_ref().zip(reference).and_then(|(all, one)| all.get(one));
         let (fingerprint, note) = match found {

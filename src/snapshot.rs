@@ -142,30 +142,13 @@ pub(crate) enum Error {
         /// Why.
         source: Arc<vault::Error>,
     },
-    /// A secret is sealed for other hosts.
-    #[error(
-        "environment {environment}: {reference} is sealed for {hosts} and may not be sent to {host}; store it \
-         again with `mxgate vault set --host {host}`, if that is meant"
-    )]
-    WrongHost {
+    /// A secret is for other hosts.
+    #[error("environment {environment}: {source}")]
+    NotFor {
         /// The environment that asked for it.
         environment: String,
-        /// The secret's name.
-        reference: Reference,
-        /// The environment's host.
-        host: String,
-        /// The hosts it is sealed for.
-        hosts: String,
-    },
-    /// A secret is for other hosts, as the configuration says beside its reference.
-    #[error("environment {environment}: {reference} may not be sent to {host}; its `hosts` do not name it")]
-    NotForHost {
-        /// The environment that asked for it.
-        environment: String,
-        /// The secret's name.
-        reference: Reference,
-        /// The environment's host.
-        host: String,
+        /// Why.
+        source: vault::destination::NotFor,
     },
     /// A secret does not fit its kind of credential.
     #[error("environment {environment}: {reference} {source}")]

@@ -13,6 +13,7 @@
 use std::sync::Arc;
 
 use self::{
+    destination::NotFor,
     embedded::Identity,
     freshness::Deadline,
     reference::Reference,
@@ -21,9 +22,9 @@ use self::{
 };
 use crate::config::VaultFile;
 
+pub mod destination;
 pub mod embedded;
 pub mod field;
-#[cfg_attr(not(test), expect(dead_code, reason = "rotation writes"))]
 pub(crate) mod fields;
 pub mod freshness;
 pub(crate) mod gathered;
@@ -75,10 +76,12 @@ impl Resolved {
         Self { fingerprint: secret.fingerprint(), secret, hosts, version, deadline }
     }
 
-    /// Whether it may be sent to `host`, a name or address without port, in any case.
-    #[must_use]
-    pub fn allows(&self, host: &str) -> bool {
-        self.hosts.as_ref().is_none_or(|hosts| hosts.iter().any(|sealed| sealed.eq_ignore_ascii_case(host)))
+    /// Whether it may be sent to `host`, a name or address without port. `reference` is its own.
+    ///
+    /// # Errors
+    /// [`NotFor`].
+    pub(crate) fn check_host(&self, reference: &Reference, host: &str) -> Result<(), NotFor> {
+        destination::check(reference, self.hosts.as_deref(), host)
     }
 }
 
@@ -116,13 +119,8 @@ pub enum Error {
         source: Unfit,
     },
     /// It is asked for on behalf of another host than those that it may be sent to.
-    #[error("{reference} is sealed for other hosts than {host}")]
-    WrongHost {
-        /// As configured.
-        reference: Reference,
-        /// Where it would go.
-        host: String,
-    },
+    #[error(transparent)]
+    NotFor(#[from] NotFor),
     /// A reference to a source that is not configured.
     #[error("{reference} needs a section [{section}], and none is configured")]
     NoSource {
@@ -153,10 +151,13 @@ impl Error {
     #[must_use]
     pub fn reason(&self) -> Reason {
         match self {
-            Self::Absent { .. } | Self::Embedded(embedded::Error::Absent { .. }) => Reason::Absent,
+            // The document is there, as its source says, so the field was taken out of it.
+            Self::Absent { .. }
+            | Self::Embedded(embedded::Error::Absent { .. })
+            | Self::Field { source: field::Fault::Missing, .. } => Reason::Absent,
             Self::Unreachable { source, .. } => source.reason(),
             Self::Field { .. } => Reason::Malformed,
-            Self::Unfit { .. } | Self::WrongHost { .. } => Reason::Unfit,
+            Self::Unfit { .. } | Self::NotFor(_) => Reason::Unfit,
             Self::VaultTimeout => Reason::Timeout,
             Self::NoSource { .. } | Self::NotYet { .. } | Self::Identity(_) | Self::Embedded(_) => {
                 Reason::Unreachable

@@ -168,7 +168,9 @@ mod tests {
                 self.asked.fetch_add(1, Relaxed);
                 let says = *self.says.lock().unwrap();
                 match says {
-                    Says::Value(text) => Ok(Document { bytes: Zeroizing::new(text.into()), version: None }),
+                    Says::Value(text) => {
+                        Ok(Document { bytes: Zeroizing::new(text.into()), version: None, written: None })
+                    }
                     Says::Absent => Err(Error::Absent),
                     Says::Fails => Err(Error::unreachable(Reason::Unreachable, "it is down")),
                     Says::Nothing => std::future::pending().await,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Config;
+use super::{BearerOperations, Config, Environment};
 use crate::vault::reference::{Reference, Scheme};
 
 /// How a secret is kept fresh, and how long it is used when that fails.
@@ -38,6 +38,60 @@ pub struct Exec {
     pub output_bytes_max: usize,
     /// How often it is run, and how long its secrets may be used. Default every 5 min, and 1 h.
     pub refresh: Refresh,
+}
+
+/// One secret that an environment uses.
+#[derive(Debug, Clone, Copy)]
+pub struct Needed<'e> {
+    /// Which.
+    pub reference: &'e Reference,
+    /// What for.
+    pub role: Role,
+    /// The host that it is sent to.
+    pub host: &'e str,
+}
+
+/// What an environment uses a secret for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// MX's key.
+    Key,
+    /// The second one of two.
+    SecondaryKey,
+    /// The token of `bearer_operations`.
+    Bearer,
+    /// The password at the proxy.
+    ProxyPassword,
+}
+
+impl Role {
+    /// Whether everything works without it as long as its source says that there is none.
+    #[must_use]
+    pub fn may_be_absent(self) -> bool {
+        self == Self::SecondaryKey
+    }
+}
+
+impl Environment {
+    /// Every secret that it uses.
+    #[must_use]
+    pub fn needed(&self) -> Vec<Needed<'_>> {
+        let of = |role, reference| Needed { reference, role, host: &self.host };
+        let mut needed = vec![of(Role::Key, self.credential.reference())];
+        needed.extend(self.credential.secondary().map(|reference| of(Role::SecondaryKey, reference)));
+        if let BearerOperations::Token(token) = &self.bearer_operations {
+            needed.push(of(Role::Bearer, token));
+        }
+        if let (Some(proxy), Some(reference)) = (&self.egress.proxy, self.proxy_password()) {
+            needed.push(Needed { reference, role: Role::ProxyPassword, host: &proxy.host });
+        }
+        needed
+    }
+
+    /// The references of [`Self::needed`].
+    pub fn references(&self) -> impl Iterator<Item = &Reference> {
+        self.needed().into_iter().map(|needed| needed.reference)
+    }
 }
 
 impl Refresh {

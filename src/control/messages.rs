@@ -93,6 +93,8 @@ pub struct SecretStatus {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SecretState {
+    /// There is none, and everything works without it: a second key.
+    None,
     /// There was no good value yet.
     Unread,
     /// It is.

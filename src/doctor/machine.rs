@@ -86,7 +86,7 @@ fn of(config: &Config, path: &Path) -> (BTreeSet<PathBuf>, BTreeSet<PathBuf>) {
     trusted.extend(listeners.filter_map(|listener| listener.client_ca.as_ref()).map(|ca| ca.file.clone()));
     for environment in config.environments.values() {
         trusted.extend(environment.ca_file.clone());
-        secret.extend(environment.references().into_iter().filter_map(Reference::as_file));
+        secret.extend(environment.references().filter_map(Reference::as_file));
     }
     (trusted, secret)
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::{Part, Report, finding::Finding};
 use crate::{
-    config::{Config, Environment},
+    config::{Config, Environment, Needed},
     credential::{Credential, Prepared},
     redaction,
     vault::{
@@ -12,6 +12,7 @@ use crate::{
         gathered::Gathered,
         reference::{Reference, Scheme},
         secret::Secret,
+        source::Reason,
     },
 };
 
@@ -62,12 +63,9 @@ impl Secrets {
 
     /// Those of an environment, or nothing when one that its requests need is missing.
     pub(super) fn of(&self, environment: &Environment, part: &mut Part<'_>) -> Option<Own> {
-        let proxy = environment.egress.proxy.as_ref().map_or("", |proxy| proxy.host.as_str());
         let mut is_complete = true;
-        for reference in environment.references() {
-            let is_proxys = environment.proxy_password() == Some(reference);
-            let host = if is_proxys { proxy } else { &environment.host };
-            is_complete &= self.look_at(reference, host, part);
+        for needed in environment.needed() {
+            is_complete &= self.look_at(needed, part);
         }
         if let Some(other) = self.twin(environment) {
             let said = format!(
@@ -97,10 +95,14 @@ impl Secrets {
     }
 
     /// Reports one; whether it can be used.
-    fn look_at(&self, reference: &Reference, host: &str, part: &mut Part<'_>) -> bool {
-        let names_host = reference.hosts().is_none_or(|hosts| hosts.iter().any(|allowed| allowed == host));
+    fn look_at(&self, needed: Needed<'_>, part: &mut Part<'_>) -> bool {
+        let Needed { reference, role, host } = needed;
         match self.all.get(&reference.to_string()) {
-            Some(Ok(resolved)) if names_host && resolved.allows(host) => {
+            Some(Ok(resolved)) => {
+                if let Err(why) = resolved.check_host(reference, host) {
+                    part.add("vault", Finding::SecretWrongHost, why);
+                    return false;
+                }
                 let sealed = resolved
                     .hosts
                     .as_ref()
@@ -109,11 +111,13 @@ impl Secrets {
                 part.add("vault", Finding::Fine, said);
                 true
             }
-            Some(Ok(resolved)) => {
-                let hosts = resolved.hosts.as_deref().or(reference.hosts()).unwrap_or_default().join(", ");
-                let said = format!("{reference} is for {hosts} and may not be sent to {host}");
-                part.add("vault", Finding::SecretWrongHost, said);
-                false
+            Some(Err(error)) if role.may_be_absent() && error.reason() == Reason::Absent => {
+                part.add(
+                    "vault",
+                    Finding::Fine,
+                    format_args!("{reference}: there is none, and none is needed"),
+                );
+                true
             }
             Some(Err(error)) => {
                 let is_in_vault = reference.scheme() == Scheme::Vault;
@@ -147,7 +151,7 @@ fn finding(error: &vault::Error) -> Finding {
         | vault::Error::NoSource { .. }
         | vault::Error::NotYet { .. }
         | vault::Error::VaultTimeout => Finding::SecretUnreadable,
-        vault::Error::Unfit { .. } | vault::Error::WrongHost { .. } | vault::Error::Field { .. } => {
+        vault::Error::Unfit { .. } | vault::Error::NotFor(_) | vault::Error::Field { .. } => {
             Finding::SecretUnfit
         }
         vault::Error::Identity(_) | vault::Error::Embedded(_) => Finding::VaultClosed,

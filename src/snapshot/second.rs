@@ -9,7 +9,7 @@ use super::{
 use crate::{
     config,
     credential::{Prepared, preference::Preference},
-    vault,
+    vault::source::Reason,
 };
 
 /// A key that is used when MX takes the first no more.
@@ -43,7 +43,7 @@ pub(super) fn keys(
     let kind = &settings.credential;
     let (mut prepared, secret) = credential(settings, kind, kind.reference(), first)?;
     let (Some(reference), Some(second)) = (kind.secondary(), second) else { return Ok((prepared, None)) };
-    if second.as_ref().is_err_and(|error| matches!(**error, vault::Error::Absent { .. })) {
+    if second.as_ref().is_err_and(|error| error.reason() == Reason::Absent) {
         tracing::info!(environment = settings.name, %reference, "there is no second key yet");
         return Ok((prepared, None));
     }

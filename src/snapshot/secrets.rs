@@ -110,20 +110,8 @@ fn allowed(
 ) -> Result<Resolved, Error> {
     let environment = || settings.name.clone();
     let resolved = resolved.map_err(|source| Error::Secret { environment: environment(), source })?;
-    if reference.hosts().is_some_and(|hosts| !hosts.iter().any(|allowed| allowed == host)) {
-        return Err(Error::NotForHost {
-            environment: environment(),
-            reference: reference.clone(),
-            host: host.to_owned(),
-        });
+    match resolved.check_host(reference, host) {
+        Ok(()) => Ok(resolved),
+        Err(source) => Err(Error::NotFor { environment: environment(), source }),
     }
-    if !resolved.allows(host) {
-        return Err(Error::WrongHost {
-            environment: environment(),
-            reference: reference.clone(),
-            host: host.to_owned(),
-            hosts: resolved.hosts.unwrap_or_default().join(", "),
-        });
-    }
-    Ok(resolved)
 }

@@ -27,7 +27,7 @@ pub enum Fault {
 }
 
 /// The text of the top-level field `name` of `document`.
-pub(super) fn of(document: &[u8], name: &str) -> Result<Zeroizing<Vec<u8>>, Fault> {
+pub(crate) fn of(document: &[u8], name: &str) -> Result<Zeroizing<Vec<u8>>, Fault> {
     let mut reader = serde_json::Deserializer::from_slice(document);
     let found = reader.deserialize_map(Fields { name });
     let found = found.and_then(|found| reader.end().map(|()| found)).map_err(|_| Fault::NotAnObject)?;

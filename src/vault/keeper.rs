@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     blocking::in_time,
-    config::{Config, Refresh, VaultFile},
+    config::{Config, Needed, Refresh, VaultFile},
     redaction,
 };
 
@@ -67,8 +67,17 @@ struct State {
 struct Part {
     sources: Sources,
     vault: Option<VaultFile>,
-    /// Each with its environment, and how it is kept fresh.
-    references: Vec<(String, Reference, Refresh)>,
+    used: Vec<Used>,
+}
+
+/// One secret that a configuration uses.
+#[derive(Debug)]
+struct Used {
+    environment: String,
+    reference: Reference,
+    /// Whether everything works without it.
+    may_be_absent: bool,
+    refresh: Refresh,
 }
 
 /// What a document was found to be.
@@ -116,6 +125,11 @@ impl Keeper {
         state.settle();
         drop(state);
         self.documents.send_modify(|changes| *changes += 1);
+    }
+
+    /// The sources of the configuration in use, with their logins.
+    pub(crate) fn sources(&self) -> Sources {
+        self.state().used.as_ref().map(|used| used.sources.clone()).unwrap_or_default()
     }
 
     /// Begins a look at files, variables and the embedded vault.
@@ -259,8 +273,8 @@ impl Keeper {
     pub(crate) fn interval(&self, document: &DocumentAt) -> Duration {
         let state = self.state();
         let of = |part: &Part| {
-            let references = part.references.iter().filter(|(_, one, _)| one.document() == *document);
-            references.map(|(_, _, refresh)| refresh.interval).min()
+            let used = part.used.iter().filter(|used| used.reference.document() == *document);
+            used.map(|used| used.refresh.interval).min()
         };
         state.parts().find_map(of).unwrap_or(Duration::MAX)
     }
@@ -268,9 +282,10 @@ impl Keeper {
     /// How often files and the embedded vault are read though they look unchanged.
     pub(crate) fn local_interval(&self) -> Duration {
         let state = self.state();
-        let local = state.parts().flat_map(|part| &part.references);
-        let refreshed = local.filter(|(_, one, _)| is_local(one.scheme()) && one.scheme() != Scheme::Env);
-        refreshed.map(|(_, _, refresh)| refresh.interval).min().unwrap_or(Duration::MAX)
+        let is_refreshed = |scheme| is_local(scheme) && scheme != Scheme::Env;
+        let used = state.parts().flat_map(|part| &part.used);
+        let refreshed = used.filter(|used| is_refreshed(used.reference.scheme()));
+        refreshed.map(|used| used.refresh.interval).min().unwrap_or(Duration::MAX)
     }
 
     /// Changes when what [`Self::documents`] says does.
@@ -324,14 +339,18 @@ impl Part {
     fn new(config: &Config, previous: &Sources) -> Self {
         let of = |environment: &crate::config::Environment| {
             let name = environment.name.clone();
-            let with =
-                |reference: &Reference| (name.clone(), reference.clone(), config.refresh_of(reference));
-            environment.references().into_iter().map(with).collect::<Vec<_>>()
+            let used = |needed: Needed<'_>| Used {
+                environment: name.clone(),
+                reference: needed.reference.clone(),
+                may_be_absent: needed.role.may_be_absent(),
+                refresh: config.refresh_of(needed.reference),
+            };
+            environment.needed().into_iter().map(used).collect::<Vec<_>>()
         };
         Self {
             sources: Sources::new(config, previous),
             vault: config.vault.clone(),
-            references: config.environments.values().flat_map(|environment| of(environment)).collect(),
+            used: config.environments.values().flat_map(|environment| of(environment)).collect(),
         }
     }
 }
@@ -344,15 +363,16 @@ impl State {
 
     /// Each once.
     fn references(&self) -> Vec<Reference> {
-        let all = self.parts().flat_map(|part| &part.references);
-        let by_name: BTreeMap<_, _> = all.map(|(_, one, _)| (one.to_string(), one.clone())).collect();
+        let all = self.parts().flat_map(|part| &part.used).map(|used| &used.reference);
+        let by_name: BTreeMap<_, _> = all.map(|one| (one.to_string(), one.clone())).collect();
         by_name.into_values().collect()
     }
 
     fn documents(&self, fits: impl Fn(Scheme) -> bool) -> Vec<(DocumentAt, Arc<dyn Source>)> {
         let mut found = BTreeMap::new();
         for part in self.parts() {
-            for (_, reference, _) in part.references.iter().filter(|(_, one, _)| fits(one.scheme())) {
+            let references = part.used.iter().map(|used| &used.reference);
+            for reference in references.filter(|reference| fits(reference.scheme())) {
                 if let Some(source) = part.sources.get(reference.scheme()) {
                     found.entry(reference.document()).or_insert(source);
                 }
@@ -364,13 +384,15 @@ impl State {
     /// Knows of every reference of the parts, and of no other.
     fn settle(&mut self) {
         let mut wanted = BTreeMap::new();
-        for (_, reference, refresh) in self.parts().flat_map(|part| &part.references) {
-            wanted.entry(reference.to_string()).or_insert(*refresh);
+        for used in self.parts().flat_map(|part| &part.used) {
+            let (_, may_be_absent) = wanted.entry(used.reference.to_string()).or_insert((used.refresh, true));
+            *may_be_absent &= used.may_be_absent;
         }
         self.known.retain(|name, _| wanted.contains_key(name));
-        for (name, refresh) in wanted {
+        for (name, (refresh, may_be_absent)) in wanted {
             let known = self.known.entry(name).or_insert_with_key(|name| Known::new(name.clone(), refresh));
             known.set_refresh(refresh);
+            known.set_may_be_absent(may_be_absent);
         }
     }
 
@@ -404,6 +426,13 @@ pub(super) fn secret_of(reference: &Reference, found: &Found) -> Result<Read, Er
         source::Error::Absent => Error::Absent { reference: named() },
         source::Error::Unreachable { .. } => Error::Unreachable { reference: named(), source: error.clone() },
     })?;
+    let secret = secret_in(document, reference)?;
+    Ok(Read { secret: Arc::new(secret), hosts: None, version: document.version.clone() })
+}
+
+/// The secret that `reference` names in the document at its place.
+pub(crate) fn secret_in(document: &Document, reference: &Reference) -> Result<Secret, Error> {
+    let named = || reference.clone();
     let mut bytes = match reference.field() {
         Some(name) => {
             field::of(&document.bytes, name).map_err(|source| Error::Field { reference: named(), source })?
@@ -413,5 +442,5 @@ pub(super) fn secret_of(reference: &Reference, found: &Found) -> Result<Read, Er
     let unfit = |source| Error::Unfit { reference: named(), source };
     let secret = Secret::new(std::mem::take(&mut *bytes)).map_err(unfit)?;
     secret.check_sendable().map_err(unfit)?;
-    Ok(Read { secret: Arc::new(secret), hosts: None, version: document.version.clone() })
+    Ok(secret)
 }

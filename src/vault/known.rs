@@ -20,6 +20,8 @@ pub(super) struct Known {
     /// For the log.
     name: String,
     refresh: Refresh,
+    /// Whether nobody misses it when its source says that there is none.
+    may_be_absent: bool,
     /// The last value that was fit.
     good: Option<Resolved>,
     /// When its source last said so.
@@ -49,6 +51,7 @@ impl Known {
         Self {
             name,
             refresh,
+            may_be_absent: false,
             good: None,
             confirmed: None,
             revoked: false,
@@ -57,6 +60,10 @@ impl Known {
             failures: Default::default(),
             told_end: false,
         }
+    }
+
+    pub(super) fn set_may_be_absent(&mut self, may_be_absent: bool) {
+        self.may_be_absent = may_be_absent;
     }
 
     /// Takes up how long it may be used from its last confirmation on.
@@ -108,7 +115,8 @@ impl Known {
 
     fn failed(&mut self, fault: Arc<Error>, now: Moment) {
         let reason = fault.reason();
-        if let Some(count) = self.failures.get_mut(reason as usize) {
+        let is_allowed = reason == Reason::Absent && self.may_be_absent;
+        if let Some(count) = self.failures.get_mut(reason as usize).filter(|_| !is_allowed) {
             *count += 1;
         }
         let before = self.fault.replace(fault.clone()).map(|before| before.reason());
@@ -117,7 +125,9 @@ impl Known {
         let (reference, text) = (&self.name, chain(&*fault));
         if reason == Reason::Absent {
             good.deadline.revoke();
-            if !self.revoked {
+            if !self.revoked && is_allowed {
+                tracing::info!(reference, "the secret was taken away, and is used no longer");
+            } else if !self.revoked {
                 tracing::error!(reference, "the secret is gone from its source, and is used no longer");
             }
             (self.revoked, self.told_end) = (true, true);
@@ -157,8 +167,19 @@ impl Known {
         self.good.as_ref()
     }
 
+    /// Why the last look came to nothing.
     pub(super) fn fault(&self) -> Option<&Arc<Error>> {
         self.fault.as_ref()
+    }
+
+    /// The same, unless it is as it may be.
+    pub(super) fn trouble(&self) -> Option<&Arc<Error>> {
+        self.fault.as_ref().filter(|_| !self.is_none())
+    }
+
+    /// Whether its source says that there is none, and nobody misses it.
+    pub(super) fn is_none(&self) -> bool {
+        self.may_be_absent && self.fault.as_ref().is_some_and(|fault| fault.reason() == Reason::Absent)
     }
 
     pub(super) fn attempted(&self) -> bool {

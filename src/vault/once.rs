@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::{task::spawn_blocking, time::timeout};
 
 use super::{
-    Error, Read, Vault, keeper,
+    Error, Read, Vault, destination, keeper,
     reference::{Reference, Scheme},
     secret::Secret,
     source::{Source as _, env::Env, file::Files},
@@ -54,10 +54,7 @@ async fn of_vault(reference: &Reference, vault: Option<VaultFile>) -> Result<Rea
 /// A secret goes to the hosts that it is sealed for, and to those that stand beside its reference.
 fn for_host(reference: &Reference, read: Read, host: &str) -> Result<Arc<Secret>, Error> {
     redaction::held().remember([&read.secret]);
-    let allow = |hosts: &[String]| hosts.iter().any(|one| one.eq_ignore_ascii_case(host));
-    if !read.hosts.as_deref().is_none_or(allow) || !reference.hosts().is_none_or(allow) {
-        return Err(Error::WrongHost { reference: reference.clone(), host: host.to_owned() });
-    }
+    destination::check(reference, read.hosts.as_deref(), host)?;
     Ok(read.secret)
 }
 
@@ -90,10 +87,10 @@ mod tests {
             assert!(redaction::held().masker().is_hit(value.as_bytes()), "{reference}");
         }
         let elsewhere = read_text("vault:mx", Some(&vault)).await;
-        assert!(matches!(elsewhere, Err(Error::WrongHost { .. })), "{elsewhere:?}");
+        assert!(matches!(elsewhere, Err(Error::NotFor(_))), "{elsewhere:?}");
         let beside = file.parse::<Reference>().unwrap().for_hosts(vec!["api.mx.com".into()]);
         let elsewhere = read(beside, "bao.example", None).await;
-        assert!(matches!(elsewhere, Err(Error::WrongHost { .. })), "{elsewhere:?}");
+        assert!(matches!(elsewhere, Err(Error::NotFor(_))), "{elsewhere:?}");
         let absent = read_text("vault:other", Some(&vault)).await;
         assert!(matches!(absent, Err(Error::Absent { .. })), "{absent:?}");
     }

@@ -7,7 +7,7 @@
 //! its grace) are mixed up; a read that lasts longer, or yields more, than its source bounds it to; an error that
 //! holds a value.
 
-use std::{collections::BTreeMap, fmt, pin::Pin, sync::Arc};
+use std::{collections::BTreeMap, fmt, pin::Pin, sync::Arc, time::SystemTime};
 
 use zeroize::Zeroizing;
 
@@ -23,6 +23,11 @@ pub(crate) mod openbao;
 pub(crate) trait Source: fmt::Debug + Send + Sync {
     /// Reads the document at `place` (what stands between scheme and `#`) now; bounded in time and size.
     fn read<'a>(&'a self, place: &'a str) -> Reading<'a, Document>;
+
+    /// The same source, if mxgate can write there.
+    fn as_writable(&self) -> Option<&dyn Writable> {
+        None
+    }
 }
 
 /// What a source is doing.
@@ -33,17 +38,18 @@ pub(crate) struct Document {
     pub(crate) bytes: Zeroizing<Vec<u8>>,
     /// The source's own word for this version; `None` where it has none.
     pub(crate) version: Option<String>,
+    /// When this version was written, as the source says; `None` where it does not.
+    pub(crate) written: Option<SystemTime>,
 }
 
 /// A source that can be written, for rotation: compare-and-swap on the version.
-#[cfg_attr(not(test), expect(dead_code, reason = "rotation writes"))]
 pub(crate) trait Writable: Source {
     /// Replaces the document at `place` if its version is still `expected` (`None`: it must not exist); gives the new
     /// version.
     fn write<'a>(
         &'a self,
         place: &'a str,
-        document: &'a Document,
+        document: &'a [u8],
         expected: Option<&'a str>,
     ) -> Reading<'a, Written>;
 }

@@ -98,6 +98,7 @@ fn secret_line(secret: &SecretStatus, lines: &mut Lines) {
         .map_or("never confirmed".into(), |age| format!("confirmed {} ago", duration(age / 1000)));
     let fault = secret.fault.as_ref().map(|fault| format!(": {fault}")).unwrap_or_default();
     match (secret.state, secret.remaining_ms) {
+        (SecretState::None, _) => lines.add("secret", format_args!("{name}, none")),
         (SecretState::Unread, _) => lines.add("secret", format_args!("{name} was NEVER READ{fault}")),
         (SecretState::Revoked, _) => lines.add("secret", format_args!("{name} is REVOKED, {age}{fault}")),
         (SecretState::Expired, _) => {

@@ -28,7 +28,7 @@ fn a_way_out_is_taken_as_written() {
     assert_eq!((proxy.host.as_str(), proxy.port), ("proxy.internal", 3128));
     assert_eq!(proxy.login.as_ref().unwrap().username, "mxgate");
     assert_eq!(egress.pins.len(), 2);
-    assert_eq!(production.references().len(), 2);
+    assert_eq!(production.references().count(), 2);
     assert_eq!(production.proxy_password().unwrap().to_string(), "env:PROXY");
 }
 

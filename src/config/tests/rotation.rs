@@ -30,7 +30,7 @@ fn a_schedule_needs_the_clients_name_and_two_keys_in_the_vault() {
         assert_fault(
             &file(keys, "client_guid = \"CLT-1\", schedule_days = 60"),
             "rotation.schedule_days: needs both keys in one vault that mxgate can write; \
-             expected two vault: references",
+             expected two vault: references, or two fields of one openbao: or aws: document",
         );
         // An operator is told so by the command.
         assert_accepted(&file(keys, "client_guid = \"CLT-1\""), &[]);

@@ -25,7 +25,7 @@ pub(super) fn secrets(page: &mut Page<'_>, secrets: &[SecretStatus]) -> fmt::Res
     let seconds = |millis: u64| millis as f64 / 1e3;
     let help = "Whether an environment's secret is used (1), or was revoked, is past its grace or was never read (0)";
     gauge("mxgate_secret_usable", help, None, &|one| {
-        Some(f64::from(u8::from(one.state == SecretState::Usable)))
+        (one.state != SecretState::None).then(|| f64::from(u8::from(one.state == SecretState::Usable)))
     })?;
     let help = "Time since a secret's source last confirmed it";
     gauge("mxgate_secret_age", help, Some(Unit::Seconds), &|one| one.age_ms.map(seconds))?;

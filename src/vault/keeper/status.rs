@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Keeper;
+use super::{Keeper, Used};
 use crate::{
     control::messages::{SecretState, SecretStatus},
     vault::{chain, known::Known},
@@ -14,7 +14,7 @@ impl Keeper {
         let now = (self.clock)();
         let state = self.state();
         let Some(part) = state.parts().next() else { return Vec::new() };
-        let one = |(environment, reference, _): &(String, super::Reference, _)| {
+        let one = |Used { environment, reference, .. }: &Used| {
             let known = state.known.get(&reference.to_string());
             let good = known.and_then(Known::good);
             let passed = good.is_some_and(|good| good.deadline.has_passed(|| now));
@@ -25,6 +25,7 @@ impl Keeper {
                 fingerprint: good.map(|good| good.fingerprint.to_string()),
                 version: good.and_then(|good| good.version.clone()),
                 state: match good {
+                    _ if known.is_some_and(Known::is_none) => SecretState::None,
                     None => SecretState::Unread,
                     Some(_) if known.is_some_and(Known::revoked) => SecretState::Revoked,
                     Some(_) if passed => SecretState::Expired,
@@ -32,7 +33,7 @@ impl Keeper {
                 },
                 age_ms: known.and_then(|known| known.age(now)).map(millis),
                 remaining_ms: good.and_then(|good| good.deadline.remaining(now)).map(millis),
-                fault: known.and_then(Known::fault).map(|fault| chain(&**fault)),
+                fault: known.and_then(Known::trouble).map(|fault| chain(&**fault)),
                 failures: known
                     .iter()
                     .flat_map(|known| known.failures())
@@ -41,16 +42,15 @@ impl Keeper {
                     .collect(),
             }
         };
-        part.references.iter().map(one).collect()
+        part.used.iter().map(one).collect()
     }
 
     /// Whether every secret in use could be read when it was last looked at.
     pub(crate) fn all_read(&self) -> bool {
         let state = self.state();
-        let used = state.used.iter().flat_map(|part| &part.references);
-        let known = |name: String| state.known.get(&name);
-        used.map(|(_, reference, _)| known(reference.to_string()))
-            .all(|known| known.is_some_and(|known| known.attempted() && known.fault().is_none()))
+        let used = state.used.iter().flat_map(|part| &part.used);
+        used.map(|used| state.known.get(&used.reference.to_string()))
+            .all(|known| known.is_some_and(|known| known.attempted() && known.trouble().is_none()))
     }
 
     /// Why the last look at secrets in use failed, for those whose last good value goes on.
@@ -59,7 +59,7 @@ impl Keeper {
         let used = state.references().into_iter().filter_map(|reference| {
             let known = state.known.get(&reference.to_string())?;
             known.good()?;
-            known.fault().map(|fault| (known.revoked(), chain(&**fault)))
+            known.trouble().map(|fault| (known.revoked(), chain(&**fault)))
         });
         let said = |(revoked, fault): (bool, String)| match revoked {
             true => format!("{fault}: it is used no longer"),

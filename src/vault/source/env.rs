@@ -15,7 +15,7 @@ pub(in crate::vault) struct Env;
 
 impl Source for Env {
     fn read<'a>(&'a self, place: &'a str) -> Reading<'a, Document> {
-        let found = read(place).map(|bytes| Document { bytes, version: None });
+        let found = read(place).map(|bytes| Document { bytes, version: None, written: None });
         Box::pin(async { found.ok_or(Error::Absent) })
     }
 }

@@ -81,7 +81,7 @@ impl Source for Commands {
             let settings = self.0.get(place).ok_or(Error::NotConfigured)?;
             let run = timeout(settings.timeout, run(settings)).await;
             let bytes = run.unwrap_or(Err(Error::Timeout(settings.timeout)))?;
-            Ok(Document { bytes, version: None })
+            Ok(Document { bytes, version: None, written: None })
         })
     }
 }

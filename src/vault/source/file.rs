@@ -35,7 +35,7 @@ impl Source for Files {
         Box::pin(async move {
             let read = in_time(format!("secret {place}"), TIMEOUT, read).await;
             let slow = || super::Error::unreachable(Reason::Timeout, "its volume does not answer in time");
-            Ok(Document { bytes: read.ok_or_else(slow)??.bytes, version: None })
+            Ok(Document { bytes: read.ok_or_else(slow)??.bytes, version: None, written: None })
         })
     }
 }

@@ -53,9 +53,10 @@ impl OpenBao {
 impl<E: Exchange> OpenBao<E> {
     async fn document(&self, place: &str) -> Result<Document, Fault> {
         let answer = self.call(Method::GET, &self.path(place)?, None).await?;
-        let Entry { document, version } = wire::entry(&answer)?;
+        let Entry { document, version, written } = wire::entry(&answer)?;
         let text = document.ok_or(Fault::Absent)?;
-        Ok(Document { bytes: Zeroizing::new(text.as_bytes().to_vec()), version: Some(version.to_string()) })
+        let bytes = Zeroizing::new(text.as_bytes().to_vec());
+        Ok(Document { bytes, version: Some(version.to_string()), written })
     }
 
     async fn store(&self, place: &str, document: &[u8], expected: Option<&str>) -> Result<Written, Fault> {
@@ -71,7 +72,9 @@ impl<E: Exchange> OpenBao<E> {
             Written::Conflict if expected.is_none() => {
                 let answer = self.call(Method::GET, &path, None).await?;
                 match wire::entry(&answer) {
-                    Ok(Entry { document: None, version }) => self.store_as(&path, document, version).await,
+                    Ok(Entry { document: None, version, .. }) => {
+                        self.store_as(&path, document, version).await
+                    }
                     Ok(_) => Ok(Written::Conflict),
                     Err(fault) => Err(fault),
                 }
@@ -143,16 +146,20 @@ impl<E: Exchange> Source for OpenBao<E> {
     fn read<'a>(&'a self, place: &'a str) -> Reading<'a, Document> {
         Box::pin(async { Ok(self.document(place).await?) })
     }
+
+    fn as_writable(&self) -> Option<&dyn Writable> {
+        Some(self)
+    }
 }
 
 impl<E: Exchange> Writable for OpenBao<E> {
     fn write<'a>(
         &'a self,
         place: &'a str,
-        document: &'a Document,
+        document: &'a [u8],
         expected: Option<&'a str>,
     ) -> Reading<'a, Written> {
-        Box::pin(async move { Ok(self.store(place, &document.bytes, expected).await?) })
+        Box::pin(async move { Ok(self.store(place, document, expected).await?) })
     }
 }
 

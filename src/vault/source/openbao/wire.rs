@@ -6,7 +6,7 @@
 use std::{
     path::Path,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
@@ -183,6 +183,7 @@ pub(super) struct Entry<'a> {
     /// A JSON object; `None` when the version is deleted or destroyed.
     pub(super) document: Option<&'a str>,
     pub(super) version: u64,
+    pub(super) written: Option<SystemTime>,
 }
 
 /// What a read gave. A deleted version comes with status 404 and its metadata.
@@ -201,13 +202,14 @@ pub(super) fn entry(answer: &Answer) -> Result<Entry<'_>, Fault> {
     if !matches!(answer.status, StatusCode::OK | StatusCode::NOT_FOUND) {
         return Err(Fault::of(answer));
     }
-    let written: Result<Written<'_>, _> = serde_json::from_slice(&answer.body);
-    match (written, answer.status) {
-        (Ok(Written { data }), StatusCode::OK) if data.data.is_none_or(is_object) => {
-            Ok(Entry { document: data.data.map(RawValue::get), version: data.metadata.version })
+    let found: Result<Written<'_>, _> = serde_json::from_slice(&answer.body);
+    match (found, answer.status) {
+        (Ok(Written { data: Data { data, metadata } }), StatusCode::OK) if data.is_none_or(is_object) => {
+            let (version, written) = (metadata.version, metadata.written());
+            Ok(Entry { document: data.map(RawValue::get), version, written })
         }
-        (Ok(Written { data }), StatusCode::NOT_FOUND) if data.data.is_none() => {
-            Ok(Entry { document: None, version: data.metadata.version })
+        (Ok(Written { data: Data { data: None, metadata } }), StatusCode::NOT_FOUND) => {
+            Ok(Entry { document: None, version: metadata.version, written: metadata.written() })
         }
         (_, StatusCode::NOT_FOUND) => Err(Fault::of(answer)),
         _ => Err(Fault::Malformed("a read")),
@@ -217,6 +219,13 @@ pub(super) fn entry(answer: &Answer) -> Result<Entry<'_>, Fault> {
 #[derive(Deserialize)]
 struct Metadata {
     version: u64,
+    created_time: Option<String>,
+}
+
+impl Metadata {
+    fn written(&self) -> Option<SystemTime> {
+        humantime::parse_rfc3339(self.created_time.as_deref()?).ok()
+    }
 }
 
 /// The version that a write made.

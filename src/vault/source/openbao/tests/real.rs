@@ -26,8 +26,7 @@ impl Bao {
     }
 
     async fn write(&self, place: &str, document: Value, expected: Option<&str>) -> Result<Written, Error> {
-        let document = Document { bytes: document.to_string().into_bytes().into(), version: None };
-        self.0.write(place, &document, expected).await
+        self.0.write(place, document.to_string().as_bytes(), expected).await
     }
 }
 

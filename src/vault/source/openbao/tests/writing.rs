@@ -5,8 +5,7 @@ use super::*;
 const PATH: &str = "secret/data/mx";
 
 async fn write(bao: &OpenBao<Fake>, document: &str, expected: Option<&str>) -> Result<Written, Error> {
-    let document = Document { bytes: document.as_bytes().to_vec().into(), version: None };
-    bao.write("secret/mx", &document, expected).await
+    bao.write("secret/mx", document.as_bytes(), expected).await
 }
 
 fn stored(version: &str) -> Written {
