@@ -43,6 +43,7 @@ use self::{readers::Readers, run::Run, store::Store};
 use crate::{
     config::{self, Config, Environment},
     snapshot,
+    vault::source::Sources,
 };
 
 /// What the configuration says about a rotation, ready to be used.
@@ -52,10 +53,19 @@ pub(crate) struct Settings {
     pub(crate) environment: String,
     /// How long a lock lasts without being renewed.
     pub(crate) lease: Duration,
-    /// From the moment when the new key became the primary one until every reader must have it.
+    /// From the moment when the new key became the primary one until every reader must have it, or uses none.
     pub(crate) wait: Duration,
+    /// The same for readers that can read the vault.
+    pub(crate) wait_least: Duration,
     /// Whether the old key is left to MX's 30 days.
     pub(crate) keep_old: bool,
+}
+
+impl Settings {
+    /// How long readers get before the old key is retired.
+    pub(crate) fn wait(&self, order: &Order) -> Duration {
+        order.retire_after.map_or(self.wait, |after| after.max(self.wait_least))
+    }
 }
 
 /// What this run is to do beyond that.
@@ -65,6 +75,9 @@ pub struct Order {
     pub owner: String,
     /// `--keep-old`; `None`: as configured.
     pub keep_old: Option<bool>,
+    /// `--retire-after`: how long readers get, though one that cannot read the vault may have the old key longer; never
+    /// less than those need that can. `None`: until every reader must have the new one.
+    pub retire_after: Option<Duration>,
     /// `--replace-unknown-secondary`.
     pub replace_unknown: bool,
     /// Whether a lock of another run is waited for.
@@ -118,14 +131,17 @@ pub fn owner() -> String {
     )
 }
 
-/// After how long every reader must have a value that was written: the longest time until a gateway looks at the vault
-/// again, and until it stops using what it could not confirm.
-pub(crate) fn readers_have_it_after(config: &Config) -> Duration {
+/// After how long every gateway that can read the vault has a value that was written there.
+fn readers_have_it_after(refresh: &config::Refresh) -> Duration {
     /// A look every 0.5 s, and up to 2.2 s until a file that changes has come to rest; see `app/files.rs`.
     const LOOK: Duration = Duration::from_secs(3);
-    let refresh = config.refresh.vault;
+    LOOK.saturating_add(refresh.interval)
+}
+
+/// After how long the others use nothing of before any more.
+fn readers_must_have_it_after(refresh: &config::Refresh) -> Duration {
     // With `after_grace = "keep"` there is no such end, and nothing to wait for.
-    LOOK.saturating_add(refresh.interval).saturating_add(refresh.limit().unwrap_or_default())
+    readers_have_it_after(refresh).saturating_add(refresh.limit().unwrap_or_default())
 }
 
 /// Where all environments stand, as the running gateway has seen it last.
@@ -201,16 +217,27 @@ impl Rotation {
     /// # Errors
     /// [`Stopped`] when the keys are not in a vault that can be written, or the environment has no rotation API.
     pub fn new(config: &Config, environment: &Arc<Environment>) -> Result<Self, Stopped> {
+        Self::with(config, &Sources::new(config, &Sources::default()), environment)
+    }
+
+    /// The same with the sources of a running gateway, which are logged in.
+    pub(crate) fn with(
+        config: &Config,
+        sources: &Sources,
+        environment: &Arc<Environment>,
+    ) -> Result<Self, Stopped> {
         let name = environment.name.clone();
         if environment.api != config::Api::Platform {
             return Err(Error::NotPlatform { environment: name }.into());
         }
-        let store = store::open(config, environment).map_err(Error::from)?;
+        let store = store::open(config, sources, environment).map_err(Error::from)?;
         let configured = environment.rotation.clone();
+        let refresh = config.refresh_of(environment.credential.reference());
         let settings = Settings {
             environment: name,
             lease: configured.lease,
-            wait: readers_have_it_after(config).max(configured.wait_min),
+            wait: readers_must_have_it_after(&refresh).max(configured.wait_min),
+            wait_least: readers_have_it_after(&refresh),
             keep_old: configured.keep_old,
         };
         Ok(Self { settings, configured, store, environment: Arc::clone(environment), config: config.clone() })
@@ -222,9 +249,12 @@ impl Rotation {
     /// [`Stopped`] when the vault cannot be read.
     pub(crate) async fn look(
         config: &Config,
+        sources: &Sources,
         environment: &Environment,
     ) -> Result<Option<Standing>, Stopped> {
-        let Some(store) = store::look(config, environment).map_err(Error::from)? else { return Ok(None) };
+        let Some(store) = store::look(config, sources, environment).map_err(Error::from)? else {
+            return Ok(None);
+        };
         let contents = store.load().await.map_err(Error::from)?;
         let now = SystemClock.unix();
         Ok(Some(Standing::of(&environment.name, &environment.rotation, &contents, now)))

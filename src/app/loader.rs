@@ -30,7 +30,7 @@ use crate::{
     metrics::Metrics,
     rotation::Standings,
     snapshot::Snapshot,
-    vault::{chain, keeper::Keeper, reference::Reference},
+    vault::{chain, keeper::Keeper, reference::Reference, source::Sources},
     worker::Stage,
 };
 
@@ -156,6 +156,11 @@ impl Loader {
         self.state().config.clone()
     }
 
+    /// Where its secrets come from, with what was logged in there.
+    pub(super) fn sources(&self) -> Sources {
+        self.keeper.sources()
+    }
+
     /// Changes with every load, whoever asked for it.
     pub(super) fn loads(&self) -> watch::Receiver<u64> {
         self.loads.subscribe()
@@ -187,7 +192,7 @@ impl Loader {
             files.extend(vault.passphrase.as_ref().and_then(Reference::as_file));
         }
         for environment in config.environments.values() {
-            files.extend(environment.references().into_iter().filter_map(Reference::as_file));
+            files.extend(environment.references().filter_map(Reference::as_file));
             files.extend(environment.ca_file.clone());
             let certificate = environment.client_certificate.iter();
             files.extend(certificate.flat_map(|files| [files.certificate.clone(), files.key.clone()]));

@@ -106,10 +106,10 @@ impl Caretaker {
     /// Looks at every environment and does what is due. How long to wait for the next time; `None` when the process is
     /// to end.
     async fn round(&mut self, stage: &mut watch::Receiver<Stage>) -> Option<Duration> {
-        let config = self.loader.config();
+        let (config, sources) = (self.loader.config(), self.loader.sources());
         let mut standings = Vec::new();
         for environment in config.environments.values() {
-            match Rotation::look(&config, environment).await {
+            match Rotation::look(&config, &sources, environment).await {
                 Ok(Some(standing)) => standings.push(standing),
                 Ok(None) => {}
                 Err(error) => {
@@ -190,6 +190,7 @@ impl Caretaker {
         let order = Order {
             owner: self.owner.clone(),
             keep_old: None,
+            retire_after: None,
             replace_unknown: false,
             wait: false,
             client_guid: None,
@@ -199,7 +200,10 @@ impl Caretaker {
             tracing::info!(environment = name, step = step.text, "rotating the key");
         };
         let run = async {
-            Rotation::new(config, environment)?.run(&order, &Own(self.loader.clone(), name), &say).await
+            let sources = self.loader.sources();
+            Rotation::with(config, &sources, environment)?
+                .run(&order, &Own(self.loader.clone(), name), &say)
+                .await
         };
         let done = run.await;
         self.handover.store(false, Relaxed);

@@ -34,11 +34,16 @@ pub(crate) struct Args {
     #[arg(long)]
     dry_run: bool,
     /// Show where the rotation stands and how old the key is; call nothing and write nothing.
-    #[arg(long, conflicts_with_all = ["dry_run", "keep_old", "replace_unknown_secondary", "client_guid"])]
+    #[arg(long, conflicts_with_all = ["dry_run", "keep_old", "retire_after", "replace_unknown_secondary", "client_guid"])]
     status: bool,
     /// Leave the old key to MX, which deletes it after 30 days, instead of retiring it.
     #[arg(long)]
     keep_old: bool,
+    /// Retire the old key so long after the new one has become the primary one, such as 5m, for a key that has leaked:
+    /// a gateway that cannot read the vault meanwhile is left without a key. Default: when every gateway must have the
+    /// new one, or uses none any more (the vault's refresh_ms and grace_ms).
+    #[arg(long, value_name = "TIME", conflicts_with = "keep_old")]
+    retire_after: Option<humantime::Duration>,
     /// Ask MX for another key although it may have made one that nobody has, or one that it does not take.
     #[arg(long)]
     replace_unknown_secondary: bool,
@@ -75,7 +80,8 @@ pub(crate) fn run(args: Args, json: bool) -> anyhow::Result<ExitCode> {
         }
         let order = Order {
             owner: rotation::owner(),
-            keep_old: args.keep_old.then_some(true),
+            keep_old: retires_or_keeps(&args),
+            retire_after: args.retire_after.map(Into::into),
             replace_unknown: args.replace_unknown_secondary,
             wait: true,
             client_guid: args.client_guid,
@@ -86,6 +92,11 @@ pub(crate) fn run(args: Args, json: bool) -> anyhow::Result<ExitCode> {
         rotate(&rotation, &order, &*readers(&loaded.config, environment), json).await
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// As configured, unless one was ordered.
+fn retires_or_keeps(args: &Args) -> Option<bool> {
+    if args.retire_after.is_some() { Some(false) } else { args.keep_old.then_some(true) }
 }
 
 fn find<'c>(config: &'c Config, name: &str) -> anyhow::Result<&'c Arc<Environment>> {

@@ -4,7 +4,7 @@ use super::{
     Order, Settings,
     state::{OVERLAP_S, State},
     store::Contents,
-    words::date,
+    words::{self, date},
 };
 
 /// The steps of a run, or the one reason why there are none.
@@ -48,7 +48,8 @@ pub(crate) fn plan(
         steps.push(format!("let the keys in {primary} and {secondary} change places, in one write"));
     }
     if start <= 2 {
-        steps.push(format!("wait {} s, until every gateway has the new key", settings.wait.as_secs()));
+        steps
+            .push(format!("wait {}, until every gateway has the new key", words::time(settings.wait(order))));
         steps.push("ask the running gateway, and read once more with the new key".to_owned());
     }
     if keep_old && start <= 2 {

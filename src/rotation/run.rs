@@ -256,14 +256,15 @@ impl Run<'_> {
             Taken::Unclear(why) => return Err(Error::Unreachable { why }),
         }
         self.note(held, Event::Tried { now: self.clock.unix() }).await?;
-        (self.say)(Notice::Primary { new: fingerprint, wait: self.settings.wait });
+        (self.say)(Notice::Primary { new: fingerprint, wait: self.settings.wait(self.order) });
         Ok(Flow::On)
     }
 
     /// Waits until every reader must have the new key. The lock is given back meanwhile: whoever goes on from here
     /// does the same.
     async fn spread(&self, held: &mut Held, new: &str, since: u64) -> Result<Flow, Error> {
-        let due = since + self.settings.wait.as_secs() + u64::from(self.settings.wait.subsec_nanos() > 0);
+        let wait = self.settings.wait(self.order);
+        let due = since + wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
         let left = due.saturating_sub(self.clock.unix());
         if left > 0
             && let Some(outcome) = self.wait_unlocked(held, Duration::from_secs(left)).await?

@@ -1,23 +1,28 @@
 //! The vault as a rotation sees it: two keys and a record, read together and replaced together.
 //!
 //! In goes what is to be there and the version that it is based on; out comes the new version, or a conflict when
-//! somebody else wrote in between. One file for each kind of vault that can be written ([`embedded`]); the others are
-//! refused by [`open`] before anything is called.
+//! somebody else wrote in between. One file for each way to hold them: [`embedded`], entries of the vault file, and
+//! `document`, fields of a server's document. What mxgate cannot write is refused by [`open`] before anything is called.
 //!
 //! What must never happen: a key is written and the record that goes with it is not, or the reverse; a write that is
 //! based on an old version wins; a write that failed is taken for one that did nothing ([`Error::Unwritten`] may have
 //! been done, so look before you repeat it).
 
+mod document;
 pub(crate) mod embedded;
+mod rescue;
 
 use std::sync::Arc;
 
+use self::{document::InDocument, embedded::Embedded};
 use super::{Doing, state::Record};
 use crate::{
     config::{Config, Environment},
     vault::{
+        destination::NotFor,
         reference::{Reference, Scheme},
         secret::Secret,
+        source::Sources,
     },
 };
 
@@ -82,19 +87,29 @@ pub(crate) enum Error {
     },
     /// A key is in a place that mxgate only reads.
     #[error(
-        "{reference} cannot be written by mxgate, so a new key could not be sealed; rotation needs api_key and secondary_api_key in a vault that it can write (vault:)"
+        "{reference} cannot be written by mxgate, so a new key could not be sealed; rotation needs api_key and secondary_api_key in a vault that it can write: vault:, or two fields of one openbao: or aws: document"
     )]
     ReadOnly {
         /// As configured.
         reference: Reference,
     },
     /// The keys are in two places, which nothing can change at once.
-    #[error("{primary} and {secondary} are not in one vault, so they cannot change places in one write")]
+    #[error(
+        "{primary} and {secondary} cannot change places in one write; put both into the embedded vault, or into fields of one document"
+    )]
     Apart {
         /// As configured.
         primary: Reference,
         /// As configured.
         secondary: Reference,
+    },
+    /// There is nothing to seal a recovery file with.
+    #[error(
+        "{primary} is at a server, which may fail when MX has just made a key; such a key is sealed into a recovery file beside the embedded vault, so rotation needs a section [vault]"
+    )]
+    NoIdentity {
+        /// As configured.
+        primary: Reference,
     },
     /// What stands where the record belongs is none.
     #[error("{place} holds something else than the state of a rotation that this mxgate knows")]
@@ -103,13 +118,8 @@ pub(crate) enum Error {
         place: String,
     },
     /// The primary key may not be sent where the rotation would be called.
-    #[error("{place} is not sealed for {host}")]
-    WrongHost {
-        /// The entry.
-        place: String,
-        /// The environment's host.
-        host: String,
-    },
+    #[error(transparent)]
+    NotFor(#[from] NotFor),
     /// It could not be read.
     #[error("the vault could not be read")]
     Unread(#[source] Source),
@@ -131,38 +141,79 @@ pub(crate) enum Error {
 pub(crate) type Source = Box<dyn std::error::Error + Send + Sync>;
 
 /// What [`open`] takes, for messages.
-pub(crate) const WRITABLE: &str = "expected two vault: references";
+pub(crate) const WRITABLE: &str =
+    "expected two vault: references, or two fields of one openbao: or aws: document";
 
-/// The entry of the embedded vault that a reference names.
-fn entry_of(reference: &Reference) -> Option<&str> {
-    (reference.scheme() == Scheme::Vault).then(|| reference.place())
+/// Where the two keys of a pair are.
+enum Place {
+    /// Two entries of the embedded vault.
+    Entries,
+    /// Two fields of one document, by the kind of its source.
+    Fields(Scheme),
+}
+
+impl Place {
+    /// `None` where they cannot be written together.
+    fn of(primary: &Reference, secondary: &Reference) -> Option<Self> {
+        let is_in_fields = primary.field().is_some() && secondary.field().is_some();
+        match (primary.scheme(), secondary.scheme()) {
+            (Scheme::Vault, Scheme::Vault) => Some(Self::Entries),
+            (scheme @ (Scheme::OpenBao | Scheme::Aws), _)
+                if is_in_fields && primary.document() == secondary.document() =>
+            {
+                Some(Self::Fields(scheme))
+            }
+            _ => None,
+        }
+    }
 }
 
 /// Whether [`open`] takes these two.
 pub(crate) fn is_writable(primary: &Reference, secondary: &Reference) -> bool {
-    entry_of(primary).is_some() && entry_of(secondary).is_some()
+    Place::of(primary, secondary).is_some()
 }
 
 /// The pair of references that a rotation changes.
-fn pair(environment: &Environment) -> Result<(&Reference, &Reference), Error> {
+fn pair(environment: &Environment) -> Result<[&Reference; 2], Error> {
     let secondary = environment.credential.secondary();
     secondary
-        .map(|secondary| (environment.credential.reference(), secondary))
+        .map(|secondary| [environment.credential.reference(), secondary])
         .ok_or_else(|| Error::NoPair { environment: environment.name.clone() })
 }
 
-/// The vault that holds the keys of `environment`, if it can be written.
+/// The vault that holds the keys of `environment`, if it can be written. `sources` are those of `config`.
 ///
 /// # Errors
-/// [`Error::NoPair`], [`Error::ReadOnly`], [`Error::Apart`], or why the vault cannot be opened. Nothing is written.
-pub(crate) fn open(config: &Config, environment: &Environment) -> Result<Arc<dyn Store>, Error> {
-    let (primary, secondary) = pair(environment)?;
+/// [`Error::NoPair`], [`Error::ReadOnly`], [`Error::Apart`], [`Error::NoIdentity`], or why the vault cannot be opened.
+/// Nothing is written.
+pub(crate) fn open(
+    config: &Config,
+    sources: &Sources,
+    environment: &Environment,
+) -> Result<Arc<dyn Store>, Error> {
+    let pair @ [primary, secondary] = pair(environment)?;
     let read_only = || Error::ReadOnly { reference: primary.clone() };
-    let name = entry_of(primary).ok_or_else(read_only)?;
-    let other = entry_of(secondary)
-        .ok_or_else(|| Error::Apart { primary: primary.clone(), secondary: secondary.clone() })?;
-    let vault = config.vault.as_ref().ok_or_else(read_only)?;
-    Ok(Arc::new(embedded::Embedded::open(vault, environment, name, Some(other))?))
+    let place = Place::of(primary, secondary);
+    match place.ok_or_else(|| refused(primary, secondary))? {
+        Place::Entries => {
+            let vault = config.vault.as_ref().ok_or_else(read_only)?;
+            Ok(Arc::new(Embedded::open(vault, environment, primary, Some(secondary))?))
+        }
+        Place::Fields(scheme) => {
+            let source = sources.get(scheme).ok_or_else(read_only)?;
+            let vault =
+                config.vault.as_ref().ok_or_else(|| Error::NoIdentity { primary: primary.clone() })?;
+            Ok(Arc::new(InDocument::open(source, vault, environment, pair)?))
+        }
+    }
+}
+
+/// Why these two are no pair that can be written.
+fn refused(primary: &Reference, secondary: &Reference) -> Error {
+    match is_writable(primary, primary) {
+        true => Error::Apart { primary: primary.clone(), secondary: secondary.clone() },
+        false => Error::ReadOnly { reference: primary.clone() },
+    }
 }
 
 /// The vault that holds the primary key of `environment`, to be looked at only; `None` when it is of a kind that does not
@@ -170,9 +221,22 @@ pub(crate) fn open(config: &Config, environment: &Environment) -> Result<Arc<dyn
 ///
 /// # Errors
 /// Why the vault cannot be opened.
-pub(crate) fn look(config: &Config, environment: &Environment) -> Result<Option<Arc<dyn Store>>, Error> {
-    let primary = entry_of(environment.credential.reference());
-    let (Some(primary), Some(vault)) = (primary, config.vault.as_ref()) else { return Ok(None) };
-    let secondary = environment.credential.secondary().and_then(entry_of);
-    Ok(Some(Arc::new(embedded::Embedded::open(vault, environment, primary, secondary)?)))
+pub(crate) fn look(
+    config: &Config,
+    sources: &Sources,
+    environment: &Environment,
+) -> Result<Option<Arc<dyn Store>>, Error> {
+    let primary = environment.credential.reference();
+    let secondary = environment.credential.secondary().filter(|secondary| is_writable(primary, secondary));
+    match Place::of(primary, primary) {
+        Some(Place::Entries) => {
+            let Some(vault) = config.vault.as_ref() else { return Ok(None) };
+            Ok(Some(Arc::new(Embedded::open(vault, environment, primary, secondary)?)))
+        }
+        Some(Place::Fields(scheme)) => Ok(sources.get(scheme).map(|source| {
+            let pair = [primary, secondary.unwrap_or(primary)];
+            Arc::new(InDocument::look(source, environment, pair)) as Arc<dyn Store>
+        })),
+        None => Ok(None),
+    }
 }

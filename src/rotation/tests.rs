@@ -55,6 +55,25 @@ async fn nothing_is_retired_before_every_reader_must_have_the_new_key() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_key_that_has_leaked_is_retired_sooner_but_not_before_readers_can_have_the_new_one() {
+    for (ordered, waited) in [(7, 7), (1, 4), (20, 20)] {
+        let mut world = World::new();
+        let begun = tokio::time::Instant::now();
+        world.order.retire_after = Some(Duration::from_secs(ordered));
+        world.run().await.unwrap();
+        world.assert_over();
+        let took = begun.elapsed();
+        let waited = Duration::from_secs(waited);
+        assert!(took >= waited && took < waited + Duration::from_secs(3), "{ordered} s: {took:?}");
+    }
+    let mut world = World::new();
+    world.order.retire_after = Some(Duration::from_secs(1));
+    world.readers_behind(usize::MAX);
+    assert!(matches!(world.run().await, Err(Error::ReadersBehind { .. })));
+    assert_eq!(world.calls("retire"), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_old_key_that_is_kept_is_retired_by_the_next_order_or_by_mx() {
     let mut world = World::new();
     world.order.keep_old = Some(true);

@@ -37,8 +37,8 @@ impl fmt::Display for Notice {
             Self::TakenIn { new } => write!(f, "key {new} is taken in from the recovery file"),
             Self::Primary { new, wait } => write!(
                 f,
-                "MX takes key {new}, and it is the primary one now; waiting {} s until every gateway has it",
-                wait.as_secs()
+                "MX takes key {new}, and it is the primary one now; waiting {} until every gateway has it",
+                time(*wait)
             ),
             Self::Retiring { old } => {
                 write!(f, "every gateway has the new key; asking MX to delete key {old}")
@@ -206,6 +206,11 @@ pub(crate) enum Error {
     /// A defect.
     #[error(transparent)]
     Impossible(#[from] state::Impossible),
+}
+
+/// A time span for people, in whole seconds.
+pub(crate) fn time(span: Duration) -> String {
+    humantime::format_duration(Duration::from_secs(span.as_secs())).to_string()
 }
 
 /// A Unix time for people.

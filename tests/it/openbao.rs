@@ -1,7 +1,7 @@
 //! Secrets in a real OpenBao server: read, renewed, replaced, denied; sealed and restarted during traffic.
 
 mod reviewer;
-mod server;
+pub mod server;
 
 use std::{
     net::SocketAddr,
@@ -29,7 +29,7 @@ use crate::{
 const REFRESH: u64 = 400;
 const GRACE: u64 = 6000;
 
-fn server() -> Server {
+pub fn server() -> Server {
     let tls = ServerCertificate::for_default_names().expect("a certificate");
     Server::start(&Certificate { authority_pem: tls.authority_pem(), pem: tls.pem(), key_pem: tls.key_pem() })
 }

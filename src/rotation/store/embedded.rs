@@ -2,22 +2,23 @@
 //!
 //! The two keys are entries, and the record is a third one, `rotation/ENVIRONMENT`, which is sealed for no host. One
 //! write of the file changes all of them, under the file's lock, if none of the three has changed since it was read.
-//! The recovery file stands beside the vault file and is sealed for the same identity.
 
 use std::{
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use tokio::task::spawn_blocking;
 
-use super::{Contents, Error, Source, Store, Written};
+use super::{Contents, Error, Store, Written, rescue::Rescue};
 use crate::{
     config::{Environment, VaultFile},
-    rotation::{Doing, recovery, state::Record},
+    rotation::{Doing, state::Record},
     vault::{
-        embedded::{self, Entries, Entry, Identity, Opened},
+        destination,
+        embedded::{self, Entries, Entry, Opened},
+        reference::Reference,
         secret::Secret,
     },
 };
@@ -32,14 +33,12 @@ pub(crate) struct Embedded(Arc<Place>);
 #[derive(Debug)]
 struct Place {
     path: PathBuf,
-    identity: Identity,
-    environment: String,
     host: String,
-    primary: String,
-    secondary: String,
+    primary: Reference,
+    /// `None`: there is none to be written.
+    secondary: Option<Reference>,
     record: String,
-    /// As it was read last.
-    opened: Mutex<Option<Opened>>,
+    rescue: Rescue,
 }
 
 /// Why an update of the file was not made.
@@ -82,20 +81,17 @@ impl Embedded {
     pub(super) fn open(
         vault: &VaultFile,
         environment: &Environment,
-        primary: &str,
-        secondary: Option<&str>,
+        primary: &Reference,
+        secondary: Option<&Reference>,
     ) -> Result<Self, Error> {
-        let identity = Identity::of(vault).map_err(|error| Error::Unread(error.into()))?;
+        let name = secondary.map(Reference::place).unwrap_or_default();
         Ok(Self(Arc::new(Place {
             path: vault.path.clone(),
-            identity,
-            environment: environment.name.clone(),
             host: environment.host.clone(),
-            primary: primary.to_owned(),
-            // One that is never written has an empty name, which no entry has.
-            secondary: secondary.unwrap_or_default().to_owned(),
+            primary: primary.clone(),
+            secondary: secondary.cloned(),
             record: record_name(&environment.name),
-            opened: Mutex::default(),
+            rescue: Rescue::new(vault, environment, name)?,
         })))
     }
 
@@ -125,82 +121,52 @@ impl Store for Embedded {
 
     fn rescue<'a>(&'a self, key: &'a Arc<Secret>) -> Doing<'a, Result<String, Error>> {
         let key = Arc::clone(key);
-        self.blocking(move |place| place.rescue(key))
+        self.blocking(move |place| place.seal_aside(key))
     }
 
     fn rescued(&self) -> Doing<'_, Result<Option<Arc<Secret>>, Error>> {
-        self.blocking(Place::rescued)
+        self.blocking(|place| place.rescue.saved())
     }
 
     fn prepare_rescue(&self) -> Doing<'_, Result<(), Error>> {
-        self.blocking(|place| {
-            recovery::reserve(&place.recovery()).map_err(|error| place.recovery_failed(error.into()))
-        })
+        self.blocking(|place| place.rescue.prepare())
     }
 
     fn forget_rescue(&self) -> Doing<'_, Result<(), Error>> {
-        self.blocking(|place| {
-            recovery::forget(&place.recovery()).map_err(|error| place.recovery_failed(error.into()))
-        })
+        self.blocking(|place| place.rescue.forget())
     }
 
     fn places(&self) -> [String; 2] {
-        [format!("vault:{}", self.0.primary), format!("vault:{}", self.0.secondary)]
+        let secondary = self.0.secondary.as_ref().map(Reference::to_string);
+        [self.0.primary.to_string(), secondary.unwrap_or_default()]
     }
 }
 
 impl Place {
-    fn recovery(&self) -> PathBuf {
-        recovery::beside(&self.path, &self.environment)
-    }
-
-    fn recovery_failed(&self, source: Source) -> Error {
-        Error::Recovery { place: self.recovery().display().to_string(), source }
+    /// Where there is none, an empty name, which no entry has.
+    fn secondary_name(&self) -> &str {
+        self.secondary.as_ref().map(Reference::place).unwrap_or_default()
     }
 
     /// With what was known when the vault was last read: it may be gone, or its disk full.
-    fn rescue(&self, key: Arc<Secret>) -> Result<String, Error> {
-        let path = self.recovery();
-        let failed = |error: Source| self.recovery_failed(error);
-        let opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
-        let opened = opened.as_ref().ok_or_else(|| failed("the vault was never read".into()))?;
-        let hosts = opened.entries.get(&self.primary).map(|entry| entry.hosts.clone());
-        recovery::give_back(&path).map_err(|error| failed(error.into()))?;
-        opened.seal_aside(&path, &self.secondary, key, hosts).map_err(|error| failed(error.into()))?;
-        Ok(path.display().to_string())
+    fn seal_aside(&self, key: Arc<Secret>) -> Result<String, Error> {
+        self.rescue
+            .seal(key, |opened| opened.entries.get(self.primary.place()).map(|entry| entry.hosts.clone()))
     }
 
-    fn rescued(&self) -> Result<Option<Arc<Secret>>, Error> {
-        let path = self.recovery();
-        if !path.exists() {
-            return Ok(None);
-        }
-        let saved = embedded::saved(&self.path, &self.identity, &path);
-        let (name, entry) = saved.map_err(|error| self.recovery_failed(error.into()))?;
-        if name != self.secondary {
-            return Err(self.recovery_failed(format!("it holds {name}, not {}", self.secondary).into()));
-        }
-        Ok(Some(entry.secret))
-    }
-
-    /// Nothing is written, not even that the vault was seen.
     fn load(&self) -> Result<Contents, Error> {
-        let opened =
-            embedded::peek(&self.path, &self.identity).map_err(|error| Error::Unread(error.into()))?;
+        let opened = self.rescue.peek()?;
         let contents = self.contents(&opened);
-        *self.opened.lock().unwrap_or_else(PoisonError::into_inner) = Some(opened);
+        self.rescue.keep(opened);
         contents
     }
 
     fn contents(&self, opened: &Opened) -> Result<Contents, Error> {
         let of = |name: &str| opened.entries.get(name);
-        if let Some(primary) = of(&self.primary)
-            && !primary.hosts.iter().any(|host| host.eq_ignore_ascii_case(&self.host))
-        {
-            return Err(Error::WrongHost {
-                place: format!("vault:{}", self.primary),
-                host: self.host.clone(),
-            });
+        for reference in [Some(&self.primary), self.secondary.as_ref()].into_iter().flatten() {
+            if let Some(entry) = of(reference.place()) {
+                destination::check(reference, Some(&entry.hosts), &self.host)?;
+            }
         }
         let record = match of(&self.record) {
             None => Record::default(),
@@ -211,26 +177,27 @@ impl Place {
         };
         Ok(Contents {
             version: self.version(of),
-            primary: of(&self.primary).map(|entry| Arc::clone(&entry.secret)),
-            secondary: of(&self.secondary).map(|entry| Arc::clone(&entry.secret)),
+            primary: of(self.primary.place()).map(|entry| Arc::clone(&entry.secret)),
+            secondary: of(self.secondary_name()).map(|entry| Arc::clone(&entry.secret)),
             record,
-            primary_since: of(&self.primary).and_then(written),
+            primary_since: of(self.primary.place()).and_then(written),
         })
     }
 
     /// Changes whenever one of the three entries does, and never because of another one. A removed entry begins at
     /// version 1 again, so its content counts, too; the record's version only ever rises.
     fn version<'a>(&self, of: impl Fn(&str) -> Option<&'a Entry>) -> String {
-        let one = |name: &String| match of(name) {
+        let one = |name: &str| match of(name) {
             None => "-".to_owned(),
             Some(entry) => format!("{}:{}", entry.version, entry.secret.fingerprint()),
         };
-        [&self.primary, &self.secondary, &self.record].map(one).join(" ")
+        [self.primary.place(), self.secondary_name(), &self.record].map(one).join(" ")
     }
 
     fn store(&self, contents: &Contents) -> Result<Written, Error> {
-        let made =
-            embedded::update(&self.path, &self.identity, None, |entries| self.change(entries, contents));
+        let made = embedded::update(&self.path, self.rescue.identity(), None, |entries| {
+            self.change(entries, contents)
+        });
         match made {
             Ok((_, version)) => Ok(Written::Stored(version)),
             Err(Unmade::Conflict) => Ok(Written::Conflict),
@@ -245,8 +212,9 @@ impl Place {
             return Err(Unmade::Conflict);
         }
         // Both keys go to the same hosts, and no change of places widens them.
-        let hosts = entries.get(&self.primary).map(|entry| entry.hosts.clone());
-        for (name, key) in [(&self.primary, &contents.primary), (&self.secondary, &contents.secondary)] {
+        let (primary, secondary) = (self.primary.place(), self.secondary_name());
+        let hosts = entries.get(primary).map(|entry| entry.hosts.clone());
+        for (name, key) in [(primary, &contents.primary), (secondary, &contents.secondary)] {
             match (entries.get(name), key) {
                 (None, None) => {}
                 // What stays as it is keeps its version and its date.

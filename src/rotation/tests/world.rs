@@ -119,6 +119,7 @@ impl World {
                 environment: "test".into(),
                 lease: Duration::from_secs(60),
                 wait: Duration::from_secs(10),
+                wait_least: Duration::from_secs(4),
                 keep_old: false,
             },
             order: order("first"),
@@ -281,7 +282,14 @@ impl World {
 }
 
 pub(super) fn order(owner: &str) -> Order {
-    Order { owner: owner.into(), keep_old: None, replace_unknown: false, wait: true, client_guid: None }
+    Order {
+        owner: owner.into(),
+        keep_old: None,
+        retire_after: None,
+        replace_unknown: false,
+        wait: true,
+        client_guid: None,
+    }
 }
 
 impl Model {

@@ -190,6 +190,20 @@ impl Server {
         self.root("POST", path, json!({ "data": document }));
     }
 
+    /// Changes fields of an entry, if nobody writes at the same time; whether it did.
+    pub fn patch(&self, path: &str, fields: Value) -> bool {
+        let found = self.root("GET", path, Value::Null)["data"].clone();
+        let mut document = found["data"].clone();
+        document.as_object_mut().expect("an object").extend(fields.as_object().expect("an object").clone());
+        let body = json!({ "options": { "cas": found["metadata"]["version"] }, "data": document });
+        self.ask("POST", path, &self.root_token, &body).0 == 200
+    }
+
+    /// The newest version of an entry.
+    pub fn get(&self, path: &str) -> Value {
+        self.root("GET", path, Value::Null)["data"]["data"].clone()
+    }
+
     /// A request of its administrator, which must succeed.
     pub fn root(&self, method: &str, path: &str, body: Value) -> Value {
         let (status, answer) = self.ask(method, path, &self.root_token, &body);

@@ -13,7 +13,10 @@ use std::{
 
 use mxgate::stand_in::hold::Point;
 
-use super::{text, vault::Rotating};
+use super::{
+    text,
+    vault::{Bao, Rotating},
+};
 use crate::harness::{API_KEY, PATIENCE};
 
 /// Many at once: most of their time they wait for a lock to end.
@@ -74,6 +77,17 @@ fn for_each<T: Sync>(cases: &[T], check: impl Fn(&T) + Sync) {
 
 #[test]
 fn at_each_request_to_mx_before_and_after_its_deed() {
+    at_each_request_to_mx(&|_| Rotating::new());
+}
+
+#[test]
+fn at_each_request_to_mx_with_the_keys_in_openbao() {
+    let bao = Bao::start();
+    at_each_request_to_mx(&|case| Rotating::in_openbao(&bao, case));
+}
+
+/// `make` has a vault of its own for each case, by a name.
+fn at_each_request_to_mx(make: &(dyn Fn(&str) -> Rotating + Sync)) {
     // In the order of a run: a read with the old key, rotate, reads with the new one, the old one, retire, the old one.
     let requests = [
         ("listInstitutions", 0),
@@ -89,7 +103,7 @@ fn at_each_request_to_mx_before_and_after_its_deed() {
         requests.iter().flat_map(|request| [(request, Point::Before), (request, Point::After)]).collect();
     let unknown = AtomicUsize::new(0);
     for_each(&cases, |&(&(operation, passing), point)| {
-        let rotating = Rotating::new();
+        let rotating = make(&format!("{operation}-{point:?}-{passing}"));
         let held = rotating.mx.hold(operation, point, passing);
         let child = rotating.spawn(&[]);
         // More patience than others need: many debug builds run at once.
@@ -103,7 +117,7 @@ fn at_each_request_to_mx_before_and_after_its_deed() {
     });
     assert_eq!(unknown.into_inner(), 2);
     // There is no request that is not in the table.
-    let rotating = Rotating::new();
+    let rotating = make("more");
     let more = rotating.mx.hold("listInstitutions", Point::Before, 6);
     assert!(rotating.rotate(&[]).status.success());
     assert!(!more.wait(Duration::ZERO));

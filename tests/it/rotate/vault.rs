@@ -3,20 +3,42 @@
 use std::{
     path::Path,
     process::{Child, Command, Output, Stdio},
+    sync::Arc,
 };
 
 use mxgate::{
     stand_in::Running,
     vault::embedded::{self, Entry, Identity},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::harness::{CLIENT_ID, Gateway, PATIENCE, Setup, mx};
+use crate::{
+    harness::{API_KEY, CLIENT_ID, Gateway, PATIENCE, Setup, mx},
+    openbao::{
+        self,
+        server::{Role, Server},
+    },
+};
+
+/// A server, and who may log in there.
+pub(super) struct Bao {
+    pub(super) server: Arc<Server>,
+    role: Role,
+}
+
+impl Bao {
+    pub(super) fn start() -> Self {
+        let server = Arc::new(openbao::server());
+        Self { role: server.role(json!({})), server }
+    }
+}
 
 pub(super) struct Rotating {
     pub(super) mx: Running,
     setup: Option<Setup>,
     folder: std::path::PathBuf,
+    /// Where the keys are, if that is not the embedded vault: a server, and the entry's path there.
+    bao: Option<(Arc<Server>, String)>,
 }
 
 impl Rotating {
@@ -41,7 +63,36 @@ impl Rotating {
     pub(super) fn of(mx: Running, setup: Setup) -> Self {
         setup.file("mxgate.toml", &setup.configuration());
         let folder = setup.folder().to_owned();
-        Self { mx, setup: Some(setup), folder }
+        Self { mx, setup: Some(setup), folder, bao: None }
+    }
+
+    /// With the keys in two fields of the server's entry `mx/NAME`, of which the second is not there.
+    pub(super) fn in_openbao(Bao { server, role }: &Bao, name: &str) -> Self {
+        let mx = mx();
+        server.put(&format!("secret/data/mx/{name}"), json!({ "note": "of others", "api_key": API_KEY }));
+        let at = format!("openbao:secret/mx/{name}");
+        let keys = format!("api_key = \"{at}#api_key\", secondary_api_key = \"{at}#secondary\"");
+        let Role { role_id, secret_id } = role;
+        let setup = Setup::with_vault(&mx)
+            .credential(&format!("kind = \"basic\", client_id = \"{CLIENT_ID}\", {keys}"))
+            .in_environment("rotation = { client_guid = \"CLT-1\", wait_min_ms = 0, lease_ms = 12_000 }")
+            .control();
+        let folder = setup.folder().display().to_string();
+        let setup = setup.table(&format!(
+            "[openbao]\nurl = \"{}\"\nca_file = \"{}\"\nrefresh_ms = 200\nafter_grace = \"keep\"\n\
+             login = {{ kind = \"approle\", role_id = \"{role_id}\", secret_id = \"file:{folder}/secret-id\" }}",
+            server.url(),
+            server.ca_file().display(),
+        ));
+        setup.file("secret-id", secret_id);
+        let bao = Some((Arc::clone(server), format!("secret/data/mx/{name}")));
+        Self { bao, ..Self::of(mx, setup) }
+    }
+
+    /// The server's entry with the keys.
+    pub(super) fn document(&self) -> Value {
+        let (server, path) = self.bao.as_ref().expect("keys in OpenBao");
+        server.get(path)
     }
 
     /// The gateway of this vault, which keeps the folder from now on.
@@ -111,7 +162,10 @@ impl Rotating {
     }
 
     pub(super) fn primary(&self) -> String {
-        self.key("test/api_key").expect("a primary key")
+        match &self.bao {
+            Some(_) => self.document()["api_key"].as_str().expect("a primary key").to_owned(),
+            None => self.key("test/api_key").expect("a primary key"),
+        }
     }
 
     /// The vault file's bytes.
