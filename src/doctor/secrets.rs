@@ -7,6 +7,7 @@ use crate::{
     config::{Config, Environment},
     credential::{Credential, Prepared},
     redaction,
+    upstream::tunnel::Password,
     vault::{
         self, Resolved, Vault, chain,
         gathered::Gathered,
@@ -29,7 +30,7 @@ pub(super) struct Own {
     pub(super) credential: Credential,
     /// Reference and fingerprint.
     pub(super) key: String,
-    pub(super) proxy_password: Option<Arc<Secret>>,
+    pub(super) proxy_password: Option<Password>,
 }
 
 impl Secrets {
@@ -88,7 +89,7 @@ impl Secrets {
         Some(Own {
             credential: prepared.ok()?.for_worker(),
             key: format!("{}, fingerprint {}", environment.credential.reference(), own.fingerprint),
-            proxy_password: password.map(|password| password.secret.clone()),
+            proxy_password: password.cloned().map(Password::from),
         })
     }
 

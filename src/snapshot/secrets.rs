@@ -6,7 +6,7 @@ use super::{Error, Snapshot};
 use crate::{
     config::{self, BearerOperations, Config},
     credential::Prepared,
-    upstream::dial::DialTarget,
+    upstream::{dial::DialTarget, tunnel::Password},
     vault::{self, Resolved, freshness::Deadline, gathered::Gathered, reference::Reference, secret::Secret},
 };
 
@@ -95,10 +95,10 @@ pub(crate) async fn dial_once(
 }
 
 /// What the proxy is told, and nobody else.
-pub(super) fn proxy_password(settings: &config::Environment, resolved: Found) -> Result<Arc<Secret>, Error> {
+pub(super) fn proxy_password(settings: &config::Environment, resolved: Found) -> Result<Password, Error> {
     let proxy = settings.egress.proxy.as_ref().map_or("", |proxy| proxy.host.as_str());
     let reference = settings.proxy_password().unwrap_or(settings.credential.reference());
-    allowed(settings, reference, resolved, proxy).map(|resolved| resolved.secret)
+    allowed(settings, reference, resolved, proxy).map(Password::from)
 }
 
 /// The secret, if it may be sent to `host`.
