@@ -476,6 +476,15 @@ impl Environment {
         references
     }
 
+    /// Where one of [`Self::references`] is sent.
+    #[must_use]
+    pub fn host_of(&self, reference: &Reference) -> &str {
+        match &self.egress.proxy {
+            Some(proxy) if self.proxy_password() == Some(reference) => &proxy.host,
+            _ => &self.host,
+        }
+    }
+
     /// The password at the proxy, if it asks for one.
     #[must_use]
     pub fn proxy_password(&self) -> Option<&Reference> {

@@ -63,12 +63,9 @@ impl Secrets {
 
     /// Those of an environment, or nothing when one that its requests need is missing.
     pub(super) fn of(&self, environment: &Environment, part: &mut Part<'_>) -> Option<Own> {
-        let proxy = environment.egress.proxy.as_ref().map_or("", |proxy| proxy.host.as_str());
         let mut is_complete = true;
         for reference in environment.references() {
-            let is_proxys = environment.proxy_password() == Some(reference);
-            let host = if is_proxys { proxy } else { &environment.host };
-            is_complete &= self.look_at(reference, host, part);
+            is_complete &= self.look_at(reference, environment.host_of(reference), part);
         }
         if let Some(other) = self.twin(environment) {
             let said = format!(

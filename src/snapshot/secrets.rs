@@ -57,6 +57,17 @@ impl Snapshot {
         };
         used(config, gathered).into_iter().any(is_other)
     }
+
+    /// A secret that was sealed anew, and not for where this snapshot sends it, is used no longer.
+    pub(crate) fn end_misplaced(&self, config: &Config, gathered: &Gathered) {
+        for settings in config.environments.values() {
+            let misplaced = settings.references().into_iter().filter(|reference| {
+                let host = settings.host_of(reference);
+                gathered.resolve(reference).is_ok_and(|now| !now.allows(host))
+            });
+            misplaced.filter_map(|one| self.secrets.get(&one.to_string())).for_each(|used| used.revoke());
+        }
+    }
 }
 
 /// One secret, made ready for the host of its environment; and the secret.

@@ -11,6 +11,11 @@ use std::{
     process::{Command, Stdio},
 };
 
+use mxgate::vault::{
+    embedded::{self, Identity},
+    reference::Reference,
+    secret::Secret,
+};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::harness::{API_KEY, CLIENT_ID, Setup, mx, until};
@@ -44,6 +49,32 @@ fn is_named_and_recovers(setup: Setup, reason: &[&str], repair: impl FnOnce(&Set
 
 fn repair_key(setup: &Setup) {
     setup.file("key", API_KEY);
+}
+
+#[test]
+fn a_key_that_is_sealed_for_another_host_now_goes_to_the_one_from_before_no_longer() {
+    let mx = mx();
+    let mut setup = Setup::with_vault(&mx);
+    let folder = setup.folder().to_owned();
+    let seal = |host: &str| {
+        let identity = Identity::load(&Reference::file(folder.join("identity"))).unwrap();
+        let (vault, key) = (folder.join("vault.age"), Secret::new(API_KEY.into()).unwrap());
+        embedded::set(&vault, &identity, "test/api_key", key, Some(vec![host.into()])).unwrap();
+    };
+    // Not even "until its source says that there is none" lets it go on.
+    setup.tables = setup.tables.replace("[vault]\n", "[vault]\nafter_grace = \"keep\"\n");
+    let gateway = setup.start();
+    assert_eq!(gateway.get("/users", "").status, 200);
+    let ask = || {
+        let answer = gateway.get("/users", "");
+        (answer.status, answer.code())
+    };
+    seal("elsewhere.example");
+    until("it is sent there no longer", || ask() == (503, "credential_unavailable".into()));
+    gateway.stderr.wait_for(|line| line.contains("is sealed for elsewhere.example"));
+    let host = mx.address().ip().to_string();
+    seal(&host);
+    until("it is sent there again", || ask().0 == 200);
 }
 
 #[test]
