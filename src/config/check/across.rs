@@ -94,9 +94,10 @@ pub(super) fn references(
         let environment = path.strip_prefix("environment.").and_then(|rest| rest.split('.').next());
         let environment = environment.and_then(|name| environments.get(name)?.as_ref());
         if let (Some(environment), Some(hosts)) = (environment, reference.hosts())
-            && !hosts.contains(&environment.host)
+            && !hosts.iter().any(|host| host == environment.host_of(reference))
         {
-            let problem = Problem::new("may not be sent to the host of its environment");
+            let whose = if owner(path) == "proxy" { "proxy" } else { "host" };
+            let problem = Problem::new(format!("may not be sent to the {whose} of its environment"));
             report.fault(&format!("{path}.hosts"), problem.allowed("expected that host among them"));
         }
     }

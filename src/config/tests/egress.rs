@@ -150,6 +150,21 @@ fn a_proxy_that_is_told_a_password_is_no_host_that_keys_are_sealed_for() {
 }
 
 #[test]
+fn the_hosts_beside_a_proxys_password_name_the_proxy() {
+    let with = |hosts: &str| {
+        let password = format!("{{ from = \"env:P\", hosts = [\"{hosts}\"] }}");
+        let login = format!("username = \"u\", password = {password}");
+        production(&format!("proxy = {{ url = \"http://proxy.internal:3128\", {login} }}"))
+    };
+    assert_accepted(&with("proxy.internal"), &[]);
+    assert_fault(
+        &with("api.mx.com"),
+        ": environment.production.proxy.password.hosts: may not be sent to the proxy of its environment; \
+         expected that host among them",
+    );
+}
+
+#[test]
 fn pins_are_two_at_least_since_one_may_be_lost() {
     assert_accepted(&production(&format!("pins = [{PINS}]")), &[]);
     let one = PINS.split(", ").next().unwrap();
