@@ -65,6 +65,10 @@ impl Secrets {
     pub(super) fn of(&self, environment: &Environment, part: &mut Part<'_>) -> Option<Own> {
         let mut is_complete = true;
         for reference in environment.references() {
+            if environment.credential.secondary() == Some(reference) && self.is_absent(reference) {
+                part.add("vault", Finding::Fine, format_args!("{reference}: there is no second key"));
+                continue;
+            }
             is_complete &= self.look_at(reference, environment.host_of(reference), part);
         }
         if let Some(other) = self.twin(environment) {
@@ -95,6 +99,11 @@ impl Secrets {
     }
 
     /// Reports one; whether it can be used.
+    fn is_absent(&self, reference: &Reference) -> bool {
+        let found = self.all.get(&reference.to_string());
+        matches!(found, Some(Err(error)) if matches!(**error, vault::Error::Absent { .. }))
+    }
+
     fn look_at(&self, reference: &Reference, host: &str, part: &mut Part<'_>) -> bool {
         let names_host = reference.hosts().is_none_or(|hosts| hosts.iter().any(|allowed| allowed == host));
         match self.all.get(&reference.to_string()) {
