@@ -18,7 +18,7 @@ use mxgate::vault::{
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::harness::{API_KEY, CLIENT_ID, Setup, mx, until};
+use crate::harness::{API_KEY, CLIENT_ID, Setup, mx, mxgate, until};
 
 /// Stands in what is broken, and must not be seen anywhere.
 const MARK: &str = "mArk7Zt";
@@ -219,6 +219,42 @@ fn the_kernel_holds_what_the_first_line_says() {
             || line.contains("memory: not locked, the system has no swap")
             || line.contains("NOT LOCKED")
     );
+}
+
+/// Commands that hold secrets for a moment.
+#[test]
+fn commands_that_read_secrets_leave_no_core_either() {
+    let mx = mx();
+    let setup = Setup::with_vault(&mx);
+    let folder = setup.folder().display().to_string();
+    let limits = |pid: u32| fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+    let has_no_core = |limits: &str| {
+        let line = limits.lines().find(|line| line.starts_with("Max core file size")).expect("a line");
+        line.split_whitespace().skip(4).take(2).all(|limit| limit == "0")
+    };
+    // This one waits for its input, with the vault open.
+    let mut set = Command::new(env!("CARGO_BIN_EXE_mxgate"))
+        .args(["vault", "--vault", "vault.age", "--identity", "identity", "set", "test/other"])
+        .args(["--host", "127.0.0.1"])
+        .current_dir(&folder)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    until("it may leave no core", || has_no_core(&limits(set.id())));
+    drop(set.stdin.take());
+    assert!(!set.wait().unwrap().success(), "nothing is no secret");
+
+    // A command has the limits of whoever started it.
+    let helper = setup
+        .file("helper", &format!("#!/bin/sh\n/bin/cat /proc/self/limits >{folder}/seen\necho {API_KEY}\n"));
+    fs::set_permissions(&helper, fs::Permissions::from_mode(0o700)).unwrap();
+    let mut setup = setup.table(&format!("[exec.key]\ncommand = [\"{folder}/helper\"]"));
+    setup.environments = setup.environments.replace("vault:test/api_key", "exec:key");
+    let config = setup.file("checked.toml", &setup.configuration());
+    let checked = mxgate(&["check", "--online", config.to_str().unwrap()], &[]);
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stdout));
+    assert!(has_no_core(&fs::read_to_string(format!("{folder}/seen")).unwrap()));
 }
 
 /// Where this system keeps cores at all, another process that ends the same way leaves one.
