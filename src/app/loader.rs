@@ -337,7 +337,8 @@ impl Loader {
     fn build_running(&self) {
         let Some(previous) = self.snapshot.load_full() else { return };
         let config = self.state().config.clone();
-        if !previous.is_outdated(&config, &self.keeper.gathered(&config)) {
+        let gathered = self.keeper.gathered(&config);
+        if !previous.is_outdated(&config, &gathered) {
             return;
         }
         match self.snapshot_of(&config, Some(&previous)) {
@@ -351,7 +352,10 @@ impl Loader {
                     "changed secrets are used, with the configuration from before"
                 );
             }
-            Err(fault) => tracing::error!(fault, "changed secrets cannot be used"),
+            Err(fault) => {
+                previous.end_misplaced(&config, &gathered);
+                tracing::error!(fault, "changed secrets cannot be used");
+            }
         }
     }
 

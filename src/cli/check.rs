@@ -11,6 +11,7 @@ use mxgate::{
         Config, Loaded,
         fault::{Fault, Faults, Problem, Severity},
     },
+    process,
 };
 use serde_json::json;
 
@@ -45,6 +46,10 @@ fn schema() -> io::Result<ExitCode> {
 }
 
 fn check(args: &Args, json: bool) -> io::Result<ExitCode> {
+    if args.online {
+        // Before a secret is read.
+        process::harden();
+    }
     let file = args.config.as_ref().unwrap_or(&args.file);
     let (usable, found) = match Config::load(file) {
         Ok(Loaded { warnings, config }) if args.online => {

@@ -11,6 +11,7 @@ use std::{
 use anyhow::{Context, anyhow, bail};
 use mxgate::{
     config::{Config, VaultFile},
+    process,
     vault::{
         embedded::{
             self, AuthorId, Identity, Notice, Opened, Passphrase, Trust, identity::Error as IdentityError,
@@ -114,6 +115,8 @@ enum Command {
 
 /// Runs one `mxgate vault` command.
 pub(crate) fn run(args: Args, json: bool) -> anyhow::Result<()> {
+    // Before an identity is read.
+    process::harden();
     let session = Session::new(&args.location)?;
     match args.command {
         Command::Init => init(&session),

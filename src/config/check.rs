@@ -65,6 +65,7 @@ pub(super) fn config(root: &Node, report: &Report<'_>) -> Option<Config> {
         caller::beside_each_other(&file, &callers, &environments);
         recognition::recognisable(&file, &callers, &listeners, &environments);
         across::references(report, &file, &exec, &environments);
+        across::proxies(report, &environments);
         across::networks(&file, &allow, &trusted_proxies, &listeners);
         across::addresses(report, &listeners, health.as_ref(), control_socket.as_deref());
     }

@@ -132,6 +132,11 @@ impl Server {
     async fn connect_tcp(&self) -> io::Result<TcpStream> {
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
         for address in lookup_host((bare(&self.host), self.port)).await? {
+            // Whoever answers for `localhost` decides where it is.
+            if self.tls.is_none() && !address.ip().to_canonical().is_loopback() {
+                last = io::Error::other("without TLS, and the name leads to another machine");
+                continue;
+            }
             match TcpStream::connect(address).await {
                 Ok(stream) => return Ok(stream),
                 Err(error) => last = error,
@@ -224,6 +229,16 @@ mod tests {
         let server = Server::plain("127.0.0.1", port, BOUNDS).unwrap();
         let answer = server.exchange(Request::get("/v1/a").body(Full::default()).unwrap()).await;
         (answer, served.await.unwrap())
+    }
+
+    #[tokio::test]
+    async fn without_tls_nothing_leaves_this_machine() {
+        // Of the documentation: if it were dialled, nobody would answer.
+        let server = Server::plain("192.0.2.1", 80, BOUNDS).unwrap();
+        let answer = server.exchange(Request::get("/v1/a").body(Full::default()).unwrap()).await;
+        let said = answer.unwrap_err().to_string();
+        assert_eq!(said, "cannot connect: without TLS, and the name leads to another machine");
+        assert!(exchange("HTTP/1.1 204 No Content\r\n\r\n").await.0.is_ok());
     }
 
     #[tokio::test]

@@ -7,6 +7,7 @@
 //! text and then the whole are masked by value once more.
 
 use std::{
+    collections::BTreeSet,
     fs::OpenOptions,
     io::{self, Write as _},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -27,6 +28,7 @@ use crate::{
     config::Config,
     control::client::Client,
     redaction::{Masker, held},
+    vault::reference::Reference,
 };
 
 /// For each question to a running gateway.
@@ -52,7 +54,7 @@ pub async fn write(
         "system": { "os": std::env::consts::OS, "architecture": std::env::consts::ARCH },
         "configuration": { "path": path.display().to_string(), "set": Config::shown(path) },
         "doctor": report.to_json(),
-        "status": status(config.control_socket.as_deref().unwrap_or(socket)).await,
+        "status": without_chosen(status(config.control_socket.as_deref().unwrap_or(socket)).await, config),
         "metrics": metrics(config).await,
     });
     let text = clean(bundle, &held().masker());
@@ -88,6 +90,22 @@ async fn status(socket: &Path) -> Value {
         Ok(Err(error)) => json!(format!("not to be had: {error}")),
         Err(_) => json!("not to be had: no answer in time"),
     }
+}
+
+/// Without the fingerprints of what people choose, of which few bits tell one from all others: passwords of proxies.
+fn without_chosen(mut status: Value, config: &Config) -> Value {
+    let chosen: BTreeSet<String> = config
+        .environments
+        .values()
+        .filter_map(|environment| environment.proxy_password().map(Reference::to_string))
+        .collect();
+    let secrets = status.get_mut("secrets").and_then(Value::as_array_mut);
+    for secret in secrets.into_iter().flatten().filter_map(Value::as_object_mut) {
+        if secret.get("reference").and_then(Value::as_str).is_some_and(|one| chosen.contains(one)) {
+            secret.remove("fingerprint");
+        }
+    }
+    status
 }
 
 async fn metrics(config: &Config) -> Value {

@@ -15,10 +15,9 @@ use crate::{
     config::Environment,
     upstream::{
         dial::{DialFault, DialTarget, UpstreamStream},
-        tunnel::TunnelFault,
+        tunnel::{Password, TunnelFault},
         witness::Witness,
     },
-    vault::secret::Secret,
 };
 
 /// A look-up has no time-out of its own that everybody agrees on.
@@ -38,7 +37,7 @@ pub(super) struct Connected {
 /// Goes the way as far as it leads.
 pub(super) async fn connect(
     environment: &Environment,
-    proxy_password: Option<Arc<Secret>>,
+    proxy_password: Option<Password>,
     part: &mut Part<'_>,
 ) -> Option<Connected> {
     let watched = DialTarget::watched(environment, proxy_password);

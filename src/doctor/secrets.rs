@@ -4,9 +4,10 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::{Part, Report, finding::Finding};
 use crate::{
-    config::{Config, Environment, Needed},
+    config::{Config, Environment, Needed, Role},
     credential::{Credential, Prepared},
     redaction,
+    upstream::tunnel::Password,
     vault::{
         self, Resolved, Vault, chain,
         gathered::Gathered,
@@ -30,7 +31,7 @@ pub(super) struct Own {
     pub(super) credential: Credential,
     /// Reference and fingerprint.
     pub(super) key: String,
-    pub(super) proxy_password: Option<Arc<Secret>>,
+    pub(super) proxy_password: Option<Password>,
 }
 
 impl Secrets {
@@ -86,7 +87,7 @@ impl Secrets {
         Some(Own {
             credential: prepared.ok()?.for_worker(),
             key: format!("{}, fingerprint {}", environment.credential.reference(), own.fingerprint),
-            proxy_password: password.map(|password| password.secret.clone()),
+            proxy_password: password.cloned().map(Password::from),
         })
     }
 
@@ -107,7 +108,12 @@ impl Secrets {
                     .hosts
                     .as_ref()
                     .map_or(String::new(), |hosts| format!(", sealed for {}", hosts.join(", ")));
-                let said = format!("{reference}, fingerprint {}{sealed}", resolved.fingerprint);
+                // People choose a proxy's password, and few bits tell such a one from all others.
+                let fingerprint = match role == Role::ProxyPassword {
+                    true => String::new(),
+                    false => format!(", fingerprint {}", resolved.fingerprint),
+                };
+                let said = format!("{reference}{fingerprint}{sealed}");
                 part.add("vault", Finding::Fine, said);
                 true
             }

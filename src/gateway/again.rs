@@ -6,8 +6,8 @@
 //! A 401 asks for a confirmation (`credential/confirm.rs`), unless MX has refused the other key as well.
 //!
 //! What must never happen: a request that may have had an effect is sent twice; a request that carried anything but one
-//! of the two keys (a token, what its caller passed through) is sent again with a key; something of the first answer
-//! becomes part of the second.
+//! of the two keys (a token, what its caller passed through) is sent again with a key; the other key goes out after its
+//! time; something of the first answer becomes part of the second.
 
 use std::{
     future::poll_fn,
@@ -88,7 +88,9 @@ impl Again {
         let Some(preference) = environment.settings.second.as_ref().map(|second| &*second.preference) else {
             return Ok(first);
         };
-        let room = self.outgoing.and_then(|outgoing| Some((outgoing, entry.sending_again(environment)?)));
+        // Its key was good when the first attempt began, but the answer to that may have taken a while.
+        let outgoing = self.outgoing.filter(|outgoing| !outgoing.is_over());
+        let room = outgoing.and_then(|outgoing| Some((outgoing, entry.sending_again(environment)?)));
         let Some((outgoing, pass)) = room else {
             preference.doubt(self.which);
             return Ok(first);

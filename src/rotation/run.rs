@@ -4,8 +4,8 @@
 //! [`Outcome`]. Every step is in the vault before it is done, so a run that is killed anywhere is taken up by the next.
 //!
 //! What must never happen: MX is asked for a key twice because nobody knows about the first time; a key is used before
-//! it is sealed; the old key is retired while a reader has nothing else, or while the new one does not work; two runs
-//! call MX at once. A run calls MX only within half of its lock's time ([`Held::is_fresh`]), so that a process that was
+//! it is sealed; the old key is retired while a reader has nothing else, or while the new one does not work; a
+//! secret that somebody has put where the old key was is sent to MX, or removed; two runs call MX at once. A run calls MX only within half of its lock's time ([`Held::is_fresh`]), so that a process that was
 //! stopped in between does not act on a lock that somebody else has taken over.
 
 mod held;
@@ -106,6 +106,13 @@ impl Run<'_> {
             let step = held.state().step();
             self.note(held, Event::Abandon).await?;
             return Err(Error::Abandoned { step, primary: primary.unwrap_or_default() });
+        }
+        let secondary = fingerprint(held.contents.secondary.as_ref());
+        if let Some(secondary) =
+            secondary.filter(|key| held.state().is_swapped() && Some(key) != other.as_ref())
+        {
+            let [_, place] = self.store.places();
+            return Err(Error::NotTheOldKey { place, fingerprint: secondary });
         }
         if matches!(held.state(), State::Sealed { .. })
             && fingerprint(held.contents.secondary.as_ref()) != new
@@ -295,7 +302,8 @@ impl Run<'_> {
         sleep(wait).await;
         *held = self.take().await?;
         match *held.state() == before {
-            true => Ok(None),
+            // For as long as that, anybody may have set another key.
+            true => self.look(held).await.map(|()| None),
             false => Ok(Some(Outcome::Elsewhere { step: held.state().step() })),
         }
     }

@@ -198,6 +198,11 @@ pub(crate) enum Error {
         "the vault's primary key is not {expected}, as the rotation left it, but absent or the other one of the two; put it back, and run this again"
     )]
     Misplaced { expected: String },
+    /// Somebody has put another key into the secondary entry, or the configuration names another entry.
+    #[error(
+        "{place} holds key {fingerprint}, which is not the old one: MX is not asked about it, and it is not removed; put the old key back, or remove this one, if it is not needed, and run it again"
+    )]
+    NotTheOldKey { place: String, fingerprint: String },
     /// The rotation's keys are not in use any more.
     #[error(
         "the rotation that stood at `{step}` is void, since the primary key is {primary} now, which was set by hand; nothing was called. Run it again for a new rotation"

@@ -4,9 +4,9 @@ use std::{collections::HashMap, sync::Arc};
 
 use super::{Error, Snapshot};
 use crate::{
-    config::{self, BearerOperations, Config},
+    config::{self, BearerOperations, Config, Needed},
     credential::Prepared,
-    upstream::dial::DialTarget,
+    upstream::{dial::DialTarget, tunnel::Password},
     vault::{self, Resolved, freshness::Deadline, gathered::Gathered, reference::Reference, secret::Secret},
 };
 
@@ -57,6 +57,20 @@ impl Snapshot {
         };
         used(config, gathered).into_iter().any(is_other)
     }
+
+    /// A secret that was sealed anew, and not for where this snapshot sends it, is used no longer.
+    pub(crate) fn end_misplaced(&self, config: &Config, gathered: &Gathered) {
+        for settings in config.environments.values() {
+            for Needed { reference, host, .. } in settings.needed() {
+                let is_misplaced = |now: Resolved| now.check_host(reference, host).is_err();
+                if gathered.resolve(reference).is_ok_and(is_misplaced)
+                    && let Some(used) = self.secrets.get(&reference.to_string())
+                {
+                    used.revoke();
+                }
+            }
+        }
+    }
 }
 
 /// One secret, made ready for the host of its environment; and the secret.
@@ -95,10 +109,10 @@ pub(crate) async fn dial_once(
 }
 
 /// What the proxy is told, and nobody else.
-pub(super) fn proxy_password(settings: &config::Environment, resolved: Found) -> Result<Arc<Secret>, Error> {
+pub(super) fn proxy_password(settings: &config::Environment, resolved: Found) -> Result<Password, Error> {
     let proxy = settings.egress.proxy.as_ref().map_or("", |proxy| proxy.host.as_str());
     let reference = settings.proxy_password().unwrap_or(settings.credential.reference());
-    allowed(settings, reference, resolved, proxy).map(|resolved| resolved.secret)
+    allowed(settings, reference, resolved, proxy).map(Password::from)
 }
 
 /// The secret, if it may be sent to `host`.

@@ -26,13 +26,18 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 
 pub(crate) use self::fault::DialFault;
 use self::fault::tls_fault;
-use super::{pins, read_ahead::ReadAhead, resolve::Addresses, tunnel::Tunnel, witness::Witness};
+use super::{
+    pins,
+    read_ahead::ReadAhead,
+    resolve::Addresses,
+    tunnel::{Password, Tunnel},
+    witness::Witness,
+};
 use crate::{
     config::{Egress, Environment, IpFamily, ListenerTls, Reach},
     credential,
     gateway::refusal::Failure,
     record::UsedCredential,
-    vault::secret::Secret,
 };
 
 /// An upstream: where it is, how to get there, and how it is verified.
@@ -60,7 +65,7 @@ struct MadeFrom {
     port: u16,
     family: IpFamily,
     egress: Egress,
-    proxy_password: Option<Arc<Secret>>,
+    proxy_password: Option<Password>,
     connections_max: usize,
     ca: Option<Vec<u8>>,
     client: Option<(Vec<u8>, Vec<u8>)>,
@@ -117,7 +122,7 @@ impl DialTarget {
     /// `proxy_password` is there when the proxy has a login.
     pub(crate) fn new(
         settings: &Environment,
-        proxy_password: Option<Arc<Secret>>,
+        proxy_password: Option<Password>,
         previous: Option<&Arc<Self>>,
     ) -> Result<Arc<Self>, TlsFault> {
         let made_from = MadeFrom::read(settings, proxy_password)?;
@@ -136,7 +141,7 @@ impl DialTarget {
     /// The same for one look at it, with a witness of the certificates that are shown.
     pub(crate) fn watched(
         settings: &Environment,
-        proxy_password: Option<Arc<Secret>>,
+        proxy_password: Option<Password>,
     ) -> Result<(Arc<Self>, Arc<Witness>), TlsFault> {
         let made_from = MadeFrom::read(settings, proxy_password)?;
         let roots = trusted(settings, &made_from)?;
@@ -164,7 +169,7 @@ impl DialTarget {
             Some(IpAddr::V6(_)) => IpFamily::Ipv6,
             None => settings.ip_family,
         };
-        let password = made_from.proxy_password.as_deref();
+        let password = made_from.proxy_password.as_ref();
         let tunnel = proxy.as_ref().map(|proxy| Tunnel::new(proxy, password, &settings.host, settings.port));
         // Where the proxy is, its operator has said; where the host is, the proxy finds out.
         let (dialled, port, reach) = match proxy {
@@ -251,7 +256,7 @@ impl DialTarget {
 }
 
 impl MadeFrom {
-    fn read(settings: &Environment, proxy_password: Option<Arc<Secret>>) -> Result<Self, TlsFault> {
+    fn read(settings: &Environment, proxy_password: Option<Password>) -> Result<Self, TlsFault> {
         let both = |files: &ListenerTls| Ok::<_, TlsFault>((read(&files.certificate)?, read(&files.key)?));
         Ok(Self {
             proxy_password,

@@ -6,9 +6,9 @@
 //! one, so a proxy that lies gets nothing.
 //!
 //! What must never happen: a proxy's answer is waited for without end, is kept without bound, or is printed: it may
-//! repeat the password.
+//! repeat the password. The password is sent after its time.
 
-use std::{io, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -21,7 +21,11 @@ use crate::{
     config::{Login, Proxy},
     credential,
     record::UsedCredential,
-    vault::secret::Secret,
+    vault::{
+        Resolved,
+        freshness::{Deadline, Moment},
+        secret::Secret,
+    },
 };
 
 /// Bytes of the head of a proxy's answer.
@@ -35,7 +39,30 @@ pub(crate) struct Tunnel {
     request: Zeroizing<Vec<u8>>,
     /// The password's reference and fingerprint, if there is one.
     used: Option<UsedCredential>,
+    deadline: Arc<Deadline>,
 }
+
+/// What a proxy's login needs, and when it may be sent no longer.
+#[derive(Debug, Clone)]
+pub(crate) struct Password {
+    secret: Arc<Secret>,
+    deadline: Arc<Deadline>,
+}
+
+impl From<Resolved> for Password {
+    fn from(resolved: Resolved) -> Self {
+        Self { secret: resolved.secret, deadline: resolved.deadline }
+    }
+}
+
+impl PartialEq for Password {
+    fn eq(&self, other: &Self) -> bool {
+        // What is kept with another cell would hear of no revocation.
+        self.secret == other.secret && Arc::ptr_eq(&self.deadline, &other.deadline)
+    }
+}
+
+impl Eq for Password {}
 
 /// Why a proxy did not let us through. Its own words are not repeated.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +89,10 @@ pub(crate) enum TunnelFault {
     Broken(#[from] io::Error),
     #[error("the proxy did not answer CONNECT in time")]
     Timeout,
+    #[error(
+        "the time of the secret of `proxy.password` is over, or it was revoked: the proxy was told nothing"
+    )]
+    PasswordOver,
 }
 
 impl Tunnel {
@@ -71,13 +102,14 @@ impl Tunnel {
     /// When the password is nothing that a header may carry.
     pub(crate) fn new(
         proxy: &Proxy,
-        password: Option<&Secret>,
+        password: Option<&Password>,
         host: &str,
         port: u16,
     ) -> Result<Self, credential::Unusable> {
         let login = proxy.login.as_ref().zip(password);
-        let authorization =
-            login.map(|(login, password)| credential::basic(&login.username, password)).transpose()?;
+        let authorization = login
+            .map(|(login, password)| credential::basic(&login.username, &password.secret))
+            .transpose()?;
         let start = format!("CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n");
         const NAME: &[u8] = b"Proxy-Authorization: ";
         let value = authorization.as_ref().map_or(&b""[..], |value| value.as_bytes());
@@ -89,10 +121,12 @@ impl Tunnel {
             [NAME, value, b"\r\n"].iter().for_each(|part| request.extend_from_slice(part));
         }
         request.extend_from_slice(b"\r\n");
-        let used = |(login, password): (&Login, &Secret)| {
-            UsedCredential::new(&login.password.to_string(), password.fingerprint())
+        let used = |(login, password): (&Login, &Password)| {
+            UsedCredential::new(&login.password.to_string(), password.secret.fingerprint())
         };
-        Ok(Self { request, used: login.map(used) })
+        let deadline = login.map(|(_, password)| password.deadline.clone());
+        let deadline = deadline.unwrap_or_else(|| Arc::new(Deadline::never()));
+        Ok(Self { request, used: login.map(used), deadline })
     }
 
     /// What tells this version of the password from others.
@@ -106,6 +140,9 @@ impl Tunnel {
     }
 
     async fn exchange(&self, stream: &mut TcpStream) -> Result<(), TunnelFault> {
+        if self.deadline.has_passed(Moment::now) {
+            return Err(TunnelFault::PasswordOver);
+        }
         stream.write_all(&self.request).await?;
         let mut answer = Zeroizing::new([0; ANSWER_BYTES_MAX]);
         let mut filled = 0;

@@ -3,9 +3,12 @@
 //! In: what each look at its source came to. Out: whether that changes anything. Pure but for the log, in which a
 //! change for the worse is an alarm, once.
 //! What must never happen: a value that is no secret takes the place of a good one; a look that failed lengthens a
-//! grace; a revoked secret comes back without its source's word.
+//! grace; a revoked secret comes back without its source's word, or goes on in a value from before.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use super::{
     Error, Read, Resolved, chain,
@@ -24,6 +27,8 @@ pub(super) struct Known {
     may_be_absent: bool,
     /// The last value that was fit.
     good: Option<Resolved>,
+    /// Of values from before, for as long as somebody uses them: a snapshot with the next one may not be had.
+    earlier: Vec<Weak<Deadline>>,
     /// When its source last said so.
     confirmed: Option<Moment>,
     /// Since then its source said that there is none.
@@ -53,6 +58,7 @@ impl Known {
             refresh,
             may_be_absent: false,
             good: None,
+            earlier: Vec::new(),
             confirmed: None,
             revoked: false,
             fault: None,
@@ -101,7 +107,9 @@ impl Known {
                 // A cell of its own: whoever still has the old value keeps to the old value's time.
                 let deadline = Arc::new(Deadline::never());
                 deadline.confirm(now, self.refresh.limit());
-                self.good = Some(Resolved::new(read, deadline));
+                let before = self.good.replace(Resolved::new(read, deadline));
+                self.earlier.retain(|earlier| earlier.strong_count() > 0);
+                self.earlier.extend(before.map(|before| Arc::downgrade(&before.deadline)));
                 Noted::Changed
             }
         };
@@ -125,6 +133,10 @@ impl Known {
         let (reference, text) = (&self.name, chain(&*fault));
         if reason == Reason::Absent {
             good.deadline.revoke();
+            self.earlier
+                .drain(..)
+                .filter_map(|earlier| earlier.upgrade())
+                .for_each(|earlier| earlier.revoke());
             if !self.revoked && is_allowed {
                 tracing::info!(reference, "the secret was taken away, and is used no longer");
             } else if !self.revoked {
@@ -281,6 +293,24 @@ mod tests {
         assert_eq!(known.note(value("k3y-number-2"), start.after(GRACE)), Noted::Confirmed);
         assert!(old.has_passed(|| start.after(GRACE)));
         assert!(usable(&known, start.after(2 * GRACE - MS)));
+    }
+
+    #[test]
+    fn what_is_gone_is_gone_for_those_who_have_a_value_from_before() {
+        let (mut known, start) = (known(), Moment::now());
+        known.set_refresh(Refresh { keep_after: true, ..known.refresh });
+        let mut deadline_of = |text: &str| {
+            known.note(value(text), start);
+            known.good().unwrap().deadline.clone()
+        };
+        let before = [deadline_of("k3y-number-1"), deadline_of("k3y-number-2")];
+        let now = deadline_of("k3y-number-3");
+        known.note(unreachable(), start);
+        assert!(before.iter().all(|one| !one.has_passed(|| start)), "unreachable is no word of its source");
+        known.note(absent(), start);
+        assert!(before.iter().chain([&now]).all(|one| one.has_passed(|| start)));
+        known.note(value("k3y-number-3"), start);
+        assert!(usable(&known, start) && before.iter().all(|one| one.has_passed(|| start)));
     }
 
     #[test]

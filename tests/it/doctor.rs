@@ -262,6 +262,19 @@ fn what_is_wrong_with_a_secret_is_named_and_nothing_is_sent() {
 }
 
 #[test]
+fn a_second_key_need_not_be_there_and_one_that_is_has_to_be_fit() {
+    let mx = mx();
+    let setup = Setup::new(&mx).credential(&format!(
+        "kind = \"basic\", client_id = \"{CLIENT_ID}\", api_key = \"file:DIR/key\", secondary_api_key = \"file:DIR/second\""
+    ));
+    let seen = doctor(&setup, &[]);
+    assert_eq!((seen.code, seen.codes("test", "vault")), (0, vec!["fine".to_owned(); 3]), "{:#}", seen.json);
+    setup.file("second", "short");
+    assert_eq!(doctor(&setup, &[]).failure(), at("vault", "secret_unfit"));
+    assert_eq!(mx.received(), 1);
+}
+
+#[test]
 fn files_that_others_may_change_or_read_are_named() {
     use std::os::unix::fs::PermissionsExt;
     let mx = mx();

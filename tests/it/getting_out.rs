@@ -174,6 +174,23 @@ fn a_proxys_password_goes_to_no_host_that_it_is_not_sealed_for() {
     assert_eq!(proxy.heads().len(), 1);
 }
 
+#[test]
+fn a_proxys_password_that_was_revoked_is_told_to_no_proxy() {
+    let mx = mx();
+    let proxy = ConnectProxy::that(Deed::Tunnel(mx.address()));
+    // Each request wants a connection of its own.
+    let gateway = through(&mx, proxy.address, LOGIN).in_environment("connection_age_max_ms = 1000").start();
+    assert_eq!(ask(&gateway), served());
+    std::fs::remove_file(gateway.setup.folder().join("password")).unwrap();
+    until("there is no way out without it", || ask(&gateway) == (503, "credential_unavailable".into()));
+    gateway.stderr.wait_for(|line| line.contains("the proxy was told nothing"));
+    let told = proxy.heads().len();
+    assert_eq!((ask(&gateway), proxy.heads().len()), ((503, "credential_unavailable".into()), told));
+    gateway.setup.file("password", PASSWORD);
+    until("it is back", || ask(&gateway) == served());
+    assert_eq!(proxy.heads().len(), told + 1);
+}
+
 /// An upstream that keeps the addresses of those who ask.
 fn asked_from() -> (RawUpstream, Arc<Mutex<Vec<String>>>) {
     let peers = Arc::<Mutex<Vec<String>>>::default();

@@ -11,9 +11,14 @@ use std::{
     process::{Command, Stdio},
 };
 
+use mxgate::vault::{
+    embedded::{self, Identity},
+    reference::Reference,
+    secret::Secret,
+};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::harness::{API_KEY, CLIENT_ID, Setup, mx, until};
+use crate::harness::{API_KEY, CLIENT_ID, Setup, mx, mxgate, until};
 
 /// Stands in what is broken, and must not be seen anywhere.
 const MARK: &str = "mArk7Zt";
@@ -44,6 +49,32 @@ fn is_named_and_recovers(setup: Setup, reason: &[&str], repair: impl FnOnce(&Set
 
 fn repair_key(setup: &Setup) {
     setup.file("key", API_KEY);
+}
+
+#[test]
+fn a_key_that_is_sealed_for_another_host_now_goes_to_the_one_from_before_no_longer() {
+    let mx = mx();
+    let mut setup = Setup::with_vault(&mx);
+    let folder = setup.folder().to_owned();
+    let seal = |host: &str| {
+        let identity = Identity::load(&Reference::file(folder.join("identity"))).unwrap();
+        let (vault, key) = (folder.join("vault.age"), Secret::new(API_KEY.into()).unwrap());
+        embedded::set(&vault, &identity, "test/api_key", key, Some(vec![host.into()])).unwrap();
+    };
+    // Not even "until its source says that there is none" lets it go on.
+    setup.tables = setup.tables.replace("[vault]\n", "[vault]\nafter_grace = \"keep\"\n");
+    let gateway = setup.start();
+    assert_eq!(gateway.get("/users", "").status, 200);
+    let ask = || {
+        let answer = gateway.get("/users", "");
+        (answer.status, answer.code())
+    };
+    seal("elsewhere.example");
+    until("it is sent there no longer", || ask() == (503, "credential_unavailable".into()));
+    gateway.stderr.wait_for(|line| line.contains("is sealed for elsewhere.example"));
+    let host = mx.address().ip().to_string();
+    seal(&host);
+    until("it is sent there again", || ask().0 == 200);
 }
 
 #[test]
@@ -188,6 +219,42 @@ fn the_kernel_holds_what_the_first_line_says() {
             || line.contains("memory: not locked, the system has no swap")
             || line.contains("NOT LOCKED")
     );
+}
+
+/// Commands that hold secrets for a moment.
+#[test]
+fn commands_that_read_secrets_leave_no_core_either() {
+    let mx = mx();
+    let setup = Setup::with_vault(&mx);
+    let folder = setup.folder().display().to_string();
+    let limits = |pid: u32| fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+    let has_no_core = |limits: &str| {
+        let line = limits.lines().find(|line| line.starts_with("Max core file size")).expect("a line");
+        line.split_whitespace().skip(4).take(2).all(|limit| limit == "0")
+    };
+    // This one waits for its input, with the vault open.
+    let mut set = Command::new(env!("CARGO_BIN_EXE_mxgate"))
+        .args(["vault", "--vault", "vault.age", "--identity", "identity", "set", "test/other"])
+        .args(["--host", "127.0.0.1"])
+        .current_dir(&folder)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    until("it may leave no core", || has_no_core(&limits(set.id())));
+    drop(set.stdin.take());
+    assert!(!set.wait().unwrap().success(), "nothing is no secret");
+
+    // A command has the limits of whoever started it.
+    let helper = setup
+        .file("helper", &format!("#!/bin/sh\n/bin/cat /proc/self/limits >{folder}/seen\necho {API_KEY}\n"));
+    fs::set_permissions(&helper, fs::Permissions::from_mode(0o700)).unwrap();
+    let mut setup = setup.table(&format!("[exec.key]\ncommand = [\"{folder}/helper\"]"));
+    setup.environments = setup.environments.replace("vault:test/api_key", "exec:key");
+    let config = setup.file("checked.toml", &setup.configuration());
+    let checked = mxgate(&["check", "--online", config.to_str().unwrap()], &[]);
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stdout));
+    assert!(has_no_core(&fs::read_to_string(format!("{folder}/seen")).unwrap()));
 }
 
 /// Where this system keeps cores at all, another process that ends the same way leaves one.

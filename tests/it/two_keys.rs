@@ -1,5 +1,7 @@
 //! An environment with two keys: one dies, and nobody notices; a caller's own 401 moves nothing.
 
+mod late;
+
 use std::{
     process::Output,
     sync::{

@@ -8,13 +8,14 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::listener::Draft;
+use super::{listener::Draft, network::is_loopback};
 use crate::{
     config::{
         Environment, Exec, Health, ListenAddress,
         fault::{Problem, Report},
         walk::Table,
     },
+    mx,
     vault::reference::{Reference, Scheme},
 };
 
@@ -92,11 +93,35 @@ pub(super) fn references(
         }
         let environment = path.strip_prefix("environment.").and_then(|rest| rest.split('.').next());
         let environment = environment.and_then(|name| environments.get(name)?.as_ref());
-        if let (Some(environment), Some(hosts)) = (environment, reference.hosts())
-            && !hosts.contains(&environment.host)
+        let of = |environment: &'_ Arc<Environment>| {
+            let needed = environment.needed().into_iter().find(|needed| needed.reference == reference);
+            needed.map(|needed| needed.host.to_owned())
+        };
+        if let (Some(host), Some(hosts)) = (environment.and_then(of), reference.hosts())
+            && !hosts.contains(&host)
         {
-            let problem = Problem::new("may not be sent to the host of its environment");
+            let whose = if owner(path) == "proxy" { "proxy" } else { "host" };
+            let problem = Problem::new(format!("may not be sent to the {whose} of its environment"));
             report.fault(&format!("{path}.hosts"), problem.allowed("expected that host among them"));
+        }
+    }
+}
+
+/// Where keys of MX are sealed for, a proxy's login would carry one in clear text: a password that is sealed for that host
+/// may be such a key.
+pub(super) fn proxies(report: &Report<'_>, environments: &BTreeMap<String, Option<Arc<Environment>>>) {
+    let is_of_keys = |host: &str| {
+        [mx::SANDBOX_HOST, mx::PRODUCTION_HOST].contains(&host)
+            || environments.values().flatten().any(|environment| environment.host == host)
+    };
+    for environment in environments.values().flatten() {
+        let proxy = environment.egress.proxy.as_ref().filter(|proxy| proxy.login.is_some());
+        if proxy.is_some_and(|proxy| !is_loopback(&proxy.host) && is_of_keys(&proxy.host)) {
+            let problem = Problem::new(
+                "is a host that keys are sealed for, and would be told a password in clear text",
+            );
+            let problem = problem.allowed("expected another host, or no username and password");
+            report.fault(&format!("environment.{}.proxy.url", environment.name), problem);
         }
     }
 }

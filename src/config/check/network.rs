@@ -90,6 +90,12 @@ pub(super) fn origin(text: &str) -> Result<String, Problem> {
     }
 }
 
+/// Whether what goes there stays on this machine.
+pub(super) fn is_loopback(host: &str) -> bool {
+    let address: Result<IpAddr, _> = host.trim_matches(['[', ']']).parse();
+    host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
+}
+
 /// `HOST` or `HOST:PORT`; the port in its shortest form and not 0.
 pub(super) fn host_and_port(text: &str) -> Option<(&str, Option<u16>)> {
     let Some((host, digits)) = text.split_once(':') else { return Some((text, None)) };

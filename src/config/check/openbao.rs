@@ -1,8 +1,6 @@
 //! `[openbao]`.
 
-use std::net::IpAddr;
-
-use super::refresh;
+use super::{network::is_loopback, refresh};
 use crate::config::{BaoLogin, OpenBao, fault::Problem, walk::Table};
 
 const URL: &str = "expected \"https://HOST\" or \"https://HOST:PORT\", with http:// only for localhost and loopback addresses";
@@ -81,11 +79,6 @@ fn address(text: &str) -> Result<(bool, String, u16), Problem> {
         return Err(problem.allowed(URL));
     }
     Ok((tls, host.to_ascii_lowercase(), port))
-}
-
-fn is_loopback(host: &str) -> bool {
-    let address: Result<IpAddr, _> = host.trim_matches(['[', ']']).parse();
-    host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
 }
 
 /// Segments as a mount or a namespace has them.

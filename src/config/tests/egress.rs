@@ -127,6 +127,44 @@ fn a_proxys_user_and_password_go_together_and_are_no_key_of_mx() {
 }
 
 #[test]
+fn a_proxy_that_is_told_a_password_is_no_host_that_keys_are_sealed_for() {
+    let other = "[environment.other]\nurl = \"https://mx.internal\"\n\
+                 credential = { kind = \"bearer\", token = \"env:OTHER\" }\n\
+                 [[listener]]\naddress = \"127.0.0.1:1\"\nenvironment = \"other\"\n";
+    let through = |host: &str, login: &str| {
+        let url = if host == "127.0.0.1" { "url = \"https://127.0.0.1\"\n" } else { "" };
+        production(&format!("{url}proxy = {{ url = \"http://{host}:80\"{login} }}\n{other}"))
+    };
+    let login = ", username = \"u\", password = \"env:P\"";
+    for host in ["api.mx.com", "int-api.mx.com", "mx.internal"] {
+        assert_fault(
+            &through(host, login),
+            ": environment.production.proxy.url: is a host that keys are sealed for, and would be told a password in \
+             clear text; expected another host, or no username and password",
+        );
+        assert_accepted(&through(host, ""), &[]);
+    }
+    for host in ["proxy.internal", "127.0.0.1"] {
+        assert_accepted(&through(host, login), &[]);
+    }
+}
+
+#[test]
+fn the_hosts_beside_a_proxys_password_name_the_proxy() {
+    let with = |hosts: &str| {
+        let password = format!("{{ from = \"env:P\", hosts = [\"{hosts}\"] }}");
+        let login = format!("username = \"u\", password = {password}");
+        production(&format!("proxy = {{ url = \"http://proxy.internal:3128\", {login} }}"))
+    };
+    assert_accepted(&with("proxy.internal"), &[]);
+    assert_fault(
+        &with("api.mx.com"),
+        ": environment.production.proxy.password.hosts: may not be sent to the proxy of its environment; \
+         expected that host among them",
+    );
+}
+
+#[test]
 fn pins_are_two_at_least_since_one_may_be_lost() {
     assert_accepted(&production(&format!("pins = [{PINS}]")), &[]);
     let one = PINS.split(", ").next().unwrap();

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::world::{FIRST, Fate, World, order};
 use crate::rotation::{
+    Order,
     state::State,
     words::{Error, Outcome},
 };
@@ -162,4 +163,48 @@ async fn keys_that_changed_places_by_hand_stop_it() {
     world.readers_behind(0);
     world.run().await.unwrap();
     world.assert_over();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_secret_in_the_place_of_the_old_key_is_not_sent_to_mx_and_not_removed() {
+    let world = World::new();
+    world.readers_behind(usize::MAX);
+    assert!(world.run().await.is_err());
+    world.readers_behind(0);
+    let kept = Order { keep_old: Some(true), ..order("kept") };
+    for step in ["primary", "kept"] {
+        assert_eq!(world.state().step(), step);
+        let asked = world.calls("read");
+        world.set_secondary(Some("a-secret-for-another-host"));
+        assert!(matches!(world.run().await, Err(Error::NotTheOldKey { .. })));
+        assert_eq!((world.calls("read"), world.calls("retire")), (asked, 0));
+        assert_eq!(world.secondary().as_deref(), Some("a-secret-for-another-host"));
+        world.set_secondary(Some(FIRST));
+        world.run_as(&kept).await.unwrap();
+    }
+    world.run().await.unwrap();
+    world.assert_over();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_set_by_hand_while_a_run_waits_is_seen_before_the_old_key_is_retired() {
+    for is_primary in [false, true] {
+        let world = World::new();
+        world.set_strict(false);
+        let by_hand = async {
+            tokio::time::sleep(world.settings.wait / 2).await;
+            assert_eq!(world.state().step(), "primary");
+            match is_primary {
+                true => world.set_primary("key-of-the-operator"),
+                false => world.set_secondary(Some("key-of-the-operator")),
+            }
+            world.calls("read")
+        };
+        let (done, asked) = tokio::join!(world.run(), by_hand);
+        match is_primary {
+            true => assert!(matches!(done, Err(Error::Abandoned { .. })), "{done:?}"),
+            false => assert!(matches!(done, Err(Error::NotTheOldKey { .. })), "{done:?}"),
+        }
+        assert_eq!((world.calls("read"), world.calls("retire")), (asked, 0));
+    }
 }

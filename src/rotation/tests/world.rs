@@ -184,6 +184,10 @@ impl World {
         text(self.model().contents.primary.as_ref().expect("a primary key"))
     }
 
+    pub(super) fn secondary(&self) -> Option<String> {
+        self.model().contents.secondary.as_deref().map(text)
+    }
+
     pub(super) fn state(&self) -> State {
         self.model().contents.record.state.clone()
     }
@@ -451,6 +455,7 @@ impl Mx for Parts<'_> {
     fn read<'a>(&'a self, key: &'a Arc<Secret>) -> Doing<'a, Taken> {
         Box::pin(async {
             self.edge().await;
+            self.world.model().count("read");
             if self.world.works(&text(key)) { Taken::Yes } else { Taken::No }
         })
     }

@@ -40,6 +40,7 @@ impl DialFault {
             Self::Private(_) => Failure::UpstreamAddressRefused,
             Self::Bind(..) | Self::Connect(_) => Failure::UpstreamUnreachable,
             Self::ConnectTimeout | Self::TlsTimeout => Failure::ConnectTimeout,
+            Self::Tunnel(TunnelFault::PasswordOver) => Failure::CredentialUnavailable,
             Self::Tunnel(_) => Failure::ProxyFailed,
             Self::Tls(error) => tls_failure(error),
             Self::NotPinned(_) => Failure::UpstreamUntrusted,

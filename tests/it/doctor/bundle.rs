@@ -84,6 +84,12 @@ fn a_bundle_tells_much_and_holds_no_secret() {
         "(left out)"
     );
     assert!(!String::from_utf8_lossy(&bytes).contains(CLIENT_ID));
+    // A stranger could try passwords until one has the same.
+    let fingerprint = |value: &str| Secret::new(value.into()).unwrap().fingerprint().to_string();
+    for place in ["doctor", "status"] {
+        let text = bundle[place].to_string();
+        assert!(text.contains(&fingerprint(IN_VAULT)) && !text.contains(&fingerprint(PASSWORD)), "{text}");
+    }
     assert_eq!(bundle["doctor"]["ok"], true);
     assert_eq!(bundle["status"]["environments"][0]["name"], "test");
     let metrics = bundle["metrics"].as_str().unwrap();
