@@ -10,7 +10,6 @@ pub(crate) mod answer;
 pub(crate) mod dial;
 pub(crate) mod errand;
 pub(crate) mod exchange;
-pub(crate) mod harmless;
 pub(crate) mod headers;
 pub(crate) mod outgoing;
 pub(crate) mod pins;
