@@ -30,8 +30,10 @@ use crate::{
     listener::tls::{self, ServerTls},
     metrics::versions::{self, CallerVersions},
     policy::Api,
-    redaction, tokens,
-    upstream::dial::{DialTarget, TlsFault},
+    redaction,
+    tls::TlsFault,
+    tokens,
+    upstream::dial::DialTarget,
     users::{self, Users},
     vault::{self, freshness::Deadline, gathered::Gathered, reference::Reference},
 };

@@ -12,14 +12,13 @@ pub(crate) mod errand;
 pub(crate) mod exchange;
 pub(crate) mod headers;
 pub(crate) mod outgoing;
-pub(crate) mod pins;
 pub(crate) mod pool;
 mod reach;
 mod read_ahead;
 mod resolve;
 pub(crate) mod tunnel;
 pub(crate) mod upload;
-pub(crate) mod witness;
+pub(crate) mod verify;
 
 use std::{mem, rc::Rc};
 
