@@ -41,7 +41,11 @@ pub use self::{
     secrets::{Exec, Needed, Refresh, Refreshing, Role},
     users::{EndUser, FieldPath, KeysAt},
 };
-use crate::{policy::grant, users::list::UserPattern, vault::reference::Reference};
+use crate::{
+    policy::{self, grant},
+    users::list::UserPattern,
+    vault::reference::Reference,
+};
 
 /// Everything an operator decides, checked.
 #[derive(Debug, Clone)]
@@ -264,6 +268,16 @@ pub enum Api {
     Platform,
     /// Another API: only these patterns.
     Paths(Vec<PathPattern>),
+}
+
+impl Api {
+    /// Which of the two it is.
+    pub(crate) const fn kind(&self) -> policy::Api {
+        match self {
+            Self::Platform => policy::Api::Platform,
+            Self::Paths(_) => policy::Api::Paths,
+        }
+    }
 }
 
 /// `GET /v1/things/{id}`; a template segment `{name}` stands for exactly one segment, `{*rest}` at the end for one or more.

@@ -4,7 +4,7 @@
 //! that carry it in every request with a `Grant`. Header values are made
 //! ready beforehand, are marked sensitive and own bytes that are wiped on drop.
 //!
-//! What must never happen: a credential is attached without a `Grant`, or sent to a host that its secret
+//! What must never happen: a credential is attached without a `Grant` or an `Errand`, or sent to a host that its secret
 //! is not sealed for (checked when the snapshot is built, since an environment has one host).
 
 pub(crate) mod confirm;
@@ -161,9 +161,21 @@ impl Credential {
         &self.headers
     }
 
-    /// The query form, to be appended to the query: `api_key=...&client_id=...`.
+    /// The query form: `api_key=...&client_id=...`.
     pub(crate) fn query(&self) -> Option<&str> {
         self.query.as_ref().map(|pairs| pairs.as_str())
+    }
+
+    /// `kept`, a target that holds no credential, with the query form behind it, in parts.
+    pub(crate) fn target<'t>(&'t self, kept: &'t str) -> [&'t str; 3] {
+        let Some(ours) = self.query() else { return [kept, "", ""] };
+        // Only the first question mark begins the query.
+        let joint = match kept.split_once('?') {
+            None => "?",
+            Some((_, "")) => "",
+            Some(_) => "&",
+        };
+        [kept, joint, ours]
     }
 }
 
@@ -300,6 +312,24 @@ mod tests {
         });
         assert_eq!(credential.for_worker().query(), Some("k=k3y%2Fwith%2Bodd%3Dchars&c=a%20b"));
         assert!(credential.headers.is_empty());
+    }
+
+    #[test]
+    fn a_query_credential_is_joined_to_any_target() {
+        let query = config::Credential::Query {
+            client_id: "c".into(),
+            api_key: api_key(),
+            secondary_api_key: None,
+            client_id_name: "i".into(),
+            api_key_name: "k".into(),
+        };
+        let (query, bearer) = (prepared(&query), prepared(&config::Credential::Bearer { token: api_key() }));
+        let (query, bearer) = (query.for_worker(), bearer.for_worker());
+        let ours = "k=k3y%2Fwith%2Bodd%3Dchars&i=c";
+        for (kept, joint) in [("/a", "?"), ("/a?", ""), ("/a?b", "&"), ("/a?b?", "&"), ("/a??", "&")] {
+            assert_eq!(query.target(kept), [kept, joint, ours]);
+            assert_eq!(bearer.target(kept), [kept, "", ""]);
+        }
     }
 
     #[test]

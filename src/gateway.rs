@@ -252,22 +252,10 @@ impl Decided<'_> {
         attached: &Attached<'_>,
     ) -> RequestHead {
         let kept = self.target.without(&environment.query_names);
-        let target = sent_target(&kept, attached.credential());
+        let target = attached.credential().map_or([&kept, "", ""], |ours| ours.target(&kept));
         let fields = attached.fields(&self.grant);
         headers::to_upstream(&head.method, target, &head.headers, environment, &self.grant, fields)
     }
-}
-
-/// The target without the caller's credentials, plus ours where its kind is `query`, in parts.
-fn sent_target<'t>(kept: &'t str, credential: Option<&'t Credential>) -> [&'t str; 3] {
-    let Some(ours) = credential.and_then(Credential::query) else { return [kept, "", ""] };
-    // Only the first question mark begins the query.
-    let joint = match kept.split_once('?') {
-        None => "?",
-        Some((_, "")) => "",
-        Some(_) => "&",
-    };
-    [kept, joint, ours]
 }
 
 /// Why a walk ended before there was an answer to pass on.

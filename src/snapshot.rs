@@ -30,8 +30,10 @@ use crate::{
     listener::tls::{self, ServerTls},
     metrics::versions::{self, CallerVersions},
     policy::Api,
-    redaction, tokens,
-    upstream::dial::{DialTarget, TlsFault},
+    redaction,
+    tls::TlsFault,
+    tokens,
+    upstream::dial::DialTarget,
     users::{self, Users},
     vault::{self, freshness::Deadline, gathered::Gathered, reference::Reference},
 };
@@ -403,10 +405,7 @@ fn environment(
     is_blank: bool,
 ) -> Result<Environment, Error> {
     let name = &settings.name;
-    let api = match &settings.api {
-        config::Api::Platform => Api::Platform,
-        config::Api::Paths(_) => Api::Paths,
-    };
+    let api = settings.api.kind();
     let (credential, second) = second::keys(settings, secrets.credential, secrets.second)?;
     let bearer = match (&settings.bearer_operations, secrets.bearer) {
         (BearerOperations::Token(token), Some(secret)) => {

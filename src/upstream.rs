@@ -10,17 +10,15 @@ pub(crate) mod answer;
 pub(crate) mod dial;
 pub(crate) mod errand;
 pub(crate) mod exchange;
-pub(crate) mod harmless;
 pub(crate) mod headers;
 pub(crate) mod outgoing;
-pub(crate) mod pins;
 pub(crate) mod pool;
 mod reach;
 mod read_ahead;
 mod resolve;
 pub(crate) mod tunnel;
 pub(crate) mod upload;
-pub(crate) mod witness;
+pub(crate) mod verify;
 
 use std::{mem, rc::Rc};
 

@@ -1,60 +1,64 @@
 //! Looks after the keys of environments that have two.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use http::StatusCode;
+use tokio::time::timeout;
 
 use crate::{
     control::suspension::{Subject, Suspensions},
-    credential::{
-        confirm::{self, Word},
-        preference::Which,
-    },
+    credential::{confirm, preference::Which},
     gateway::refusal::Failure,
-    policy::Api,
     snapshot::Environment,
-    upstream::harmless,
+    upstream::errand::{Addressee, Errand, Heard, Word},
 };
+
+/// For one read, from the first connection on; the environment's own waits hold as well.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Confirms what requests are told about `environment`'s keys, for as long as it is let. There is nothing to do for one
 /// key, nor for a host of which no harmless read is known.
 pub(super) async fn watch_over(environment: Arc<Environment>, suspensions: Arc<Suspensions>) {
-    let Some(second) = environment.second.as_ref().filter(|_| environment.api == Api::Platform) else {
+    let (Some(second), Some(errand)) = (&environment.second, Errand::read(environment.api)) else {
         return std::future::pending().await;
     };
-    let ask = |which| ask(environment.clone(), which, suspensions.clone());
+    let ask = |which| ask(&errand, &environment, which, &suspensions);
     match confirm::watch_over(&environment.name, &second.preference, ask).await {}
 }
 
-async fn ask(environment: Arc<Environment>, which: Which, suspensions: Arc<Suspensions>) -> Word {
-    let subject = Subject {
-        environment: Some(&environment.name),
-        operation: Some(harmless::OPERATION),
-        ..Subject::default()
-    };
+async fn ask(errand: &Errand, environment: &Environment, which: Which, suspensions: &Suspensions) -> Word {
+    let subject =
+        Subject { environment: Some(&environment.name), operation: Some(Errand::READ), ..Subject::default() };
     if suspensions.applies(&subject, Instant::now()) {
         return Word::Nothing;
     }
     if environment.key(which).is_over() {
         return Word::Refused;
     }
-    let answered = harmless::ask(&environment, environment.key(which)).await;
-    let word = word(&answered);
-    let answered = answered.map_or_else(|failure| failure.code().to_owned(), |status| status.to_string());
+    let heard = timeout(TIMEOUT, send(errand, environment, which)).await;
+    let heard = heard.unwrap_or(Err(Failure::FirstByteTimeout));
+    let word = word(&heard);
+    let answered = heard.map_or_else(|failure| failure.code().to_owned(), |heard| heard.status.to_string());
     tracing::info!(environment = &*environment.name, ?which, answered, "asked MX whether it takes this key");
     word
 }
 
-/// What an answer says about the key. A host that is busy, broken or somebody else's says nothing.
-fn word(answered: &Result<StatusCode, Failure>) -> Word {
-    use StatusCode as S;
-    match answered {
-        Ok(S::UNAUTHORIZED) => Word::Refused,
-        Ok(S::PROXY_AUTHENTICATION_REQUIRED | S::REQUEST_TIMEOUT | S::TOO_MANY_REQUESTS) => Word::Nothing,
-        // 403 is about an address or a feature, 406 about the version: the key was known.
-        Ok(status) if status.is_success() || status.is_client_error() => Word::Taken,
-        Ok(_) | Err(_) => Word::Nothing,
-    }
+/// Over a connection that no request has used and none will use.
+async fn send(errand: &Errand, environment: &Environment, which: Which) -> Result<Heard, Failure> {
+    let timeouts = &environment.timeouts;
+    let stream = environment.dial.dial(timeouts.connect, timeouts.tls).await?;
+    let to = Addressee {
+        authority: &environment.dial.authority,
+        accept_version: environment.accept_version.to_str().unwrap_or_default(),
+    };
+    errand.run(stream, to, environment.key(which), timeouts.first_byte).await
+}
+
+/// Without an answer there is nothing to be learnt.
+fn word(heard: &Result<Heard, Failure>) -> Word {
+    heard.as_ref().map_or(Word::Nothing, Heard::word)
 }
 
 #[cfg(test)]
@@ -62,26 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_401_refuses_a_key_and_only_mx_itself_takes_it() {
-        for (status, expected) in [
-            (200, Word::Taken),
-            (403, Word::Taken),
-            (404, Word::Taken),
-            (406, Word::Taken),
-            (401, Word::Refused),
-            (302, Word::Nothing),
-            (407, Word::Nothing),
-            (408, Word::Nothing),
-            (429, Word::Nothing),
-            (500, Word::Nothing),
-            (503, Word::Nothing),
-        ] {
-            assert_eq!(
-                word(&StatusCode::from_u16(status).map_err(|_| Failure::Internal)),
-                expected,
-                "{status}"
-            );
-        }
+    fn what_is_not_answered_says_nothing_about_a_key() {
         assert_eq!(word(&Err(Failure::UpstreamClosed)), Word::Nothing);
     }
 }

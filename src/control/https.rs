@@ -18,7 +18,7 @@ use hyper::{
     client::conn::http1,
 };
 use hyper_util::rt::TokioIo;
-use rustls::{ClientConfig, pki_types::ServerName};
+use rustls::pki_types::ServerName;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpStream, lookup_host},
@@ -28,7 +28,7 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 use zeroize::Zeroizing;
 
-use crate::upstream::dial::{self, TlsFault};
+use crate::tls::{self, TlsFault};
 
 /// A server, and how it is asked.
 pub(crate) struct Server {
@@ -90,12 +90,7 @@ impl Server {
     ) -> Result<Self, TlsFault> {
         let not_a_name = |_| TlsFault::ServerName(host.to_owned());
         let name = ServerName::try_from(bare(host).to_owned()).map_err(not_a_name)?;
-        let rejected = |source| TlsFault::Rejected { path: Default::default(), source };
-        let mut config = ClientConfig::builder_with_provider(crate::tls::provider())
-            .with_protocol_versions(crate::tls::VERSIONS)
-            .map_err(rejected)?
-            .with_root_certificates(dial::roots(authority)?)
-            .with_no_client_auth();
+        let mut config = tls::client()?.with_root_certificates(tls::roots(authority)?).with_no_client_auth();
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         let tls = TlsConnector::from(Arc::new(config));
         Ok(Self { tls: Some((tls, name)), ..Self::plain(host, port, bounds)? })

@@ -11,6 +11,7 @@ use std::{convert::Infallible, time::Duration};
 use tokio::time::{Instant, sleep_until};
 
 use super::preference::{Preference, Which};
+use crate::upstream::errand::Word;
 
 /// At most one confirmation in this time, however many requests are answered 401.
 const CONFIRM_INTERVAL: Duration = Duration::from_secs(5);
@@ -20,16 +21,6 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(60);
 
 /// How often in a row it has to work until it is used again.
 const RETRIES_GOOD: u32 = 3;
-
-/// What MX says to a read with a key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Word {
-    Taken,
-    /// 401.
-    Refused,
-    /// Nothing about the key.
-    Nothing,
-}
 
 /// What a confirmation came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,7 +70,7 @@ pub(crate) async fn watch_over<F: Future<Output = Word>>(
 /// Whether the primary key, about which MX said `word`, has worked for long enough.
 fn works_again(preference: &Preference, word: Word) -> bool {
     let mut pace = preference.pace();
-    pace.good = if word == Word::Taken { pace.good + 1 } else { 0 };
+    pace.good = if word.takes_key() { pace.good + 1 } else { 0 };
     pace.good >= RETRIES_GOOD
 }
 
@@ -88,10 +79,10 @@ async fn confirm<F: Future<Output = Word>>(preference: &Preference, ask: &impl F
     preference.pace().confirm = Instant::now() + CONFIRM_INTERVAL;
     // The preferred one first: a key that dies in between makes the other look good for a good reason.
     let found = match ask(preferred).await {
-        Word::Taken => Found::InOrder,
+        Word::Answered | Word::Known => Found::InOrder,
         Word::Nothing => Found::Nothing,
         Word::Refused => match ask(preferred.other()).await {
-            Word::Taken => Found::CutOver,
+            Word::Answered | Word::Known => Found::CutOver,
             Word::Refused => Found::NeitherTaken,
             Word::Nothing => Found::Nothing,
         },
@@ -176,15 +167,17 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn only_a_dead_key_beside_one_that_works_is_given_up() {
-        use Word::{Nothing, Refused, Taken};
+        use Word::{Answered, Known, Nothing, Refused};
         let both = vec![Which::Primary, Which::Secondary];
         for (primary, secondary, key, asked) in [
-            (Refused, Taken, Which::Secondary, both.clone()),
+            (Refused, Answered, Which::Secondary, both.clone()),
+            (Refused, Known, Which::Secondary, both.clone()),
             (Refused, Refused, Which::Primary, both.clone()),
             (Refused, Nothing, Which::Primary, both),
-            (Taken, Taken, Which::Primary, vec![Which::Primary]),
-            (Taken, Refused, Which::Primary, vec![Which::Primary]),
-            (Nothing, Taken, Which::Primary, vec![Which::Primary]),
+            (Answered, Answered, Which::Primary, vec![Which::Primary]),
+            (Known, Answered, Which::Primary, vec![Which::Primary]),
+            (Answered, Refused, Which::Primary, vec![Which::Primary]),
+            (Nothing, Answered, Which::Primary, vec![Which::Primary]),
         ] {
             let (preference, all) = doubted(primary, secondary).await;
             assert_eq!((preference.key(), all), (key, asked), "{primary:?} {secondary:?}");
@@ -194,14 +187,14 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn without_a_doubt_nobody_is_asked() {
-        let (preference, mx) = (preference(), Mx::new(Word::Refused, Word::Taken));
+        let (preference, mx) = (preference(), Mx::new(Word::Refused, Word::Answered));
         run_for(&preference, &mx, Duration::from_secs(3600)).await;
         assert_eq!((mx.asked(), preference.key()), (vec![], Which::Primary));
     }
 
     #[tokio::test(start_paused = true)]
     async fn however_many_doubts_there_are_mx_is_asked_at_one_pace() {
-        let (preference, mx) = (preference(), Mx::new(Word::Taken, Word::Taken));
+        let (preference, mx) = (preference(), Mx::new(Word::Answered, Word::Answered));
         let begun = Instant::now();
         let doubts = async {
             for _ in 0..6000 {
@@ -222,7 +215,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_reload_neither_loses_a_doubt_nor_quickens_the_pace() {
-        let (preference, mx) = (preference(), Mx::new(Word::Refused, Word::Taken));
+        let (preference, mx) = (preference(), Mx::new(Word::Refused, Word::Answered));
         preference.doubt(Which::Primary);
         // It is dropped while it waits for MX.
         let stuck = watch_over("test", &preference, |which| {
@@ -240,24 +233,24 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_dead_primary_key_is_tried_once_a_minute_and_used_when_it_stays_good() {
-        let (preference, mx) = (preference(), Mx::new(Word::Refused, Word::Taken));
+        let (preference, mx) = (preference(), Mx::new(Word::Refused, Word::Answered));
         preference.doubt(Which::Primary);
         run_for(&preference, &mx, Duration::from_secs(601)).await;
         assert_eq!(mx.asked().len(), 2 + 10);
         assert_eq!((preference.key(), preference.status().cutovers), (Which::Secondary, 1));
         // Twice good and then bad again is no key to go back to.
         for (primary, minutes, key) in [
-            (Word::Taken, 2, Which::Secondary),
+            (Word::Answered, 2, Which::Secondary),
             (Word::Refused, 1, Which::Secondary),
-            (Word::Taken, 2, Which::Secondary),
+            (Word::Answered, 2, Which::Secondary),
             (Word::Nothing, 1, Which::Secondary),
         ] {
-            mx.words.set([primary, Word::Taken]);
+            mx.words.set([primary, Word::Answered]);
             run_for(&preference, &mx, Duration::from_secs(60 * minutes)).await;
             assert_eq!(preference.key(), key, "{primary:?}");
         }
         mx.asked();
-        mx.words.set([Word::Taken, Word::Taken]);
+        mx.words.set([Word::Answered, Word::Answered]);
         run_for(&preference, &mx, Duration::from_secs(180)).await;
         assert_eq!((preference.key(), mx.asked()), (Which::Primary, vec![Which::Primary; 3]));
         run_for(&preference, &mx, Duration::from_secs(3600)).await;
@@ -266,11 +259,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_secondary_key_that_dies_gives_way_at_once() {
-        let (preference, mx) = (preference(), Mx::new(Word::Refused, Word::Taken));
+        let (preference, mx) = (preference(), Mx::new(Word::Refused, Word::Answered));
         preference.doubt(Which::Primary);
         run_for(&preference, &mx, Duration::from_secs(6)).await;
         assert_eq!(preference.key(), Which::Secondary);
-        mx.words.set([Word::Taken, Word::Refused]);
+        mx.words.set([Word::Answered, Word::Refused]);
         preference.doubt(Which::Secondary);
         run_for(&preference, &mx, Duration::from_secs(1)).await;
         assert_eq!((preference.key(), preference.status().cutovers), (Which::Primary, 2));

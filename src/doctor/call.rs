@@ -7,7 +7,7 @@ use http::{HeaderMap, StatusCode, header};
 use super::{Part, finding::Finding, network::Connected, secrets::Own};
 use crate::{
     limits::retry_after,
-    upstream::errand::{Errand, Heard},
+    upstream::errand::{Addressee, Errand, Heard, Word},
 };
 
 /// From here on signatures and tokens with times in them begin to fail.
@@ -19,15 +19,16 @@ const DRIFTS: Duration = Duration::from_secs(30);
 /// Makes the call and reports what came of it.
 pub(super) async fn call(connected: Connected, own: &Own, part: &mut Part<'_>) {
     let environment = part.environment;
-    let Some(errand) = Errand::harmless_read(environment) else {
+    let Some(errand) = Errand::read(environment.api.kind()) else {
         let said = "no call of this API is known to be harmless; the way to it works";
         part.add("call", Finding::NotTried, said);
         return;
     };
     let Connected { target, stream, from } = connected;
     let began = Instant::now();
-    let limit = environment.timeouts.first_byte;
-    let heard = match errand.run(stream, &target, environment, &own.credential, limit).await {
+    let (version, limit) = (environment.accept_version.as_str(), environment.timeouts.first_byte);
+    let to = Addressee { authority: &target.authority, accept_version: version };
+    let heard = match errand.run(stream, to, &own.credential, limit).await {
         Ok(heard) => heard,
         Err(failure) => {
             let said = format!("{} got no proper answer ({})", errand.shown(), failure.code());
@@ -42,7 +43,7 @@ pub(super) async fn call(connected: Connected, own: &Own, part: &mut Part<'_>) {
         (None, Some(from)) => format!("{}, or what a NAT makes of it", from.ip()),
         (None, None) => "this machine".to_owned(),
     };
-    let (finding, said) = meaning(&heard, &environment.accept_version, &own.key, &from);
+    let (finding, said) = meaning(&heard, version, &own.key, &from);
     let said =
         format!("{} was answered {} in {} ms{said}", errand.shown(), heard.status.as_u16(), took.as_millis());
     part.add("call", finding, said);
@@ -50,25 +51,25 @@ pub(super) async fn call(connected: Connected, own: &Own, part: &mut Part<'_>) {
 
 /// What a status says at MX.
 fn meaning(heard: &Heard, version: &str, key: &str, from: &str) -> (Finding, String) {
-    match heard.status {
-        StatusCode::UNAUTHORIZED => (Finding::KeyRefused, format!(": the key was not taken ({key})")),
-        StatusCode::FORBIDDEN => (
+    match (heard.word(), heard.status) {
+        (Word::Refused, _) => (Finding::KeyRefused, format!(": the key was not taken ({key})")),
+        (Word::Known, StatusCode::FORBIDDEN) => (
             Finding::AddressOrFeature,
             format!(
                 ": the key was taken, and MX does not let this address or client do it (we left from {from})"
             ),
         ),
-        StatusCode::NOT_ACCEPTABLE => (
+        (Word::Known, StatusCode::NOT_ACCEPTABLE) => (
             Finding::VersionRefused,
             format!(": no version that MX takes came with it (Accept-Version: {version} was sent)"),
         ),
-        StatusCode::TOO_MANY_REQUESTS => {
+        (Word::Nothing, StatusCode::TOO_MANY_REQUESTS) => {
             let wait = retry_after::read(&heard.fields, SystemTime::now()).map(retry_after::seconds);
             let wait = wait.map_or(String::new(), |seconds| format!(" (Retry-After: {seconds} s)"));
             (Finding::RateLimited, format!(": too much was asked from this address or with this key{wait}"))
         }
-        status if status.is_success() => (Finding::Fine, format!(" ({key})")),
-        status if status.is_server_error() => (Finding::UpstreamFailed, ": MX has trouble".to_owned()),
+        (Word::Answered, _) => (Finding::Fine, format!(" ({key})")),
+        (_, status) if status.is_server_error() => (Finding::UpstreamFailed, ": MX has trouble".to_owned()),
         _ => (Finding::UnexpectedAnswer, ", which MX does not answer to this".to_owned()),
     }
 }

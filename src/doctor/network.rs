@@ -16,7 +16,7 @@ use crate::{
     upstream::{
         dial::{DialFault, DialTarget, UpstreamStream},
         tunnel::{Password, TunnelFault},
-        witness::Witness,
+        verify::Verifier,
     },
 };
 
@@ -41,18 +41,18 @@ pub(super) async fn connect(
     part: &mut Part<'_>,
 ) -> Option<Connected> {
     let watched = DialTarget::watched(environment, proxy_password);
-    let (target, witness) = watched.map_err(|fault| part.add("tls", Finding::TlsFiles, fault)).ok()?;
+    let (target, verifier) = watched.map_err(|fault| part.add("tls", Finding::TlsFiles, fault)).ok()?;
     let addresses = look_up(environment, &target, part).await?;
     let mut stream = tcp(environment, &target, &addresses, part).await?;
     let from = stream.local_addr().ok();
     if let Some(proxy) = &environment.egress.proxy {
         if let Err(fault) = target.tunnel(&mut stream, environment.timeouts.connect).await {
-            part.add("proxy", of_dial(&fault, &witness).0, fault);
+            part.add("proxy", of_dial(&fault, &verifier).0, fault);
             return None;
         }
         part.add("proxy", Finding::Fine, format_args!("{proxy} connects to {}:{}", target.host, target.port));
     }
-    let stream = tls(environment, &target, stream, &witness, part).await?;
+    let stream = tls(environment, &target, stream, &verifier, part).await?;
     Some(Connected { target, stream, from })
 }
 
@@ -138,13 +138,13 @@ async fn tls(
     environment: &Environment,
     target: &DialTarget,
     stream: TcpStream,
-    witness: &Witness,
+    verifier: &Verifier,
     part: &mut Part<'_>,
 ) -> Option<UpstreamStream> {
     let stream = match target.handshake(stream, environment.timeouts.tls).await {
         Ok(stream) => stream,
         Err(fault) => {
-            let (finding, said) = of_dial(&fault, witness);
+            let (finding, said) = of_dial(&fault, verifier);
             part.add("tls", finding, said.unwrap_or_else(|| fault.to_string()));
             return None;
         }
@@ -153,7 +153,7 @@ async fn tls(
         Some(rustls::ProtocolVersion::TLSv1_3) => "TLS 1.3",
         _ => "TLS 1.2",
     };
-    let chain = witness.seen();
+    let chain = verifier.shown();
     part.add("tls", Finding::Fine, format_args!("{version} with {}", certificates::path(&chain)));
     if let Some(leaf) = certificates::leaf(&chain) {
         let left = leaf.not_after.duration_since(SystemTime::now()).unwrap_or_default();
@@ -165,11 +165,11 @@ async fn tls(
 }
 
 /// What a failed tunnel or handshake means, and what the certificates that were shown say about it.
-fn of_dial(fault: &DialFault, witness: &Witness) -> (Finding, Option<String>) {
+fn of_dial(fault: &DialFault, verifier: &Verifier) -> (Finding, Option<String>) {
     match fault {
         DialFault::Tunnel(fault) => (of_tunnel(fault), None),
         DialFault::NotPinned(_) => (Finding::NotPinned, None),
-        DialFault::Tls(error) => of_tls(error, &witness.seen()),
+        DialFault::Tls(error) => of_tls(error, &verifier.shown()),
         DialFault::TlsTimeout => (Finding::TlsCut, None),
         _ => (Finding::TlsFailed, None),
     }

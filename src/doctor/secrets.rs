@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use super::{Part, Report, finding::Finding};
 use crate::{
     config::{Config, Environment, Needed, Role},
-    credential::{Credential, Prepared},
+    credential::Prepared,
     redaction,
     upstream::tunnel::Password,
     vault::{
@@ -28,7 +28,7 @@ pub(super) struct Secrets {
 
 /// What one environment has at hand.
 pub(super) struct Own {
-    pub(super) credential: Credential,
+    pub(super) credential: Prepared,
     /// Reference and fingerprint.
     pub(super) key: String,
     pub(super) proxy_password: Option<Password>,
@@ -85,7 +85,7 @@ impl Secrets {
         });
         let password = environment.proxy_password().and_then(|password| self.resolved(password));
         Some(Own {
-            credential: prepared.ok()?.for_worker(),
+            credential: prepared.ok()?,
             key: format!("{}, fingerprint {}", environment.credential.reference(), own.fingerprint),
             proxy_password: password.cloned().map(Password::from),
         })

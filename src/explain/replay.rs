@@ -26,7 +26,7 @@ use crate::{
     gateway::refusal::Refusal,
     listener::peer::Peer,
     mx::catalogue::catalogue,
-    policy::{self, Api, grant::Allowed, target::Target},
+    policy::{self, grant::Allowed, target::Target},
 };
 
 /// More kinds of difference than this are counted together.
@@ -241,11 +241,7 @@ impl Replayer<'_> {
         let allowed = self.allowed.get(&*caller).and_then(|of| of.get(environment.name.as_str()));
         let path = path_of(template);
         let (method, target) = (recorded.method.parse::<Method>().ok()?, Target::parse(&path).ok()?);
-        let api = match environment.api {
-            config::Api::Platform => Api::Platform,
-            config::Api::Paths(_) => Api::Paths,
-        };
-        Some(match policy::decide(allowed, api, &method, &target) {
+        Some(match policy::decide(allowed, environment.api.kind(), &method, &target) {
             Ok(_) => "allowed".to_owned(),
             Err(denial) => denial.refusal.code().to_owned(),
         })

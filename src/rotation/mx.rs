@@ -1,43 +1,29 @@
 //! What a rotation asks of MX: a new key, the end of an old one, and one harmless read.
 //!
-//! In goes a key; out comes what MX did, in three grades: done, surely not done, or nobody can tell. Requests leave as
-//! the gateway's own do (the environment's addresses, roots, certificates), over a connection of their own, within one
-//! time-out, and none is ever repeated here.
+//! In goes a key; out comes what MX did, in three grades: done, surely not done, or nobody can tell. Each is an `Errand`
+//! over a connection of its own, within one time-out, and none is ever repeated here.
 //!
 //! What must never happen: an answer that nobody can be sure of is taken for a no; a key goes to a host that it is not
-//! sealed for (`store` has looked); a new key is shown or logged before the masker knows it; a redirect is followed.
-//!
-//! The answer with the new key is wiped after use. hyper's and TLS's own buffers are outside that promise.
+//! sealed for (`store` has looked); a new key is shown or logged before the masker knows it.
 
 use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
-use http::{
-    Method, Request, StatusCode,
-    header::{ACCEPT, ACCEPT_ENCODING, CONTENT_LENGTH, HOST, USER_AGENT, VIA},
-};
-use http_body_util::{BodyExt as _, Empty};
-use hyper::{body::Incoming, client::conn::http1};
-use hyper_util::rt::TokioIo;
+use http::StatusCode;
 use serde::Deserialize;
-use tokio::{task::JoinSet, time::timeout};
-use zeroize::Zeroizing;
+use tokio::time::timeout;
 
 use super::Doing;
 use crate::{
     config::Environment,
     credential::Prepared,
-    mx::{catalogue::catalogue, media::preferred},
+    gateway::refusal::Failure,
     redaction,
-    upstream::dial::DialTarget,
+    upstream::{
+        dial::{DialTarget, UpstreamStream},
+        errand::{Addressee, Errand, Heard, Word},
+    },
     vault::secret::Secret,
 };
-
-/// Far more than any of these answers has.
-const ANSWER_BYTES_MAX: usize = 64 * 1024;
-
-/// A page of institutions holds nothing of any user's.
-const HARMLESS: (&str, &str) = ("listInstitutions", "/institutions?page=1&records_per_page=10");
 
 /// MX, as a rotation needs it.
 pub(crate) trait Mx: Send + Sync {
@@ -93,12 +79,6 @@ pub(crate) struct Api {
     timeout: Duration,
 }
 
-/// An answer, read whole.
-struct Answer {
-    status: StatusCode,
-    body: Zeroizing<Vec<u8>>,
-}
-
 /// Why there is no answer.
 enum Unanswered {
     /// Nothing was sent.
@@ -118,100 +98,37 @@ impl Api {
         Self { environment, dial, client_guid, timeout }
     }
 
-    fn path(&self, action: &str) -> String {
-        format!("/clients/{}/api_keys/{action}", self.client_guid)
-    }
-
-    async fn ask(&self, method: Method, id: &str, path: &str, key: &Secret) -> Result<Answer, Unanswered> {
-        let request = self.request(method, id, path, key).map_err(Unanswered::Unsent)?;
+    async fn ask(&self, errand: Option<Errand>, key: &Secret) -> Result<Heard, Unanswered> {
+        let unsent = |why: &str| Unanswered::Unsent(why.to_owned());
+        let errand = errand.ok_or_else(|| unsent("the request cannot be made"))?;
+        let kind = &self.environment.credential;
+        let key = Prepared::prepare(kind, kind.reference(), key);
+        let key = key.map_err(|why| unsent(&format!("the key {why}")))?;
         let late = || format!("no answer within {} ms", self.timeout.as_millis());
         let connected = timeout(self.timeout, self.connect()).await;
         let stream = connected.map_err(|_| Unanswered::Unsent(late()))?.map_err(Unanswered::Unsent)?;
         // Whatever happens from here on may happen after MX has read the request.
-        timeout(self.timeout, exchange(stream, request))
-            .await
-            .unwrap_or_else(|_| Err(late()))
-            .map_err(Unanswered::Broken)
+        let to =
+            Addressee { authority: &self.dial.authority, accept_version: &self.environment.accept_version };
+        let heard = errand.run(stream, to, &key, self.timeout).await;
+        heard.map_err(|failure| match failure {
+            Failure::FirstByteTimeout => Unanswered::Broken(late()),
+            failure => Unanswered::Broken(format!("no proper answer ({})", failure.code())),
+        })
     }
 
-    async fn connect(&self) -> Result<crate::upstream::dial::UpstreamStream, String> {
+    async fn connect(&self) -> Result<UpstreamStream, String> {
         self.dial.addresses.refresh().await;
         let timeouts = &self.environment.timeouts;
         let dialled = self.dial.dial(timeouts.connect, timeouts.tls).await;
         dialled.map_err(|failure| format!("no connection to {} ({})", self.environment.host, failure.code()))
     }
-
-    fn request(
-        &self,
-        method: Method,
-        id: &str,
-        path: &str,
-        key: &Secret,
-    ) -> Result<Request<Empty<Bytes>>, String> {
-        let environment = &self.environment;
-        let prepared = Prepared::prepare(&environment.credential, environment.credential.reference(), key)
-            .map_err(|why| format!("the key {why}"))?;
-        let credential = prepared.for_worker();
-        let target = match credential.query() {
-            None => Zeroizing::new(path.to_owned()),
-            Some(pairs) => {
-                let joint = if path.contains('?') { '&' } else { '?' };
-                Zeroizing::new(format!("{path}{joint}{pairs}"))
-            }
-        };
-        let version = environment.accept_version.as_str();
-        let mut request = Request::builder()
-            .method(&method)
-            .uri(target.as_str())
-            .header(HOST, self.dial.authority.clone())
-            .header(ACCEPT_ENCODING, "identity")
-            .header("accept-version", version)
-            .header(VIA, "1.1 mxgate")
-            .header(USER_AGENT, concat!("mxgate/", env!("CARGO_PKG_VERSION")));
-        if let Some(operation) = catalogue().by_id(id) {
-            request = request.header(ACCEPT, preferred(operation, version).header());
-        }
-        if method == Method::POST {
-            request = request.header(CONTENT_LENGTH, 0);
-        }
-        for (name, value) in credential.headers() {
-            request = request.header(name, value);
-        }
-        request.body(Empty::new()).map_err(|_| "the request cannot be made".to_owned())
-    }
-}
-
-async fn exchange(
-    stream: crate::upstream::dial::UpstreamStream,
-    request: Request<Empty<Bytes>>,
-) -> Result<Answer, String> {
-    let broken = |error: hyper::Error| format!("the exchange broke off ({error})");
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
-    // It ends with this exchange, however that ends.
-    let mut tasks = JoinSet::new();
-    tasks.spawn(connection);
-    let (head, body) = sender.send_request(request).await.map_err(broken)?.into_parts();
-    Ok(Answer { status: head.status, body: whole(body).await? })
-}
-
-/// Into one allocation that never grows, since growing would leave an unwiped copy behind.
-async fn whole(mut body: Incoming) -> Result<Zeroizing<Vec<u8>>, String> {
-    let mut bytes = Zeroizing::new(Vec::with_capacity(ANSWER_BYTES_MAX));
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| format!("the answer broke off ({error})"))?;
-        let Ok(data) = frame.into_data() else { continue };
-        if bytes.len() + data.len() > ANSWER_BYTES_MAX {
-            return Err("the answer is too long".to_owned());
-        }
-        bytes.extend_from_slice(&data);
-    }
-    Ok(bytes)
 }
 
 impl Mx for Api {
     fn rotate<'a>(&'a self, key: &'a Arc<Secret>) -> Doing<'a, Asked> {
         Box::pin(async move {
-            match self.ask(Method::POST, "rotateApiKey", &self.path("rotate"), key).await {
+            match self.ask(Errand::rotate_key(&self.client_guid), key).await {
                 Err(Unanswered::Unsent(why)) => Asked::Refused(why),
                 Err(Unanswered::Broken(why)) => Asked::Unclear(why),
                 Ok(answer) if answer.status.is_success() => match new_key(&answer.body, key) {
@@ -226,7 +143,7 @@ impl Mx for Api {
 
     fn retire<'a>(&'a self, key: &'a Arc<Secret>) -> Doing<'a, Retired> {
         Box::pin(async move {
-            match self.ask(Method::POST, "retireApiKey", &self.path("retire"), key).await {
+            match self.ask(Errand::retire_key(&self.client_guid), key).await {
                 Err(Unanswered::Unsent(why)) => Retired::Refused(why),
                 Err(Unanswered::Broken(why)) => Retired::Unclear(why),
                 Ok(answer) if answer.status.is_success() => Retired::Done,
@@ -238,13 +155,22 @@ impl Mx for Api {
 
     fn read<'a>(&'a self, key: &'a Arc<Secret>) -> Doing<'a, Taken> {
         Box::pin(async move {
-            match self.ask(Method::GET, HARMLESS.0, HARMLESS.1, key).await {
+            // What breaks off is unclear, and is asked again.
+            let errand = Errand::read(self.environment.api.kind()).map(Errand::whole);
+            match self.ask(errand, key).await {
                 Err(Unanswered::Unsent(why) | Unanswered::Broken(why)) => Taken::Unclear(why),
-                Ok(answer) if answer.status.is_success() => Taken::Yes,
-                Ok(answer) if answer.status == StatusCode::UNAUTHORIZED => Taken::No,
-                Ok(answer) => Taken::Unclear(answered(answer.status)),
+                Ok(answer) => taken(&answer),
             }
         })
+    }
+}
+
+/// More is asked here than of a cut-over: a key counts as good when MX answers with what it was asked for.
+fn taken(answer: &Heard) -> Taken {
+    match answer.word() {
+        Word::Answered => Taken::Yes,
+        Word::Refused => Taken::No,
+        Word::Known | Word::Nothing => Taken::Unclear(answered(answer.status)),
     }
 }
 
@@ -321,6 +247,19 @@ mod tests {
     fn the_masker_knows_a_new_key_before_anybody_else() {
         let new = new_key(br#"{"api_key":"key-of-the-masker-test"}"#, &secret("the-old-key"));
         assert!(new.is_some() && redaction::held().masker().is_hit(b"a key-of-the-masker-test b"));
+    }
+
+    #[test]
+    fn only_what_was_asked_for_says_yes_and_only_a_401_says_no() {
+        for status in 200..600 {
+            let status = StatusCode::from_u16(status).unwrap();
+            let taken = taken(&Heard { status, fields: http::HeaderMap::new(), body: Default::default() });
+            match status.as_u16() {
+                200..300 => assert_eq!(taken, Taken::Yes, "{status}"),
+                401 => assert_eq!(taken, Taken::No),
+                _ => assert!(matches!(taken, Taken::Unclear(_)), "{status}"),
+            }
+        }
     }
 
     #[test]

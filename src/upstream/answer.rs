@@ -16,6 +16,7 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use http_body::{Frame, SizeHint};
 use tokio::io::AsyncBufRead;
+use zeroize::Zeroizing;
 
 use crate::{
     framing::{
@@ -39,8 +40,9 @@ const INTERIM_MAX: u8 = 16;
 
 /// Reads one answer.
 pub(crate) struct AnswerReader {
-    /// The part of a head that has come. Normally a head comes whole, and this stays empty.
-    partial: Vec<u8>,
+    /// The part of a head that has come. Normally a head comes whole, and this stays empty. In the end there may be
+    /// something of the body behind it, which may be secret.
+    partial: Zeroizing<Vec<u8>>,
     interim: u8,
     body: Body,
     keep_alive: bool,
@@ -57,9 +59,43 @@ enum Body {
     Over,
 }
 
+/// One step through a body.
+enum Part {
+    /// What there was of data was gathered.
+    Data,
+    Trailers(HeaderMap),
+    End,
+}
+
+/// What a body's data is gathered in.
+trait Gather {
+    /// `piece` is the beginning of `at_hand` bytes, among which there may be more.
+    fn add(&mut self, piece: &[u8], at_hand: usize) -> Result<(), Failure>;
+}
+
+/// To be passed on.
+impl Gather for BytesMut {
+    fn add(&mut self, piece: &[u8], at_hand: usize) -> Result<(), Failure> {
+        self.reserve(at_hand);
+        self.extend_from_slice(piece);
+        Ok(())
+    }
+}
+
+/// To be wiped. It never grows, since that would leave a copy behind that nobody wipes.
+impl Gather for Zeroizing<Vec<u8>> {
+    fn add(&mut self, piece: &[u8], _at_hand: usize) -> Result<(), Failure> {
+        if piece.len() > self.capacity() - self.len() {
+            return Err(Failure::UpstreamMalformed);
+        }
+        self.extend_from_slice(piece);
+        Ok(())
+    }
+}
+
 impl AnswerReader {
     pub(crate) fn new() -> Self {
-        Self { partial: Vec::new(), interim: 0, body: Body::Awaited, keep_alive: false }
+        Self { partial: Zeroizing::default(), interim: 0, body: Body::Awaited, keep_alive: false }
     }
 
     /// Reads the final answer's head, past interim ones, into `fields`, which is empty. `is_head`: it
@@ -93,7 +129,7 @@ impl AnswerReader {
                 read_fields(&text[..head.len], fields).ok_or(Failure::UpstreamMalformed)?;
             }
             Pin::new(&mut *stream).consume(head.len - seen);
-            self.partial = Vec::new();
+            self.partial = Zeroizing::default();
             if !head.interim {
                 return Poll::Ready(self.begin_body(&head));
             }
@@ -121,46 +157,72 @@ impl AnswerReader {
         cx: &mut Context<'_>,
         stream: &mut S,
     ) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
+        let mut data = BytesMut::new();
         loop {
-            let (data, count) = match &mut self.body {
-                Body::Awaited | Body::Over => return Poll::Ready(None),
-                Body::Trailers(trailers) => {
-                    let trailers = std::mem::take(trailers);
-                    self.body = Body::Over;
-                    return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
-                }
-                Body::UntilClose => {
-                    let bytes = ready!(Pin::new(&mut *stream).poll_fill_buf(cx)).map_err(broken)?;
-                    if bytes.is_empty() {
-                        self.body = Body::Over;
-                    }
-                    (Bytes::copy_from_slice(bytes), bytes.len())
-                }
-                Body::Length(left) => {
-                    let bytes = ready!(poll_fill(cx, stream))?;
-                    let count = usize::try_from(*left).map_or(bytes.len(), |left| left.min(bytes.len()));
-                    *left -= count as u64;
-                    let data = Bytes::copy_from_slice(&bytes[..count]);
-                    if *left == 0 {
-                        self.body = Body::Over;
-                    }
-                    (data, count)
-                }
-                Body::Chunked(chunks) => {
-                    let bytes = ready!(poll_fill(cx, stream))?;
-                    let (data, count) = chunks.decode(bytes).ok_or(Failure::UpstreamMalformed)?;
-                    if chunks.is_over {
-                        let trailers = chunks.trailers().ok_or(Failure::UpstreamMalformed)?;
-                        self.body = if trailers.is_empty() { Body::Over } else { Body::Trailers(trailers) };
-                    }
-                    (data, count)
-                }
-            };
-            Pin::new(&mut *stream).consume(count);
-            if !data.is_empty() {
-                return Poll::Ready(Some(Ok(Frame::data(data))));
-            }
+            return Poll::Ready(match ready!(self.poll_part(cx, stream, &mut data))? {
+                Part::Data if data.is_empty() => continue,
+                Part::Data => Some(Ok(Frame::data(data.freeze()))),
+                Part::Trailers(trailers) => Some(Ok(Frame::trailers(trailers))),
+                Part::End => None,
+            });
         }
+    }
+
+    /// Reads the rest of the body, without its trailers, into `whole`; more than that has room for is a failure.
+    pub(crate) fn poll_rest<S: AsyncBufRead + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: &mut S,
+        whole: &mut Zeroizing<Vec<u8>>,
+    ) -> Poll<Result<(), Failure>> {
+        while !matches!(ready!(self.poll_part(cx, stream, whole))?, Part::End) {}
+        Poll::Ready(Ok(()))
+    }
+
+    /// Goes on by what has come; data is added to `data`.
+    fn poll_part<S: AsyncBufRead + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: &mut S,
+        data: &mut impl Gather,
+    ) -> Poll<Result<Part, Failure>> {
+        let count = match &mut self.body {
+            Body::Awaited | Body::Over => return Poll::Ready(Ok(Part::End)),
+            Body::Trailers(trailers) => {
+                let trailers = std::mem::take(trailers);
+                self.body = Body::Over;
+                return Poll::Ready(Ok(Part::Trailers(trailers)));
+            }
+            Body::UntilClose => {
+                let bytes = ready!(Pin::new(&mut *stream).poll_fill_buf(cx)).map_err(broken)?;
+                data.add(bytes, bytes.len())?;
+                if bytes.is_empty() {
+                    self.body = Body::Over;
+                }
+                bytes.len()
+            }
+            Body::Length(left) => {
+                let bytes = ready!(poll_fill(cx, stream))?;
+                let count = usize::try_from(*left).map_or(bytes.len(), |left| left.min(bytes.len()));
+                data.add(&bytes[..count], count)?;
+                *left -= count as u64;
+                if *left == 0 {
+                    self.body = Body::Over;
+                }
+                count
+            }
+            Body::Chunked(chunks) => {
+                let bytes = ready!(poll_fill(cx, stream))?;
+                let count = chunks.decode(bytes, data)?;
+                if chunks.is_over {
+                    let trailers = chunks.trailers().ok_or(Failure::UpstreamMalformed)?;
+                    self.body = if trailers.is_empty() { Body::Over } else { Body::Trailers(trailers) };
+                }
+                count
+            }
+        };
+        Pin::new(&mut *stream).consume(count);
+        Poll::Ready(Ok(Part::Data))
     }
 
     /// Whether the answer has been read whole.
@@ -237,27 +299,23 @@ impl Chunks {
         Self { scanner: ChunkedScanner::new(u64::MAX), trailers: Vec::new(), is_over: false }
     }
 
-    /// The data in `bytes`, and how many of them belong to the body.
-    fn decode(&mut self, bytes: &[u8]) -> Option<(Bytes, usize)> {
-        let mut data = BytesMut::new();
+    /// Adds the data in `bytes` to `data`; how many of them belong to the body.
+    fn decode(&mut self, bytes: &[u8], data: &mut impl Gather) -> Result<usize, Failure> {
         let mut at = 0;
         while at < bytes.len() && !self.is_over {
             let certain = usize::try_from(self.scanner.certain()).unwrap_or(usize::MAX);
             let end = (at.saturating_add(certain.max(1))).min(bytes.len());
             let piece = &bytes[at..end];
             let in_trailers = self.scanner.in_trailers();
-            self.is_over = self.scanner.scan(piece).ok()?.done;
+            self.is_over = self.scanner.scan(piece).map_err(|_| Failure::UpstreamMalformed)?.done;
             if certain > 0 {
-                if data.is_empty() {
-                    data.reserve(bytes.len() - at);
-                }
-                data.extend_from_slice(piece);
+                data.add(piece, bytes.len() - at)?;
             } else if in_trailers {
                 self.trailers.extend_from_slice(piece);
             }
             at = end;
         }
-        Some((data.freeze(), at))
+        Ok(at)
     }
 
     /// The fields of the trailer section, when all of it has come.

@@ -8,16 +8,11 @@ mod fault;
 use std::{
     fmt,
     net::{IpAddr, SocketAddr},
-    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
-use rustls::{
-    ClientConfig, ConfigBuilder, RootCertStore, WantsVerifier,
-    client::danger::ServerCertVerifier,
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
-};
+use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
 use tokio::{
     net::{TcpSocket, TcpStream},
     time::timeout,
@@ -27,17 +22,16 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 pub(crate) use self::fault::DialFault;
 use self::fault::tls_fault;
 use super::{
-    pins,
     read_ahead::ReadAhead,
     resolve::Addresses,
     tunnel::{Password, Tunnel},
-    witness::Witness,
+    verify::Verifier,
 };
 use crate::{
     config::{Egress, Environment, IpFamily, ListenerTls, Reach},
-    credential,
     gateway::refusal::Failure,
     record::UsedCredential,
+    tls::{self, TlsFault},
 };
 
 /// An upstream: where it is, how to get there, and how it is verified.
@@ -71,44 +65,6 @@ struct MadeFrom {
     client: Option<(Vec<u8>, Vec<u8>)>,
 }
 
-/// Why TLS could not be set up.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum TlsFault {
-    /// A file could not be read.
-    #[error("cannot read {path}: {source}")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// A file holds no usable PEM of the kind that is needed.
-    #[error("{path} holds no usable {what} in PEM form")]
-    Pem {
-        /// The file.
-        path: PathBuf,
-        /// Certificate or private key.
-        what: &'static str,
-    },
-    /// Certificate and key do not fit, or a root is not acceptable.
-    #[error("{path}: {source}")]
-    Rejected {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: rustls::Error,
-    },
-    /// The system has no roots.
-    #[error("the system has no trusted roots; install ca-certificates or name a ca_file")]
-    NoRoots,
-    /// The host is no name that a certificate can be checked for.
-    #[error("{0} is no name that a certificate can be checked for")]
-    ServerName(String),
-    /// The proxy's password cannot be sent.
-    #[error("the proxy's password {0}")]
-    Password(#[from] credential::Unusable),
-}
-
 impl fmt::Debug for DialTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "DialTarget({:?})", self.authority)
@@ -129,30 +85,28 @@ impl DialTarget {
         if let Some(previous) = previous.filter(|previous| previous.made_from == made_from) {
             return Ok(previous.clone());
         }
-        let pins = &settings.egress.pins;
-        let verifier = match pins.is_empty() {
+        let verifier = match settings.egress.pins.is_empty() {
             true => None,
-            false => Some(pins::verifier(trusted(settings, &made_from)?, pins).map_err(rejected)?),
+            false => Some(Arc::new(verifier(settings, &made_from)?)),
         };
         let tls = client_config(settings, &made_from, verifier)?;
         Self::with(settings, tls, made_from)
     }
 
-    /// The same for one look at it, with a witness of the certificates that are shown.
+    /// The same for one look at it, and its verifier, which knows the certificates that are shown.
     pub(crate) fn watched(
         settings: &Environment,
         proxy_password: Option<Password>,
-    ) -> Result<(Arc<Self>, Arc<Witness>), TlsFault> {
+    ) -> Result<(Arc<Self>, Arc<Verifier>), TlsFault> {
         let made_from = MadeFrom::read(settings, proxy_password)?;
-        let roots = trusted(settings, &made_from)?;
-        let witness = Witness::of(pins::verifier(roots, &settings.egress.pins).map_err(rejected)?);
-        let tls = client_config(settings, &made_from, Some(witness.clone()))?;
-        Ok((Self::with(settings, tls, made_from)?, witness))
+        let verifier = Arc::new(verifier(settings, &made_from)?.watching());
+        let tls = client_config(settings, &made_from, Some(verifier.clone()))?;
+        Ok((Self::with(settings, tls, made_from)?, verifier))
     }
 
     /// One that reads no file and trusts nobody, so that nothing can be sent to it.
     pub(crate) fn nowhere(settings: &Environment) -> Result<Arc<Self>, TlsFault> {
-        let tls = builder()?.with_root_certificates(RootCertStore::empty()).with_no_client_auth();
+        let tls = tls::client()?.with_root_certificates(RootCertStore::empty()).with_no_client_auth();
         Self::with(settings, tls, MadeFrom::without_files(settings))
     }
 
@@ -257,10 +211,11 @@ impl DialTarget {
 
 impl MadeFrom {
     fn read(settings: &Environment, proxy_password: Option<Password>) -> Result<Self, TlsFault> {
-        let both = |files: &ListenerTls| Ok::<_, TlsFault>((read(&files.certificate)?, read(&files.key)?));
+        let both =
+            |files: &ListenerTls| Ok::<_, TlsFault>((tls::read(&files.certificate)?, tls::read(&files.key)?));
         Ok(Self {
             proxy_password,
-            ca: settings.ca_file.as_deref().map(read).transpose()?,
+            ca: settings.ca_file.as_deref().map(tls::read).transpose()?,
             client: settings.client_certificate.as_ref().map(both).transpose()?,
             ..Self::without_files(settings)
         })
@@ -282,83 +237,33 @@ impl MadeFrom {
 
 /// Whom the environment's host is verified by.
 fn trusted(settings: &Environment, from: &MadeFrom) -> Result<RootCertStore, TlsFault> {
-    roots(settings.ca_file.as_deref().zip(from.ca.as_deref()))
+    tls::roots(settings.ca_file.as_deref().zip(from.ca.as_deref()))
 }
 
-/// `verifier` may only refuse what the usual verification, which it holds, takes.
+fn verifier(settings: &Environment, from: &MadeFrom) -> Result<Verifier, TlsFault> {
+    Ok(Verifier::new(trusted(settings, from)?, &settings.egress.pins)?)
+}
+
+/// Without a verifier of ours, which may only refuse more, the usual verification is all.
 fn client_config(
     settings: &Environment,
     from: &MadeFrom,
-    verifier: Option<Arc<dyn ServerCertVerifier>>,
+    verifier: Option<Arc<Verifier>>,
 ) -> Result<ClientConfig, TlsFault> {
     let builder = match verifier {
-        None => builder()?.with_root_certificates(trusted(settings, from)?),
-        Some(verifier) => builder()?.dangerous().with_custom_certificate_verifier(verifier),
+        None => tls::client()?.with_root_certificates(trusted(settings, from)?),
+        Some(verifier) => tls::client()?.dangerous().with_custom_certificate_verifier(verifier),
     };
     let mut config = match (&settings.client_certificate, &from.client) {
-        (Some(files), Some((chain, key))) => builder
-            .with_client_auth_cert(certificates(&files.certificate, chain)?, private_key(&files.key, key)?)
-            .map_err(|source| TlsFault::Rejected { path: files.certificate.clone(), source })?,
+        (Some(files), Some((chain, key))) => {
+            let chain = tls::certificates(&files.certificate, chain)?;
+            let key = tls::private_key(&files.key, key)?;
+            builder.with_client_auth_cert(chain, key).map_err(TlsFault::rejected(&files.certificate))?
+        }
         _ => builder.with_no_client_auth(),
     };
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
-}
-
-/// The certificates of a PEM file, given with its text, or those that the system trusts.
-pub(crate) fn roots(authority: Option<(&Path, &[u8])>) -> Result<RootCertStore, TlsFault> {
-    let mut roots = RootCertStore::empty();
-    match authority {
-        Some((path, pem)) => {
-            for certificate in certificates(path, pem)? {
-                roots
-                    .add(certificate)
-                    .map_err(|source| TlsFault::Rejected { path: path.to_owned(), source })?;
-            }
-        }
-        None => {
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            if roots.is_empty() {
-                return Err(TlsFault::NoRoots);
-            }
-        }
-    }
-    Ok(roots)
-}
-
-fn builder() -> Result<ConfigBuilder<ClientConfig, WantsVerifier>, TlsFault> {
-    ClientConfig::builder_with_provider(crate::tls::provider())
-        .with_protocol_versions(crate::tls::VERSIONS)
-        .map_err(rejected)
-}
-
-fn rejected(source: rustls::Error) -> TlsFault {
-    TlsFault::Rejected { path: PathBuf::new(), source }
-}
-
-/// Reads a PEM file, which is small.
-pub(crate) fn read(path: &Path) -> Result<Vec<u8>, TlsFault> {
-    std::fs::read(path).map_err(|source| TlsFault::Read { path: path.to_owned(), source })
-}
-
-/// Every certificate in `pem`, at least one.
-pub(crate) fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsFault> {
-    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-    all.ok().filter(|all| !all.is_empty()).ok_or(TlsFault::Pem { path: path.to_owned(), what: "certificate" })
-}
-
-/// The first private key in `pem`.
-pub(crate) fn private_key(path: &Path, pem: &[u8]) -> Result<PrivateKeyDer<'static>, TlsFault> {
-    PrivateKeyDer::from_pem_slice(pem)
-        .map_err(|_| TlsFault::Pem { path: path.to_owned(), what: "private key" })
-}
-
-/// Reads a certificate chain and its key.
-pub(crate) fn chain_and_key(
-    files: &ListenerTls,
-) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), TlsFault> {
-    let chain = certificates(&files.certificate, &read(&files.certificate)?)?;
-    Ok((chain, private_key(&files.key, &read(&files.key)?)?))
 }
 
 #[cfg(test)]

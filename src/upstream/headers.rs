@@ -21,7 +21,9 @@ use http::{
 };
 use zeroize::Zeroizing;
 
+use super::errand::{Addressee, Errand};
 use crate::{
+    credential::Credential,
     mx::{
         catalogue::Operation,
         media::{self, Accept},
@@ -92,24 +94,23 @@ pub(crate) fn to_upstream(
     RequestHead { text: head.finish(), is_chunked: special.chunked, trailers }
 }
 
-/// Writes the head of a read that the gateway makes itself, for one answer and no more.
-pub(super) fn of_own_read(
-    target: [&str; 3],
-    operation: &Operation,
-    environment: &Environment,
-    credential: &[(HeaderName, HeaderValue)],
-) -> Bytes {
-    let version = environment.accept_version.to_str().unwrap_or_default();
-    let own: [(&str, &[u8]); 6] = [
-        ("host", environment.dial.authority.as_bytes()),
-        ("user-agent", concat!("mxgate/", env!("CARGO_PKG_VERSION")).as_bytes()),
-        ("accept-encoding", b"identity"),
-        ("accept", media::preferred(operation, version).as_str().as_bytes()),
-        ("accept-version", version.as_bytes()),
-        ("connection", b"close"),
+/// Writes the head of an errand, for one answer and no more. It has no `Via`: nothing is passed on.
+pub(super) fn of_errand(errand: &Errand, to: Addressee<'_>, credential: &Credential) -> Bytes {
+    let Operation { method, .. } = errand.operation;
+    let own: [(&str, Option<&[u8]>); 7] = [
+        ("host", Some(to.authority.as_bytes())),
+        ("user-agent", Some(concat!("mxgate/", env!("CARGO_PKG_VERSION")).as_bytes())),
+        ("accept-encoding", Some(b"identity")),
+        ("accept", Some(media::preferred(errand.operation, to.accept_version).as_str().as_bytes())),
+        ("accept-version", Some(to.accept_version.as_bytes())),
+        // Without it some servers wait for a body.
+        ("content-length", (method == Method::POST).then_some(b"0")),
+        ("connection", Some(b"close")),
     ];
-    let own = own.into_iter().chain(credential.iter().map(|(name, value)| (name.as_str(), value.as_bytes())));
-    let mut head = HeadText::with_room(&Method::GET, target, HeaderMap::new().iter(), own.clone());
+    let own = own.into_iter().filter_map(|(name, value)| Some((name, value?)));
+    let own = own.chain(credential.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes())));
+    let target = credential.target(&errand.target);
+    let mut head = HeadText::with_room(method, target, HeaderMap::new().iter(), own.clone());
     own.for_each(|(name, value)| head.field(name, value));
     head.finish()
 }

@@ -16,7 +16,7 @@ use std::{
 };
 
 use tokio::{
-    io::{AsyncBufRead as _, AsyncWrite as _},
+    io::{AsyncBufRead, AsyncWrite},
     sync::{OwnedSemaphorePermit, Semaphore},
     task::{coop::has_budget_remaining, yield_now},
     time::{Instant, timeout},
@@ -64,18 +64,26 @@ struct Connection {
 }
 
 impl Connection {
-    /// Whether the upstream has neither closed it nor sent anything that nobody asked for, as far as the
-    /// event loop has heard.
     fn is_quiet(&mut self) -> bool {
-        let mut nobody = Context::from_waker(Waker::noop());
-        Pin::new(&mut self.stream).poll_fill_buf(&mut nobody).is_pending()
+        is_quiet(&mut self.stream)
     }
 
-    /// Says goodbye (TLS's close_notify), if it can be said at once.
     fn close(mut self: Box<Self>) {
-        let mut nobody = Context::from_waker(Waker::noop());
-        let _ = Pin::new(&mut self.stream).poll_shutdown(&mut nobody);
+        say_goodbye(&mut self.stream);
     }
+}
+
+/// Whether the upstream has neither closed it nor sent anything that nobody asked for, as far as the
+/// event loop has heard.
+pub(super) fn is_quiet(stream: &mut (impl AsyncBufRead + Unpin)) -> bool {
+    let mut nobody = Context::from_waker(Waker::noop());
+    Pin::new(stream).poll_fill_buf(&mut nobody).is_pending()
+}
+
+/// TLS's close_notify, if it can be said at once.
+pub(super) fn say_goodbye(stream: &mut (impl AsyncWrite + Unpin)) {
+    let mut nobody = Context::from_waker(Waker::noop());
+    let _ = Pin::new(stream).poll_shutdown(&mut nobody);
 }
 
 /// How sure of a connection the request must be.

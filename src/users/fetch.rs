@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 use super::keys::{SET_BYTES_MAX, SetFault};
 use crate::{
     control::https::{self, Bounds, Server},
-    upstream::dial::TlsFault,
+    tls::TlsFault,
 };
 
 /// For the connection, and for the exchange on it.

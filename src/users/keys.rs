@@ -29,7 +29,7 @@ use super::{
 use crate::{
     config::{EndUser, KeysAt},
     metrics::Metrics,
-    upstream::dial::TlsFault,
+    tls::TlsFault,
 };
 
 /// A key set may have so many bytes.

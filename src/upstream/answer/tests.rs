@@ -122,6 +122,45 @@ async fn every_framing_is_read_to_its_end() {
 }
 
 #[tokio::test]
+async fn a_body_that_is_kept_is_read_like_one_that_is_passed_on_and_its_buffer_never_grows() {
+    let chunked =
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n2\r\nlo\r\n0\r\nX-Sum: 7\r\n\r\n";
+    for (text, expected) in [
+        (&b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"[..], Ok(b"hello".to_vec())),
+        (chunked, Ok(b"hello".to_vec())),
+        (b"HTTP/1.1 200 OK\r\n\r\nhello", Ok(b"hello".to_vec())),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", Ok(Vec::new())),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhell", Err(Failure::UpstreamClosed)),
+        (
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabcd\r\n0\r\n\r\n",
+            Err(Failure::UpstreamMalformed),
+        ),
+    ] {
+        let shown = String::from_utf8_lossy(text);
+        assert_eq!(whole(text).await.map(|answer| answer.body), expected, "{shown}");
+        let bytewise: Vec<&[u8]> = text.chunks(1).collect();
+        for pieces in [&[text][..], &bytewise] {
+            assert_eq!(kept(&mut Wire::new(pieces), 5).await, expected, "{shown}");
+            if expected.as_ref().is_ok_and(|body| !body.is_empty()) {
+                let short = kept(&mut Wire::new(pieces), 4).await;
+                assert_eq!(short, Err(Failure::UpstreamMalformed), "{shown}");
+            }
+        }
+    }
+}
+
+/// The body, read into a buffer with room for so much.
+async fn kept(wire: &mut Wire, room: usize) -> Result<Vec<u8>, Failure> {
+    let mut reader = AnswerReader::new();
+    poll_fn(|cx| reader.poll_head(cx, wire, false, &mut HeaderMap::new())).await?;
+    let mut body = Zeroizing::new(Vec::with_capacity(room));
+    let place = body.as_ptr();
+    poll_fn(|cx| reader.poll_rest(cx, wire, &mut body)).await?;
+    assert!(reader.is_over() && place == body.as_ptr());
+    Ok(body.to_vec())
+}
+
+#[tokio::test]
 async fn an_answer_to_head_has_no_body_whatever_it_says() {
     let mut wire = Wire::new(&[b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nextra"]);
     let answer = read(&mut wire, true).await.unwrap();

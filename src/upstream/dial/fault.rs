@@ -6,7 +6,7 @@ use rustls::{CertificateError, OtherError};
 
 use crate::{
     gateway::refusal::Failure,
-    upstream::{pins::NotPinned, tunnel::TunnelFault},
+    upstream::{tunnel::TunnelFault, verify::NotPinned},
 };
 
 /// Why there is no connection. No text holds a secret.

@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use crate::{
     control::https::{self, Answer},
-    upstream::dial::TlsFault,
+    tls::TlsFault,
     vault::{
         self,
         reference::Reference,

@@ -20,7 +20,7 @@ use super::fault::Fault;
 use crate::{
     config::OpenBao,
     control::https::{Answer, Bounds, Server},
-    upstream::dial,
+    tls,
     vault::secret::Secret,
 };
 
@@ -67,7 +67,7 @@ impl Remote {
     /// Made anew when `ca_file` has changed.
     fn server(&self) -> Result<Arc<Server>, Fault> {
         let OpenBao { host, port, ca_file, .. } = &self.settings;
-        let pem = ca_file.as_deref().map(dial::read).transpose()?;
+        let pem = ca_file.as_deref().map(tls::read).transpose()?;
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(same) = made.as_ref().filter(|made| made.pem == pem) {
             return Ok(same.server.clone());
