@@ -55,6 +55,7 @@ mod strict;
 mod suspended_callers;
 #[allow(dead_code, reason = "shared with the unit tests")]
 mod tokens;
+mod traffic;
 mod two_keys;
 mod upstream;
 mod upstream_tls;
