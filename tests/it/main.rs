@@ -6,6 +6,8 @@
 
 mod admission;
 mod agreement;
+#[cfg(feature = "aws")]
+mod aws;
 mod balance;
 mod browser;
 mod budgets;
