@@ -1,6 +1,7 @@
 //! The configuration, checked and typed. Nothing outside this module sees the file as it was written:
 //! the file becomes checked values once, and every fault is reported in one run.
 
+mod aws;
 mod check;
 mod document;
 mod egress;
@@ -34,6 +35,7 @@ use ipnet::IpNet;
 pub(crate) use self::check::log_filter;
 pub use self::check::{client_guid, grant_item};
 pub use self::{
+    aws::Aws,
     egress::{Egress, Login, Pin, Proxy, Reach},
     load::Loaded,
     openbao::{BaoLogin, OpenBao},
@@ -68,6 +70,8 @@ pub struct Config {
     pub exec: BTreeMap<String, Exec>,
     /// The OpenBao or HashiCorp Vault server; `None` when no reference is `openbao:`. Reloadable.
     pub openbao: Option<OpenBao>,
+    /// AWS Secrets Manager; `None` when no reference is `aws:`. Reloadable.
+    pub aws: Option<Aws>,
     /// Who may call, each with what it may do. Without any, nobody is served. Reloadable.
     pub callers: Vec<Caller>,
     /// The tokens that this gateway issues; `None`: no caller is known by one. Reloadable.

@@ -22,6 +22,7 @@ pub(super) fn changed_keys(old: &Config, new: &Config) -> Vec<String> {
     note(&"forwarded_header", old.forwarded_header != new.forwarded_header);
     note(&"limits", old.limits != new.limits);
     note(&"openbao", old.openbao != new.openbao);
+    note(&"aws", old.aws != new.aws);
     note(&"tokens", old.tokens != new.tokens);
     note(&"log.filter", old.log.filter != new.log.filter);
     for caller in old.callers.iter().chain(&new.callers).map(|caller| &caller.name).collect::<BTreeSet<_>>() {

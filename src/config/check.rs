@@ -3,6 +3,7 @@
 //! Out comes `None` when something that has no default is absent or wrong; the report then says what.
 
 mod across;
+mod aws;
 mod caller;
 mod credential;
 mod egress;
@@ -49,6 +50,7 @@ pub(super) fn config(root: &Node, report: &Report<'_>) -> Option<Config> {
     let refresh = Refreshing { vault: of_vault.unwrap_or(of_files), file: of_files };
     let exec = exec::all(&file);
     let openbao = openbao::openbao(&file.section("openbao"));
+    let aws = aws::aws(&file);
     let callers = caller::all(&file);
     let tokens = tokens::tokens(&file.section("tokens"));
     let environments = environment::all(&file);
@@ -64,7 +66,7 @@ pub(super) fn config(root: &Node, report: &Report<'_>) -> Option<Config> {
         across::environments(&file, &listeners, &names);
         caller::beside_each_other(&file, &callers, &environments);
         recognition::recognisable(&file, &callers, &listeners, &environments);
-        across::references(report, &file, &exec, &environments);
+        across::references(report, &file, &exec, aws.as_ref(), &environments);
         across::proxies(report, &environments);
         across::networks(&file, &allow, &trusted_proxies, &listeners);
         across::addresses(report, &listeners, health.as_ref(), control_socket.as_deref());
@@ -79,6 +81,7 @@ pub(super) fn config(root: &Node, report: &Report<'_>) -> Option<Config> {
         refresh,
         exec: exec.into_iter().map(|(name, one)| Some((name, one?))).collect::<Option<_>>()?,
         openbao,
+        aws,
         callers: callers.into_iter().map(caller::Draft::finish).collect::<Option<_>>()?,
         tokens,
         environments: environments

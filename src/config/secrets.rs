@@ -114,8 +114,8 @@ impl Config {
             Scheme::File => self.refresh.file,
             Scheme::Exec => self.exec.get(reference.place()).map_or(Refresh::NEVER, |exec| exec.refresh),
             Scheme::OpenBao => self.openbao.as_ref().map_or(Refresh::NEVER, |openbao| openbao.refresh),
-            // Without a source, nothing is read.
-            Scheme::Env | Scheme::Aws => Refresh::NEVER,
+            Scheme::Aws => self.aws.as_ref().map_or(Refresh::NEVER, |aws| aws.refresh),
+            Scheme::Env => Refresh::NEVER,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The configuration as its users see it: texts in, configurations or faults out.
 
+mod aws;
 mod callers;
 mod egress;
 mod examples;

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http::{
     HeaderValue, Request, StatusCode,
     header::{ACCEPT_ENCODING, CONTENT_ENCODING, HOST, USER_AGENT},
+    response::Parts,
 };
 use http_body_util::{BodyExt as _, Full};
 use hyper::{
@@ -79,6 +80,14 @@ pub(crate) enum Error {
     TooLarge(usize),
 }
 
+impl Error {
+    /// Whether it may only be slow.
+    #[cfg(feature = "aws")]
+    pub(crate) fn is_timeout(&self) -> bool {
+        matches!(self, Self::ConnectTimeout(_) | Self::AnswerTimeout(_))
+    }
+}
+
 impl Server {
     /// `host`: a name or an address, an IPv6 one in brackets. `authority`: a PEM file and its text, instead of the
     /// system's roots.
@@ -105,7 +114,16 @@ impl Server {
     }
 
     /// Sends `request`, whose target is a path, and reads the answer. What every request has is added.
-    pub(crate) async fn exchange(&self, mut request: Request<Full<Bytes>>) -> Result<Answer, Error> {
+    pub(crate) async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Answer, Error> {
+        let (head, body) = self.exchange_with_head(request).await?;
+        Ok(Answer { status: head.status, body })
+    }
+
+    /// The same, with all of the answer's head.
+    pub(crate) async fn exchange_with_head(
+        &self,
+        mut request: Request<Full<Bytes>>,
+    ) -> Result<(Parts, Zeroizing<Vec<u8>>), Error> {
         let headers = request.headers_mut();
         headers.insert(HOST, self.authority.clone());
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
@@ -140,7 +158,11 @@ impl Server {
         Err(last)
     }
 
-    async fn over(&self, stream: Box<dyn Stream>, request: Request<Full<Bytes>>) -> Result<Answer, Error> {
+    async fn over(
+        &self,
+        stream: Box<dyn Stream>,
+        request: Request<Full<Bytes>>,
+    ) -> Result<(Parts, Zeroizing<Vec<u8>>), Error> {
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         // It ends with this exchange, however that ends.
         let mut tasks = JoinSet::new();
@@ -149,7 +171,7 @@ impl Server {
         if head.headers.get_all(CONTENT_ENCODING).iter().any(|value| value != "identity") {
             return Err(Error::Encoding);
         }
-        Ok(Answer { status: head.status, body: whole(body, self.bounds.answer_bytes_max).await? })
+        Ok((head, whole(body, self.bounds.answer_bytes_max).await?))
     }
 }
 

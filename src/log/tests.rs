@@ -40,6 +40,24 @@ fn written(filter: &str, json: bool, secrets: &[Arc<Secret>], events: impl FnOnc
     destination.0.lock().unwrap().clone()
 }
 
+/// The SDK writes down answers with secrets that are not held yet.
+#[cfg(feature = "aws")]
+#[test]
+fn no_filter_shows_what_the_aws_sdk_says() {
+    for filter in
+        ["trace", "aws_smithy_runtime=trace", "info,aws_smithy_runtime::client=trace,aws_sdk_sts=trace"]
+    {
+        let lines = written(filter, true, &[], |_| {
+            tracing::trace!(target: "aws_smithy_runtime::client", "body: {CANARY}");
+            tracing::error!(target: "aws_sdk_sts", "body: {CANARY}");
+            tracing::error!(target: "awsome", "of somebody else");
+        });
+        let text = lines.concat();
+        assert!(!text.contains(CANARY), "{filter}: {text}");
+        assert_eq!(text.contains("of somebody else"), !filter.starts_with("aws"), "{filter}: {text}");
+    }
+}
+
 fn leak_everywhere() {
     let span = tracing::info_span!("request", key = CANARY);
     let _entered = span.enter();

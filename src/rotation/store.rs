@@ -20,7 +20,7 @@ use crate::{
     config::{Config, Environment},
     vault::{
         destination::NotFor,
-        reference::{Reference, Scheme},
+        reference::{AwsPlace, Reference, Scheme},
         secret::Secret,
         source::Sources,
     },
@@ -156,10 +156,14 @@ impl Place {
     /// `None` where they cannot be written together.
     fn of(primary: &Reference, secondary: &Reference) -> Option<Self> {
         let is_in_fields = primary.field().is_some() && secondary.field().is_some();
+        let is_present =
+            |reference: &Reference| AwsPlace::of(reference.place()).is_some_and(|place| !place.is_previous);
         match (primary.scheme(), secondary.scheme()) {
             (Scheme::Vault, Scheme::Vault) => Some(Self::Entries),
             (scheme @ (Scheme::OpenBao | Scheme::Aws), _)
-                if is_in_fields && primary.document() == secondary.document() =>
+                if is_in_fields
+                    && primary.document() == secondary.document()
+                    && (scheme == Scheme::OpenBao || is_present(primary)) =>
             {
                 Some(Self::Fields(scheme))
             }

@@ -11,6 +11,10 @@ use std::{
     sync::Arc,
 };
 
+mod aws;
+
+pub(crate) use self::aws::AwsPlace;
+
 /// The longest name of a field.
 const FIELD_BYTES_MAX: usize = 128;
 
@@ -93,7 +97,7 @@ impl Scheme {
             Self::Env => "env:NAME or env:NAME#FIELD",
             Self::File => "file:/PATH or file:/PATH#FIELD",
             Self::OpenBao => "openbao:MOUNT/PATH#FIELD",
-            Self::Aws => "aws:ID or aws:ID#FIELD",
+            Self::Aws => "aws:NAME or aws:ARN, then ?stage=AWSPREVIOUS for the version before, then #FIELD",
             Self::Exec => "exec:NAME or exec:NAME#FIELD",
         }
     }
@@ -111,8 +115,7 @@ impl Scheme {
                 let is_segment = |segment: &str| !matches!(segment, "" | "." | "..");
                 plain("/_-.") && place.contains('/') && place.split('/').all(is_segment)
             }
-            // A name, or an ARN.
-            Self::Aws => plain("/_+=.@-:"),
+            Self::Aws => AwsPlace::of(place).is_some(),
             Self::Exec => plain("_-"),
         }
     }
@@ -237,6 +240,8 @@ mod tests {
             "openbao:secret/team/mx#api-key",
             "aws:mx/production",
             "aws:arn:aws:secretsmanager:eu-west-1:123456789012:secret:mx-AbCdEf#api_key",
+            "aws:mx/production?stage=AWSPREVIOUS#api_key",
+            "aws:arn:aws:secretsmanager:eu-west-1:123456789012:secret:mx-AbCdEf?stage=AWSPREVIOUS",
             "exec:mx-key",
             "exec:mx#key",
         ] {
@@ -261,6 +266,8 @@ mod tests {
             "openbao:secret/../mx#a",
             "openbao:secret/mx?x#a",
             "aws:",
+            "aws:mx?stage=AWSCURRENT",
+            "aws:mx#a?stage=AWSPREVIOUS#b",
             "exec:/bin/true",
         ] {
             assert!(matches!(text.parse::<Reference>(), Err(Malformed::BadName(_))), "{text}");

@@ -14,6 +14,8 @@ use zeroize::Zeroizing;
 use super::reference::Scheme;
 use crate::config::{self, Config};
 
+#[cfg(feature = "aws")]
+mod aws;
 pub(crate) mod env;
 mod exec;
 pub mod file;
@@ -150,6 +152,11 @@ impl Sources {
             sources.add(Scheme::OpenBao, &made_from, || {
                 Arc::new(openbao::OpenBao::new(&settings, config.vault.clone()))
             });
+        }
+        #[cfg(feature = "aws")]
+        if let Some(aws) = &config.aws {
+            let settings = config::Aws { refresh: config::Refresh::NEVER, ..aws.clone() };
+            sources.add(Scheme::Aws, &settings, || Arc::new(aws::Aws::new(&settings)));
         }
         sources.made
     }

@@ -6,6 +6,8 @@
 
 mod admission;
 mod agreement;
+#[cfg(feature = "aws")]
+mod aws;
 mod balance;
 mod browser;
 mod budgets;
@@ -55,6 +57,7 @@ mod strict;
 mod suspended_callers;
 #[allow(dead_code, reason = "shared with the unit tests")]
 mod tokens;
+mod traffic;
 mod two_keys;
 mod upstream;
 mod upstream_tls;

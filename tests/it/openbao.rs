@@ -3,15 +3,7 @@
 mod reviewer;
 pub mod server;
 
-use std::{
-    net::SocketAddr,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    thread::{self, JoinHandle},
-    time::Instant,
-};
+use std::time::Instant;
 
 use mxgate::stand_in::{Running, certificate::ServerCertificate};
 use serde_json::json;
@@ -23,6 +15,7 @@ use self::{
 use crate::{
     harness::{API_KEY, Gateway, Setup, mx, until},
     tokens::{Signer, claims_but},
+    traffic::Traffic,
 };
 
 /// How often these gateways read, and how long they go on without, in milliseconds.
@@ -140,44 +133,6 @@ fn a_deleted_or_destroyed_version_stops_requests_at_once_and_a_denied_path_never
     // It comes to life by itself when it is let in.
     server.set_policy("mxgate", &["secret/data/*"]);
     until("it serves", || outcome(&denied) == served());
-}
-
-/// Requests without a pause, until they are stopped.
-struct Traffic {
-    stop: Arc<AtomicBool>,
-    served: Arc<AtomicU64>,
-    failed: Arc<Mutex<Vec<(u16, String)>>>,
-    thread: JoinHandle<()>,
-}
-
-impl Traffic {
-    fn at(address: SocketAddr) -> Self {
-        let (stop, served, failed) =
-            (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default(), Arc::<Mutex<Vec<_>>>::default());
-        let thread = {
-            let (stop, served, failed) = (stop.clone(), served.clone(), failed.clone());
-            thread::spawn(move || {
-                let mut client = crate::harness::Client::connect(address);
-                while !stop.load(Ordering::Relaxed) {
-                    client.request("GET /users HTTP/1.1", "");
-                    let answer = client.answer();
-                    match answer.status {
-                        200 => _ = served.fetch_add(1, Ordering::Relaxed),
-                        status => failed.lock().unwrap().push((status, answer.code())),
-                    }
-                }
-            })
-        };
-        Self { stop, served, failed, thread }
-    }
-
-    /// What failed.
-    fn end(self) -> Vec<(u16, String)> {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().unwrap();
-        eprintln!("{} requests were served", self.served.load(Ordering::Relaxed));
-        self.failed.lock().unwrap().clone()
-    }
 }
 
 #[test]

@@ -8,15 +8,19 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::{listener::Draft, network::is_loopback};
+use super::{
+    aws::{self, BUILT},
+    listener::Draft,
+    network::is_loopback,
+};
 use crate::{
     config::{
-        Environment, Exec, Health, ListenAddress,
+        Aws, Environment, Exec, Health, ListenAddress,
         fault::{Problem, Report},
         walk::Table,
     },
     mx,
-    vault::reference::{Reference, Scheme},
+    vault::reference::{AwsPlace, Reference, Scheme},
 };
 
 /// Each listener goes to an environment that exists, and each environment is used.
@@ -70,6 +74,7 @@ pub(super) fn references(
     report: &Report<'_>,
     file: &Table<'_>,
     exec: &BTreeMap<String, Option<Exec>>,
+    aws: Option<&Aws>,
     environments: &BTreeMap<String, Option<Arc<Environment>>>,
 ) {
     let references = report.references();
@@ -88,7 +93,7 @@ pub(super) fn references(
                 }),
             );
         }
-        if let Some(problem) = without_source(path, reference, file, exec) {
+        if let Some(problem) = without_source(path, reference, file, exec, aws) {
             report.fault(path, problem);
         }
         let environment = path.strip_prefix("environment.").and_then(|rest| rest.split('.').next());
@@ -132,6 +137,7 @@ fn without_source(
     reference: &Reference,
     file: &Table<'_>,
     exec: &BTreeMap<String, Option<Exec>>,
+    configured: Option<&Aws>,
 ) -> Option<Problem> {
     match reference.scheme() {
         Scheme::Env | Scheme::File => None,
@@ -159,11 +165,17 @@ fn without_source(
         }
         Scheme::OpenBao if file.has("openbao") => None,
         Scheme::OpenBao => Some(Problem::new("needs a section [openbao]").allowed("add one")),
-        Scheme::Aws => {
-            let problem = Problem::new(format!("needs a section [{}]", reference.scheme().name()));
-            Some(problem.allowed("this mxgate was built without it"))
-        }
+        Scheme::Aws if !BUILT => Some(aws::not_built()),
+        Scheme::Aws if !file.has("aws") => Some(Problem::new("needs a section [aws]").allowed("add one")),
+        Scheme::Aws => elsewhere(reference, configured?),
     }
+}
+
+/// Secrets Manager knows nothing of another region's secrets, and would say that there is no such secret.
+fn elsewhere(reference: &Reference, aws: &Aws) -> Option<Problem> {
+    let region = AwsPlace::of(reference.place())?.region()?;
+    let problem = Problem::new("is in another region than aws.region");
+    (region != aws.region).then(|| problem.allowed("name a secret of that region, such as a replica"))
 }
 
 /// `environment.production` of `environment.production.credential.api_key`. Environments may go out through one proxy.

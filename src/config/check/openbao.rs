@@ -48,7 +48,7 @@ fn login(openbao: &Table<'_>) -> Option<BaoLogin> {
 }
 
 /// Whether with TLS, host and port.
-fn address(text: &str) -> Result<(bool, String, u16), Problem> {
+pub(super) fn address(text: &str) -> Result<(bool, String, u16), Problem> {
     let malformed = || Problem::new("is no address of a server").allowed(URL);
     let uri: http::Uri = text.parse().map_err(|_| malformed())?;
     let tls = match uri.scheme_str() {

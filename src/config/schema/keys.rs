@@ -1,11 +1,13 @@
 //! The tables of keys, from the file's top level down.
 
+mod aws;
 mod egress;
 mod environment;
 mod openbao;
 mod secrets;
 
 use self::{
+    aws::AWS,
     environment::ENVIRONMENT,
     openbao::OPENBAO,
     secrets::{EXEC, FILES, VAULT},
@@ -57,6 +59,11 @@ pub(in crate::config) static FILE: &[Key] = &[
         "openbao",
         OPENBAO,
         "An OpenBao or HashiCorp Vault server with KV engines of version 2; absent when no reference is openbao:",
+    ),
+    section(
+        "aws",
+        AWS,
+        "AWS Secrets Manager, in builds with the feature aws; absent when no reference is aws:",
     ),
     Key::new(
         "caller",

@@ -142,6 +142,7 @@ fn walk(keys: &'static [Key], prefix: &str, restart: bool, base: &Node, cases: &
         let restart = restart || key.reload == Reload::Restart;
         let path = format!("{prefix}{}", key.name);
         match &key.kind {
+            Kind::Section(_) if key.name == "aws" && !cfg!(feature = "aws") => {}
             // Only MX's Platform API has it.
             Kind::Section(keys) if key.name == "rotation" => {
                 let (path, mut base) = (path.replace("reporting", "production"), base.clone());
@@ -195,6 +196,10 @@ fn base(credential: &str) -> Node {
     for (key, value) in [("url", "http://proxy:1"), ("username", "name"), ("password", "vault:proxy")] {
         set(&mut root, &format!("{proxy}.{key}"), text(value));
     }
+    // The example is for every build.
+    if cfg!(feature = "aws") {
+        set(&mut root, "aws.region", text("eu-central-1"));
+    }
     if !credential.is_empty() {
         set(&mut root, "environment.reporting.credential", value(credential));
     }
@@ -241,7 +246,7 @@ fn another(case: &Case) -> Data {
         (_, "address") => text("127.0.0.1:1"),
         (_, "environment") => text("sandbox"),
         (_, "url") if case.path.ends_with("proxy.url") => text("http://other.example:1"),
-        (_, "url") => text("https://other.example"),
+        (_, "url" | "endpoint") => text("https://other.example"),
         (_, "bind") => text("192.0.2.1"),
         (_, "pins") => Data::List(
             [b"one", b"two"].map(|key| node(text(&crate::config::Pin::of(key).to_string()))).into(),
