@@ -135,6 +135,16 @@ pub enum Error {
         /// As configured.
         reference: Reference,
     },
+    /// What is known came from somebody else, and for other hosts.
+    #[error(
+        "{reference} is to be had elsewhere now and to be sent to {host}, and what is known of it came from the place before, for other hosts; give it another name, or restart"
+    )]
+    Moved {
+        /// As configured.
+        reference: Reference,
+        /// Where it would go.
+        host: String,
+    },
     /// The embedded vault's volume hangs.
     #[error("the vault's volume did not answer in time")]
     VaultTimeout,
@@ -157,7 +167,7 @@ impl Error {
             | Self::Field { source: field::Fault::Missing, .. } => Reason::Absent,
             Self::Unreachable { source, .. } => source.reason(),
             Self::Field { .. } => Reason::Malformed,
-            Self::Unfit { .. } | Self::NotFor(_) => Reason::Unfit,
+            Self::Unfit { .. } | Self::NotFor(_) | Self::Moved { .. } => Reason::Unfit,
             Self::VaultTimeout => Reason::Timeout,
             Self::NoSource { .. } | Self::NotYet { .. } | Self::Identity(_) | Self::Embedded(_) => {
                 Reason::Unreachable

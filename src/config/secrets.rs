@@ -118,4 +118,19 @@ impl Config {
             Scheme::Env => Refresh::NEVER,
         }
     }
+
+    /// Who answers for a reference whose name does not say it. With another one, it is another secret.
+    pub(crate) fn origin_of(&self, reference: &Reference) -> String {
+        let origin = match reference.scheme() {
+            Scheme::Exec => {
+                let exec = self.exec.get(reference.place());
+                exec.map(|exec| format!("{:?}", (&exec.command, &exec.variables)))
+            }
+            Scheme::OpenBao => self.openbao.as_ref().map(|openbao| {
+                format!("{:?}", (&openbao.host, openbao.port, &openbao.namespace, &openbao.mounts))
+            }),
+            Scheme::Vault | Scheme::Env | Scheme::File | Scheme::Aws => None,
+        };
+        origin.unwrap_or_default()
+    }
 }

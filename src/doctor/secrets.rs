@@ -157,9 +157,10 @@ fn finding(error: &vault::Error) -> Finding {
         | vault::Error::NoSource { .. }
         | vault::Error::NotYet { .. }
         | vault::Error::VaultTimeout => Finding::SecretUnreadable,
-        vault::Error::Unfit { .. } | vault::Error::NotFor(_) | vault::Error::Field { .. } => {
-            Finding::SecretUnfit
-        }
+        vault::Error::Unfit { .. }
+        | vault::Error::NotFor(_)
+        | vault::Error::Moved { .. }
+        | vault::Error::Field { .. } => Finding::SecretUnfit,
         vault::Error::Identity(_) | vault::Error::Embedded(_) => Finding::VaultClosed,
     }
 }

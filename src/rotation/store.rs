@@ -103,6 +103,14 @@ pub(crate) enum Error {
         /// As configured.
         secondary: Reference,
     },
+    /// A key would be where records are.
+    #[error(
+        "{reference} or its secondary is below rotation/, where the records of rotations are; give it another name"
+    )]
+    KeyIsRecord {
+        /// The primary key, as configured.
+        reference: Reference,
+    },
     /// There is nothing to seal a recovery file with.
     #[error(
         "{primary} is at a server, which may fail when MX has just made a key; such a key is sealed into a recovery file beside the embedded vault, so rotation needs a section [vault]"
@@ -199,6 +207,9 @@ pub(crate) fn open(
     let read_only = || Error::ReadOnly { reference: primary.clone() };
     let place = Place::of(primary, secondary);
     match place.ok_or_else(|| refused(primary, secondary))? {
+        Place::Entries if pair.iter().any(|key| embedded::is_record(key)) => {
+            Err(Error::KeyIsRecord { reference: primary.clone() })
+        }
         Place::Entries => {
             let vault = config.vault.as_ref().ok_or_else(read_only)?;
             Ok(Arc::new(Embedded::open(vault, environment, primary, Some(secondary))?))

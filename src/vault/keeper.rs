@@ -6,7 +6,8 @@
 //! vault together and at every load.
 //!
 //! What must never happen: a source that is slow or stuck holds up another one, a load that needs nothing new of it,
-//! or a request; of two looks at one document the older one is taken in last.
+//! or a request; of two looks at one document the older one is taken in last; a value that one source gave goes where
+//! only another one's would.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,7 +29,7 @@ use super::{
 };
 use crate::{
     blocking::in_time,
-    config::{Config, Needed, Refresh, VaultFile},
+    config::{Config, Environment, Needed, Refresh, VaultFile},
     redaction,
 };
 
@@ -60,6 +61,16 @@ struct State {
     considered: Option<Part>,
     /// By the references' names.
     known: BTreeMap<String, Known>,
+    /// The same: how the values that are known came here, and where they went then.
+    ways: BTreeMap<String, Way>,
+}
+
+/// From where to where a secret goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Way {
+    /// [`Config::origin_of`].
+    origin: String,
+    hosts: BTreeSet<String>,
 }
 
 /// What one configuration has to do with secrets.
@@ -68,6 +79,7 @@ struct Part {
     sources: Sources,
     vault: Option<VaultFile>,
     used: Vec<Used>,
+    ways: BTreeMap<String, Way>,
 }
 
 /// One secret that a configuration uses.
@@ -139,6 +151,7 @@ impl Keeper {
 
     /// Reads everything once.
     pub(super) async fn read_all(&self) {
+        let ways = self.state().ways();
         let mut reads = JoinSet::new();
         for (document, source) in self.documents() {
             reads.spawn(async move {
@@ -150,7 +163,7 @@ impl Keeper {
         look.read().await;
         look.take_in();
         let found = reads.join_all().await;
-        self.note(found.into_iter().collect(), None);
+        self.note(found.into_iter().collect(), None, ways);
     }
 
     /// Reads one document of a source that is not local, and tells of a change.
@@ -159,9 +172,11 @@ impl Keeper {
         document: &DocumentAt,
         source: &dyn Source,
     ) -> Result<(), source::Reason> {
+        // Before it is asked: another one may answer for the same name when this one has.
+        let ways = self.state().ways();
         let found = source.read(&document.place).await.map_err(Arc::new);
         let outcome = found.as_ref().map(|_| ()).map_err(|error| error.reason());
-        if self.note(BTreeMap::from([(document.clone(), found)]), None) {
+        if self.note(BTreeMap::from([(document.clone(), found)]), None, ways) {
             self.changes.send_modify(|changes| *changes += 1);
         }
         outcome
@@ -196,6 +211,7 @@ impl Keeper {
         &self,
         found: BTreeMap<DocumentAt, Found>,
         vault: Option<Result<Arc<Vault>, Arc<Error>>>,
+        mut ways: BTreeMap<String, Way>,
     ) -> bool {
         let now = (self.clock)();
         let mut state = self.state();
@@ -209,10 +225,14 @@ impl Keeper {
                     None => continue,
                 },
             };
-            if let Some(known) = state.known.get_mut(&reference.to_string())
-                && known.note(outcome, now) == Noted::Changed
-            {
+            let name = reference.to_string();
+            let Some(known) = state.known.get_mut(&name) else { continue };
+            let noted = known.note(outcome, now);
+            if noted == Noted::Changed {
                 fresh.extend(known.good().map(|good| good.secret.clone()));
+            }
+            if noted != Noted::Failed {
+                state.ways.extend(ways.remove_entry(&name));
             }
         }
         drop(state);
@@ -225,8 +245,13 @@ impl Keeper {
     /// What every reference of `config` came to.
     pub(crate) fn gathered(&self, config: &Config) -> Gathered {
         let state = self.state();
-        let one = |reference: &Reference| {
+        let one = |Needed { reference, host, .. }: Needed<'_>| {
             let name = reference.to_string();
+            let is_moved = |way: &Way| way.origin != config.origin_of(reference) && !way.hosts.contains(host);
+            if state.ways.get(&name).is_some_and(is_moved) {
+                let (reference, host) = (reference.clone(), host.to_owned());
+                return (name, Err(Arc::new(Error::Moved { reference, host })));
+            }
             let known = state.known.get(&name);
             let found = match known.map(|known| (known.good(), known.fault())) {
                 Some((Some(good), _)) => Ok(good.clone()),
@@ -235,8 +260,8 @@ impl Keeper {
             };
             (name, found)
         };
-        let references = config.environments.values().flat_map(|environment| environment.references());
-        Gathered::new(references.map(one).collect())
+        let needed = config.environments.values().flat_map(|environment| environment.needed());
+        Gathered::new(needed.map(one).collect())
     }
 
     /// Waits until every reference was looked at once, but not for longer than `patience`.
@@ -331,13 +356,14 @@ impl Look<'_> {
         if let Some(Ok(opened)) = &self.opened {
             *self.vault = Some(opened.clone());
         }
-        self.keeper.note(self.found, self.opened)
+        let ways = self.keeper.state().ways();
+        self.keeper.note(self.found, self.opened, ways)
     }
 }
 
 impl Part {
     fn new(config: &Config, previous: &Sources) -> Self {
-        let of = |environment: &crate::config::Environment| {
+        let of = |environment: &Environment| {
             let name = environment.name.clone();
             let used = |needed: Needed<'_>| Used {
                 environment: name.clone(),
@@ -351,14 +377,34 @@ impl Part {
             sources: Sources::new(config, previous),
             vault: config.vault.clone(),
             used: config.environments.values().flat_map(|environment| of(environment)).collect(),
+            ways: ways(config),
         }
     }
+}
+
+fn ways(config: &Config) -> BTreeMap<String, Way> {
+    let mut ways = BTreeMap::new();
+    for environment in config.environments.values() {
+        for Needed { reference, host, .. } in environment.needed() {
+            let way = ways.entry(reference.to_string());
+            let way =
+                way.or_insert_with(|| Way { origin: config.origin_of(reference), hosts: BTreeSet::new() });
+            way.hosts.insert(host.to_owned());
+        }
+    }
+    ways
 }
 
 impl State {
     /// The one in use first: what both have is read as it says.
     fn parts(&self) -> impl Iterator<Item = &Part> {
         self.used.iter().chain(&self.considered)
+    }
+
+    /// Of every reference, as it is read now.
+    fn ways(&self) -> BTreeMap<String, Way> {
+        let all: Vec<&Part> = self.parts().collect();
+        all.into_iter().rev().flat_map(|part| part.ways.clone()).collect()
     }
 
     /// Each once.
@@ -389,6 +435,7 @@ impl State {
             *may_be_absent &= used.may_be_absent;
         }
         self.known.retain(|name, _| wanted.contains_key(name));
+        self.ways.retain(|name, _| wanted.contains_key(name));
         for (name, (refresh, may_be_absent)) in wanted {
             let known = self.known.entry(name).or_insert_with_key(|name| Known::new(name.clone(), refresh));
             known.set_refresh(refresh);

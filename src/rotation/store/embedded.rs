@@ -60,6 +60,11 @@ pub(crate) fn record_name(environment: &str) -> String {
     format!("{RECORDS}{environment}")
 }
 
+/// Whether a reference names an entry where records are.
+pub(super) fn is_record(reference: &Reference) -> bool {
+    reference.place().starts_with(RECORDS)
+}
+
 /// When an entry was written last, in Unix time.
 pub(crate) fn written(entry: &Entry) -> Option<u64> {
     let written = humantime::parse_rfc3339(&entry.updated).ok()?;

@@ -79,3 +79,40 @@ fn what_was_not_read_yet_is_told_apart_from_what_has_no_source() {
     let state = keeper.state();
     assert_eq!(state.missing(&vault).to_string(), "vault:a needs a section [vault], and none is configured");
 }
+
+#[test]
+fn what_one_source_gave_does_not_go_where_only_another_ones_would() {
+    let keeper = Keeper::new();
+    let at = |program: &str, host: &str| {
+        let mut config = config(program, "");
+        let mut production = Environment::clone(&config.environments["production"]);
+        production.host = host.into();
+        config.environments.insert("production".into(), Arc::new(production));
+        config
+    };
+    let key: Reference = "exec:key".parse().unwrap();
+    let gathered = |config: &Config| keeper.gathered(config).resolve(&key).map(drop);
+    let read = |value: &str| {
+        let found = Document { bytes: value.as_bytes().to_vec().into(), version: None, written: None };
+        let ways = keeper.state().ways();
+        keeper.note(BTreeMap::from([(document("key"), Ok(found))]), None, ways);
+    };
+    keeper.adopt(&at("/bin/one", "mx.example"));
+    read("k3y-of-the-first");
+    for (program, host) in [("/bin/one", "mx.example"), ("/bin/one", "b.example"), ("/bin/two", "mx.example")]
+    {
+        let considered = at(program, host);
+        keeper.consider(&considered);
+        assert!(gathered(&considered).is_ok(), "{program} {host}");
+    }
+    let both = at("/bin/two", "b.example");
+    keeper.consider(&both);
+    let refused = gathered(&both).unwrap_err();
+    assert!(matches!(*refused, Error::Moved { .. }), "{refused}");
+
+    // Nor in two steps, as long as the other one has said nothing.
+    keeper.adopt(&at("/bin/two", "mx.example"));
+    assert!(gathered(&both).is_err());
+    read("k3y-of-the-other");
+    assert!(gathered(&both).is_ok());
+}
