@@ -2,7 +2,7 @@
 
 #[allow(dead_code, reason = "shared with the unit tests")]
 mod answering;
-mod server;
+pub mod server;
 
 use std::{fs, time::Instant};
 
@@ -42,10 +42,13 @@ fn nobody(mx: &Running, url: &str, reference: &str) -> Setup {
 /// The same with credentials in variables.
 fn setup(mx: &Running, url: &str, reference: &str) -> Setup {
     let mut setup = nobody(mx, url, reference);
-    for (name, value) in [("AWS_ACCESS_KEY_ID", "AKIDTEST"), ("AWS_SECRET_ACCESS_KEY", ACCESS_KEY)] {
-        setup.variables.push((name.into(), value.into()));
-    }
+    setup.variables.extend(credentials());
     setup
+}
+
+pub fn credentials() -> [(String, String); 2] {
+    [("AWS_ACCESS_KEY_ID", "AKIDTEST"), ("AWS_SECRET_ACCESS_KEY", ACCESS_KEY)]
+        .map(|(name, value)| (name.into(), value.into()))
 }
 
 fn outcome(gateway: &Gateway) -> (u16, String) {

@@ -1,5 +1,7 @@
 //! `mxgate rotate`: MX's key changes while traffic flows, whatever becomes of the process that changes it.
 
+#[cfg(feature = "aws")]
+mod in_aws;
 mod in_openbao;
 mod killed;
 mod schedule;
@@ -140,6 +142,20 @@ fn what_cannot_be_written_is_refused_before_anything_is_called() {
         "api_key = \"vault:test/api_key\", secondary_api_key = \"file:DIR/other\"",
         "change places in one write",
     );
+    refused(
+        "api_key = \"vault:test/api_key\", secondary_api_key = \"vault:rotation/test\"",
+        "below rotation/",
+    );
+}
+
+#[test]
+fn a_second_entry_that_is_for_another_host_is_neither_sent_nor_overwritten() {
+    let rotating = Rotating::new();
+    rotating.set("test/secondary", "of-s0mething-else", "bao.example");
+    let output = rotating.rotate(&[]);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    assert!(text(&output).contains("is sealed for bao.example"), "{}", text(&output));
+    assert_eq!(rotating.mx.received(), 0);
 }
 
 #[test]

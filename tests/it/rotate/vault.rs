@@ -8,7 +8,10 @@ use std::{
 
 use mxgate::{
     stand_in::Running,
-    vault::embedded::{self, Entry, Identity},
+    vault::{
+        embedded::{self, Entry, Identity},
+        secret::Secret,
+    },
 };
 use serde_json::{Value, json};
 
@@ -33,12 +36,16 @@ impl Bao {
     }
 }
 
+type Elsewhere = Box<dyn Fn() -> Value + Send + Sync>;
+
 pub(super) struct Rotating {
     pub(super) mx: Running,
     setup: Option<Setup>,
     folder: std::path::PathBuf,
-    /// Where the keys are, if that is not the embedded vault: a server, and the entry's path there.
-    bao: Option<(Arc<Server>, String)>,
+    /// The server's document with the keys, if they are not in the embedded vault.
+    elsewhere: Option<Elsewhere>,
+    /// Variables of the commands' environment.
+    variables: Vec<(String, String)>,
 }
 
 impl Rotating {
@@ -63,7 +70,8 @@ impl Rotating {
     pub(super) fn of(mx: Running, setup: Setup) -> Self {
         setup.file("mxgate.toml", &setup.configuration());
         let folder = setup.folder().to_owned();
-        Self { mx, setup: Some(setup), folder, bao: None }
+        let variables = setup.variables.clone();
+        Self { mx, setup: Some(setup), folder, elsewhere: None, variables }
     }
 
     /// With the keys in two fields of the server's entry `mx/NAME`, of which the second is not there.
@@ -85,14 +93,37 @@ impl Rotating {
             server.ca_file().display(),
         ));
         setup.file("secret-id", secret_id);
-        let bao = Some((Arc::clone(server), format!("secret/data/mx/{name}")));
-        Self { bao, ..Self::of(mx, setup) }
+        let (server, path) = (Arc::clone(server), format!("secret/data/mx/{name}"));
+        Self { elsewhere: Some(Box::new(move || server.get(&path))), ..Self::of(mx, setup) }
+    }
+
+    /// With the keys in two fields of the secret `mx/NAME` of AWS Secrets Manager.
+    #[cfg(feature = "aws")]
+    pub(super) fn in_aws(server: &Arc<crate::aws::server::Server>, name: &str) -> Self {
+        let (mx, name) = (mx(), format!("mx/{name}"));
+        server.create(&name, &json!({ "note": "of others", "api_key": API_KEY }).to_string());
+        let keys = format!("api_key = \"aws:{name}#api_key\", secondary_api_key = \"aws:{name}#secondary\"");
+        let mut setup = Setup::with_vault(&mx)
+            .credential(&format!("kind = \"basic\", client_id = \"{CLIENT_ID}\", {keys}"))
+            .in_environment("rotation = { client_guid = \"CLT-1\", wait_min_ms = 0, lease_ms = 12_000 }")
+            .control()
+            .table(&format!(
+                "[aws]\nregion = \"{}\"\nendpoint = \"{}\"\nrefresh_ms = 200\nafter_grace = \"keep\"",
+                crate::aws::server::REGION,
+                server.url()
+            ));
+        setup.variables.extend(crate::aws::credentials());
+        let server = Arc::clone(server);
+        let document = move || {
+            let answer = server.ask("GetSecretValue", &json!({ "SecretId": name }));
+            serde_json::from_str(answer["SecretString"].as_str().expect("a text")).expect("JSON")
+        };
+        Self { elsewhere: Some(Box::new(document)), ..Self::of(mx, setup) }
     }
 
     /// The server's entry with the keys.
     pub(super) fn document(&self) -> Value {
-        let (server, path) = self.bao.as_ref().expect("keys in OpenBao");
-        server.get(path)
+        self.elsewhere.as_ref().expect("keys at a server")()
     }
 
     /// The gateway of this vault, which keeps the folder from now on.
@@ -120,6 +151,7 @@ impl Rotating {
             .arg(self.folder.join("mxgate.toml"))
             .args(arguments)
             .env_clear()
+            .envs(self.variables.iter().cloned())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
@@ -147,11 +179,22 @@ impl Rotating {
         serde_json::from_slice(&output.stdout).expect("JSON")
     }
 
-    fn entry(&self, name: &str) -> Option<Entry> {
+    /// Seals an entry for a host.
+    pub(super) fn set(&self, name: &str, value: &str, host: &str) {
+        let secret = Secret::new(value.into()).expect("a secret");
+        let vault = self.folder.join("vault.age");
+        embedded::set(&vault, &self.identity(), name, secret, Some(vec![host.into()])).expect("an entry");
+    }
+
+    fn identity(&self) -> Identity {
         let identity =
             format!("file:{}", self.folder.join("identity").display()).parse().expect("a reference");
-        let identity = Identity::load(&identity).expect("the identity");
-        let opened = embedded::peek(&self.folder.join("vault.age"), &identity).expect("a vault that opens");
+        Identity::load(&identity).expect("the identity")
+    }
+
+    fn entry(&self, name: &str) -> Option<Entry> {
+        let opened =
+            embedded::peek(&self.folder.join("vault.age"), &self.identity()).expect("a vault that opens");
         opened.entries.get(name).cloned()
     }
 
@@ -162,7 +205,7 @@ impl Rotating {
     }
 
     pub(super) fn primary(&self) -> String {
-        match &self.bao {
+        match &self.elsewhere {
             Some(_) => self.document()["api_key"].as_str().expect("a primary key").to_owned(),
             None => self.key("test/api_key").expect("a primary key"),
         }
