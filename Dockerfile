@@ -8,25 +8,24 @@
 FROM docker.io/library/rust:1.95.0-trixie AS build
 WORKDIR /src
 
-# Static, so that the image needs no C library. With Debian's target names this holds on x86_64 and aarch64 alike:
-# `docker build --platform linux/arm64` runs these same lines on that platform.
-ENV RUSTFLAGS="-C target-feature=+crt-static"
-
 # First the dependencies with an empty mxgate: this layer is made anew only when Cargo.toml or Cargo.lock change.
 COPY Cargo.toml Cargo.lock ./
 COPY .cargo .cargo
 COPY benches benches
+COPY layout layout
+# layout/build makes a static program, so that the image needs no C library, on x86_64 and aarch64 alike:
+# `docker build --platform linux/arm64` runs these same lines on that platform.
 RUN mkdir src \
  && echo '//! Empty.' > src/lib.rs \
  && printf '//! Empty.\nfn main() {}\n' > src/main.rs \
- && cargo build --release --locked --bin mxgate --target "$(rustc --print host-tuple)" \
+ && layout/build --dependencies \
  && rm -r src
 
 COPY src src
 # Cargo compares time stamps, and the sources may be older than the empty ones.
 RUN touch src/lib.rs src/main.rs \
- && cargo build --release --locked --bin mxgate --target "$(rustc --print host-tuple)" \
- && install -D "target/$(rustc --print host-tuple)/release/mxgate" /image/mxgate
+ && program=$(layout/build) \
+ && install -D "$program" /image/mxgate
 
 # The rest of the final image, made here because there is no shell in it.
 # nsswitch.conf: a static program can look names up in files and by DNS; any other source would be a shared library.
