@@ -18,7 +18,7 @@ use std::{
 };
 
 use tracing::Subscriber;
-use tracing_subscriber::{EnvFilter, Layer as _, Registry, fmt, layer::SubscriberExt as _, reload};
+use tracing_subscriber::{Layer as _, Registry, filter::Targets, fmt, layer::SubscriberExt as _, reload};
 
 use crate::{
     config,
@@ -42,7 +42,7 @@ static LOG: OnceLock<Log> = OnceLock::new();
 /// The running log: its level, its losses.
 #[derive(Debug, Clone)]
 pub struct Log {
-    filter: reload::Handle<EnvFilter, Registry>,
+    filter: reload::Handle<Targets, Registry>,
     sink: Arc<Sink>,
 }
 
@@ -154,9 +154,8 @@ fn start(
     Ok((Log { filter: handle, sink }, Registry::default().with(filter).with(layer)))
 }
 
-/// Values in a filter are compared as text, never as regular expressions.
-fn parse(filter: &str) -> Result<EnvFilter, Error> {
-    Ok(EnvFilter::builder().with_regex(false).parse(filter)?)
+fn parse(filter: &str) -> Result<Targets, Error> {
+    Ok(filter.parse()?)
 }
 
 /// The place, the thread and the message, when that is a text of the source. One that was put together at run time may

@@ -309,10 +309,14 @@ fn fields_of_documents_and_hosts_beside_a_reference() {
         .setup
         .file("both.json", &format!("{{\"api_key\": \"{NEXT_KEY}\", \"token\": \"t0ken-of-one-account\"}}"));
     until("the new field is used", || status(&gateway) == 200);
-    // A field that is missing is no revocation.
-    gateway.setup.file("both.json", "{\"token\": \"t0ken-of-one-account\"}");
+    // Half a document is no revocation.
+    gateway.setup.file("both.json", &format!("{{\"api_key\": \"{NEXT_KEY}\", \"token\""));
     until("the fault is seen", || secret(&gateway, "#api_key")["failures"]["malformed"].as_u64() >= Some(1));
     assert_eq!(status(&gateway), 200);
+    // A field that was taken out is, and for no other field.
+    gateway.setup.file("both.json", "{\"token\": \"t0ken-of-one-account\"}");
+    until("it is revoked", || secret(&gateway, "#api_key")["state"] == "revoked");
+    assert_eq!(status(&gateway), 503);
     assert!(secret(&gateway, "#api_key")["fault"].as_str().unwrap().contains("has no field of that name"));
     assert!(secret(&gateway, "#token")["fault"].is_null());
 }
