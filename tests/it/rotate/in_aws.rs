@@ -14,7 +14,8 @@ fn under_load_no_request_fails_and_the_fields_of_others_stay() {
     let told = rotating.rotate(&["--status"]);
     assert!(text(&told).contains("0 days old"), "{}", text(&told));
     no_request_fails(rotating);
-    let answer = server.ask("GetSecretValue", &json!({ "SecretId": "mx/load", "VersionStage": "AWSCURRENT" }));
+    let answer =
+        server.ask("GetSecretValue", &json!({ "SecretId": "mx/load", "VersionStage": "AWSCURRENT" }));
     let document: Value = serde_json::from_str(answer["SecretString"].as_str().unwrap()).unwrap();
     let names: Vec<&String> = document.as_object().unwrap().keys().collect();
     assert_eq!(names, ["api_key", "mxgate_rotation_test", "note"]);

@@ -115,7 +115,8 @@ impl Rotating {
         setup.variables.extend(crate::aws::credentials());
         let server = Arc::clone(server);
         let document = move || {
-            let answer = server.ask("GetSecretValue", &json!({ "SecretId": name, "VersionStage": "AWSCURRENT" }));
+            let answer =
+                server.ask("GetSecretValue", &json!({ "SecretId": name, "VersionStage": "AWSCURRENT" }));
             serde_json::from_str(answer["SecretString"].as_str().expect("a text")).expect("JSON")
         };
         Self { elsewhere: Some(Box::new(document)), ..Self::of(mx, setup) }
