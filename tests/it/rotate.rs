@@ -50,6 +50,7 @@ fn under_load_no_request_fails() {
     no_request_fails(Rotating::with(Setup::control, "wait_min_ms = 0, lease_ms = 120_000"));
 }
 
+#[expect(clippy::print_stdout, reason = "the figures of a rotation under load")]
 fn no_request_fails(mut rotating: Rotating) {
     let gateway = rotating.start();
     let (over, count) = (AtomicBool::new(false), AtomicU64::new(0));
