@@ -184,6 +184,23 @@ impl<'a> Table<'a> {
         entries.iter().map(read).collect()
     }
 
+    /// `{ ANY = "text" }`.
+    pub(super) fn named_texts(&self, name: &str) -> Vec<(&'a str, &'a str)> {
+        let Some(node) = self.get(name) else { return Vec::new() };
+        let Data::Table(entries) = &node.data else {
+            self.mistyped(name, node, "texts by name, such as { prompt = \"consent\" }");
+            return Vec::new();
+        };
+        let read = |(entry_name, entry): (&'a String, &'a super::document::Entry)| match &entry.value.data {
+            Data::Text(text) => Some((entry_name.as_str(), text.as_str())),
+            _ => {
+                self.mistyped(&format!("{name}.{}", shown_key(entry_name)), &entry.value, "text");
+                None
+            }
+        };
+        entries.iter().filter_map(read).collect()
+    }
+
     /// A whole number within its bounds, or its default, or `None` when it has none.
     pub(super) fn integer(&self, name: &str) -> Option<u64> {
         let key = self.key(name);
