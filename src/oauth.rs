@@ -1,0 +1,13 @@
+//! OAuth 2.0: a user consents once, and services act for that user with a token that only the gateway holds.
+//!
+//! - `connection`: what a user's consent is to the gateway: whose it is, what it allows, and its tokens.
+//! - `store`: where connections are kept, and who may renew one: a lease with a fence, and a version.
+//!
+//! In: what a provider answered. Out: a [`connection::Connection`] with its tokens, and a list of connections without.
+//!
+//! What must never happen: a token leaves the gateway, or lies in a store unsealed; a refresh token is used before the
+//! answer that brought it is durably stored; two holders write one connection; a connection is lost because a process,
+//! a disk or a lease ended at a bad moment.
+
+pub(crate) mod connection;
+pub(crate) mod store;

@@ -1,0 +1,277 @@
+//! What a user's consent is to the gateway.
+//!
+//! In: what was asked for and what a provider answered. Out: a [`Connection`], which a store keeps whole, and a
+//! [`Summary`], which is all of it but the tokens and may be shown.
+//!
+//! What must never happen: a token is printed. (`Secret` cannot be; nothing here holds one otherwise.) Whoever makes a
+//! `Secret` of a token tells [`held`](crate::redaction::held) before it is used: stores do for what they open, the
+//! token endpoint's client does for what was answered.
+
+use std::{fmt, str::FromStr, sync::Arc};
+
+use aws_lc_rs::rand;
+
+use crate::vault::secret::Secret;
+
+/// Names a connection. Not a secret: a caller reaches a connection by what it is granted, not by what it knows.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct ConnectionId(u128);
+
+/// What each one begins with, so that nobody takes it for something else of mxgate's.
+const PREFIX: &str = "mxc_";
+
+/// Hex digits of 128 bits.
+const DIGITS: usize = 32;
+
+/// No connection id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("is no connection id; one is {PREFIX} and {DIGITS} lower-case hex digits")]
+pub(crate) struct NoId;
+
+/// The system gives no random numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the system gives no random numbers")]
+pub(crate) struct NoRandom;
+
+impl ConnectionId {
+    /// One that no other connection has.
+    ///
+    /// # Errors
+    /// [`NoRandom`].
+    pub(crate) fn random() -> Result<Self, NoRandom> {
+        let mut bytes = [0; 16];
+        rand::fill(&mut bytes).map_err(|_| NoRandom)?;
+        Ok(Self(u128::from_be_bytes(bytes)))
+    }
+
+    /// As a key of a store.
+    pub(crate) fn to_bytes(self) -> [u8; 16] {
+        self.0.to_be_bytes()
+    }
+
+    /// From a key of a store.
+    pub(crate) fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(u128::from_be_bytes(bytes))
+    }
+}
+
+impl FromStr for ConnectionId {
+    type Err = NoId;
+
+    /// One spelling: what is compared as text elsewhere must not have two.
+    fn from_str(text: &str) -> Result<Self, NoId> {
+        let digits = text.strip_prefix(PREFIX).ok_or(NoId)?;
+        let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        if digits.len() != DIGITS || !digits.bytes().all(is_digit) {
+            return Err(NoId);
+        }
+        u128::from_str_radix(digits, 16).map(Self).map_err(|_| NoId)
+    }
+}
+
+impl fmt::Display for ConnectionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{PREFIX}{:032x}", self.0)
+    }
+}
+
+impl fmt::Debug for ConnectionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+/// One user's consent, with its tokens. Times are Unix seconds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Connection {
+    /// Its name.
+    pub(crate) id: ConnectionId,
+    /// Who gave the tokens, by its name in the configuration.
+    pub(crate) provider: String,
+    /// Where its tokens may be sent, by its name in the configuration.
+    pub(crate) environment: String,
+    /// The caller that it was made for, by name.
+    pub(crate) caller: String,
+    /// The user at MX, where that is known.
+    pub(crate) user_guid: Option<String>,
+    /// What the provider granted.
+    pub(crate) scopes: Vec<String>,
+    /// When the user consented.
+    pub(crate) created: u64,
+    /// Whether that still holds.
+    pub(crate) consent: Consent,
+}
+
+/// Whether a consent still holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Consent {
+    /// It does, as far as the gateway knows.
+    Live(Tokens),
+    /// It does not; only the user can give it anew.
+    Gone {
+        /// When that was found, in Unix seconds.
+        since: u64,
+        /// How.
+        why: Why,
+    },
+}
+
+/// How a consent ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Why {
+    /// The provider takes the refresh token no longer (`invalid_grant`).
+    Refused,
+    /// Its time was over, and it could not be refreshed.
+    Ended,
+}
+
+/// The tokens of one connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Tokens {
+    /// What requests are sent with; `None` until the first refresh of an imported connection.
+    pub(crate) access: Option<Access>,
+    /// What the next access token is had for; `None` where the provider gives none.
+    pub(crate) refresh: Option<Arc<Secret>>,
+    /// When a grant that cannot be refreshed is over, in Unix seconds; `None`: not known, or it can be.
+    pub(crate) ends: Option<u64>,
+}
+
+/// One access token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Access {
+    /// The value.
+    pub(crate) token: Arc<Secret>,
+    /// From then on it is no token, in Unix seconds; `None`: the provider did not say.
+    pub(crate) expires: Option<u64>,
+}
+
+/// A connection without its tokens: what a list shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Summary {
+    /// As [`Connection::id`].
+    pub(crate) id: ConnectionId,
+    /// As [`Connection::provider`].
+    pub(crate) provider: String,
+    /// As [`Connection::environment`].
+    pub(crate) environment: String,
+    /// As [`Connection::caller`].
+    pub(crate) caller: String,
+    /// As [`Connection::user_guid`].
+    pub(crate) user_guid: Option<String>,
+    /// As [`Connection::scopes`].
+    pub(crate) scopes: Vec<String>,
+    /// As [`Connection::created`].
+    pub(crate) created: u64,
+    /// As [`Connection::consent`].
+    pub(crate) state: State,
+}
+
+/// A [`Consent`] without its tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State {
+    /// It holds.
+    Live {
+        /// When the access token expires: [`Access::expires`].
+        expires: Option<u64>,
+        /// Whether there is a refresh token.
+        can_refresh: bool,
+        /// As [`Tokens::ends`].
+        ends: Option<u64>,
+    },
+    /// As [`Consent::Gone`].
+    Gone {
+        /// When that was found.
+        since: u64,
+        /// How.
+        why: Why,
+    },
+}
+
+impl Connection {
+    /// All of it but the tokens.
+    pub(crate) fn summary(&self) -> Summary {
+        Summary {
+            id: self.id,
+            provider: self.provider.clone(),
+            environment: self.environment.clone(),
+            caller: self.caller.clone(),
+            user_guid: self.user_guid.clone(),
+            scopes: self.scopes.clone(),
+            created: self.created,
+            state: self.consent.state(),
+        }
+    }
+}
+
+impl Consent {
+    fn state(&self) -> State {
+        match self {
+            Self::Live(Tokens { access, refresh, ends }) => State::Live {
+                expires: access.as_ref().and_then(|access| access.expires),
+                can_refresh: refresh.is_some(),
+                ends: *ends,
+            },
+            Self::Gone { since, why } => State::Gone { since: *since, why: *why },
+        }
+    }
+}
+
+impl Tokens {
+    /// Every token, for [`held`](crate::redaction::held).
+    pub(crate) fn secrets(&self) -> impl Iterator<Item = &Arc<Secret>> {
+        self.access.iter().map(|access| &access.token).chain(&self.refresh)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_read_as_it_is_written_and_in_no_other_spelling() {
+        let id = ConnectionId::random().unwrap();
+        assert_eq!(id.to_string().parse(), Ok(id));
+        assert_eq!(ConnectionId::from_bytes(id.to_bytes()), id);
+        assert_ne!(ConnectionId::random(), Ok(id));
+        let small = "mxc_0000000000000000000000000000000a";
+        assert_eq!(small.parse::<ConnectionId>().unwrap().to_string(), small);
+        for wrong in [
+            "",
+            "mxc_",
+            "mxc_a",
+            "0000000000000000000000000000000a",
+            "mxc_0000000000000000000000000000000A",
+            "mxc_+000000000000000000000000000000a",
+            "mxc_0000000000000000000000000000000a ",
+            "MXC_0000000000000000000000000000000a",
+            "mxh_0000000000000000000000000000000a",
+        ] {
+            assert_eq!(wrong.parse::<ConnectionId>(), Err(NoId), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn no_token_is_printed() {
+        let secret = |text: &str| Arc::new(Secret::new(text.into()).unwrap());
+        let connection = Connection {
+            id: ConnectionId(1),
+            provider: "mx".into(),
+            environment: "sandbox".into(),
+            caller: "ledger".into(),
+            user_guid: None,
+            scopes: vec!["read".into()],
+            created: 1,
+            consent: Consent::Live(Tokens {
+                access: Some(Access { token: secret("canary-access"), expires: Some(2) }),
+                refresh: Some(secret("canary-refresh")),
+                ends: None,
+            }),
+        };
+        let shown = format!("{connection:?} {:?}", connection.summary());
+        assert!(shown.contains("ledger") && !shown.contains("canary"), "{shown}");
+        assert_eq!(
+            connection.summary().state,
+            State::Live { expires: Some(2), can_refresh: true, ends: None }
+        );
+    }
+}
