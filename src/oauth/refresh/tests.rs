@@ -1,0 +1,4 @@
+//! Single stories, and the driver. `model` has the interleavings.
+
+mod model;
+mod world;
