@@ -61,6 +61,8 @@ pub enum ProviderPlace {
 pub struct Endpoints {
     /// What it calls itself, where that is known.
     pub issuer: Option<String>,
+    /// Whether it says so whenever it sends a browser back (RFC 9207).
+    pub names_itself: bool,
     /// Where users consent.
     pub authorization: Option<Endpoint>,
     /// Where tokens are had.

@@ -50,6 +50,9 @@ struct Document<'a> {
     /// RFC 8414: when it is left out, the provider does no PKCE; many leave it out and do.
     #[serde(borrow, default)]
     code_challenge_methods_supported: Option<Vec<Cow<'a, str>>>,
+    /// RFC 9207.
+    #[serde(default)]
+    authorization_response_iss_parameter_supported: bool,
 }
 
 /// What a document says. `hosts` are in lower case.
@@ -78,6 +81,7 @@ pub(super) fn endpoints(answer: &Answer, issuer: &str, hosts: &[String]) -> Resu
     let optional = |name, text: Option<Cow<'_, str>>| text.map(|text| endpoint(name, &text)).transpose();
     Ok(Endpoints {
         issuer: Some(issuer.to_owned()),
+        names_itself: document.authorization_response_iss_parameter_supported,
         authorization: optional("authorization_endpoint", document.authorization_endpoint)?,
         token: endpoint("token_endpoint", &document.token_endpoint)?,
         revocation: optional("revocation_endpoint", document.revocation_endpoint)?,

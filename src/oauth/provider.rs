@@ -111,13 +111,14 @@ impl Provider {
         Ok(Authorization { url: url.into(), state, verifier })
     }
 
-    /// Whether an answer of the authorization endpoint came from this provider (RFC 9207). Who names no issuer is
-    /// believed, since most providers do not; who names another one is not.
+    /// Whether an answer of the authorization endpoint came from this provider (RFC 9207). One that names no issuer is
+    /// believed unless its provider always does, since many never do; one that names another is not.
     pub(crate) async fn is_issuer(&self, iss: Option<&str>) -> Result<bool, Fault> {
         let endpoints = self.endpoints().await?;
         Ok(match (iss, &endpoints.issuer) {
             (Some(iss), Some(issuer)) => iss == issuer,
-            _ => true,
+            (Some(_), None) => true,
+            (None, _) => !endpoints.names_itself,
         })
     }
 

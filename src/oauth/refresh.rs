@@ -131,15 +131,16 @@ impl Clock for SystemClock {
 
 /// Who changes a refresh token for new tokens.
 pub(crate) trait Asked: Send + Sync {
-    fn ask<'a>(&'a self, token: &'a Secret, scopes: &'a [String]) -> Doing<'a, Result<Granted, Fault>>;
+    fn ask<'a>(&'a self, token: &'a Secret) -> Doing<'a, Result<Granted, Fault>>;
 
     /// For how long after its use the provider takes a refresh token again.
     fn reuse_grace(&self) -> Duration;
 }
 
 impl Asked for Provider {
-    fn ask<'a>(&'a self, token: &'a Secret, scopes: &'a [String]) -> Doing<'a, Result<Granted, Fault>> {
-        Box::pin(async move { self.tokens(&Grant::Refresh { token, scopes }).await })
+    fn ask<'a>(&'a self, token: &'a Secret) -> Doing<'a, Result<Granted, Fault>> {
+        // Without scopes: those that were granted, in the provider's own words.
+        Box::pin(async move { self.tokens(&Grant::Refresh { token, scopes: &[] }).await })
     }
 
     fn reuse_grace(&self) -> Duration {
@@ -162,8 +163,8 @@ impl Guard {
         locked(&self.breaker).may_ask(now, dice())
     }
 
-    async fn ask(&self, token: &Secret, scopes: &[String]) -> Result<Granted, Fault> {
-        self.asked.ask(token, scopes).await
+    async fn ask(&self, token: &Secret) -> Result<Granted, Fault> {
+        self.asked.ask(token).await
     }
 
     fn note(&self, fault: Option<&Fault>, now: u64) {

@@ -112,7 +112,13 @@ fn place(table: &Table<'_>) -> Option<ProviderPlace> {
         if table.has("hosts") {
             table.fault("hosts", Problem::new("is for discovery, and there is none"));
         }
-        return Some(ProviderPlace::Written(Endpoints { issuer, authorization, token: token?, revocation }));
+        return Some(ProviderPlace::Written(Endpoints {
+            issuer,
+            names_itself: false,
+            authorization,
+            token: token?,
+            revocation,
+        }));
     }
     for name in WRITTEN.iter().filter(|name| table.has(name)) {
         table.fault(name, Problem::new("is said by the document of discovery").allowed("write one of both"));

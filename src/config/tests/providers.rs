@@ -128,3 +128,13 @@ fn what_is_mistyped_is_told_its_nearest_name() {
         assert_fault(&text, "scopes[0]: is no scope; one word of printable ASCII, without \" and \\");
     }
 }
+
+/// A reader copies it.
+#[test]
+fn the_provider_in_the_documentation_is_accepted() {
+    let document = include_str!("../../../docs/oauth.md");
+    let (_, example) = document.split_once("```toml\n").unwrap();
+    let (example, _) = example.split_once("```").unwrap();
+    let vault = "[vault]\nkind = \"file\"\npath = \"/v.age\"\nidentity = \"file:/i\"\n";
+    assert_accepted(&format!("{SMALLEST}{vault}{example}"), &[]);
+}

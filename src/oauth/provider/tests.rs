@@ -158,7 +158,10 @@ impl Running {
         let authorization = provider.authorization(&SCOPES.map(str::to_owned)).await.unwrap();
         let back = self.consent(&authorization);
         assert_eq!(*authorization.state, secret(&back["state"]));
-        assert!(provider.is_issuer(back.get("iss").map(String::as_str)).await.unwrap());
+        assert!(provider.is_issuer(Some(&back["iss"])).await.unwrap());
+        for stranger in [None, Some("https://id.example")] {
+            assert!(!provider.is_issuer(stranger).await.unwrap(), "{stranger:?}");
+        }
         let code = secret(&back["code"]);
         redaction::held().remember([&Arc::new(secret(&back["code"]))]);
         let other = secret(&"v".repeat(43));
@@ -301,6 +304,7 @@ async fn whatever_is_no_token_answer_is_a_failed_attempt() {
     let mut server = Running::start("odd.mjs");
     let place = ProviderPlace::Written(Endpoints {
         issuer: None,
+        names_itself: false,
         authorization: None,
         token: Endpoint::parse(&format!("http://127.0.0.1:{}/token", server.port)).unwrap(),
         revocation: None,

@@ -115,7 +115,7 @@ impl Attempt<'_> {
         let mut repeated = false;
         loop {
             let asked = self.clock.now();
-            let answer = self.leased(&lease, guard.ask(token, &connection.scopes)).await;
+            let answer = self.leased(&lease, guard.ask(token)).await;
             guard.note(answer.as_ref().err(), self.clock.now());
             let fault = match answer {
                 Ok(granted) => {

@@ -123,7 +123,7 @@ async fn consent_is_gone_when_the_provider_says_so_and_nobody_has_won() {
 struct Overtaken(World);
 
 impl Asked for Overtaken {
-    fn ask<'a>(&'a self, _: &'a Secret, _: &'a [String]) -> Doing<'a, Result<Granted, Fault>> {
+    fn ask<'a>(&'a self, _: &'a Secret) -> Doing<'a, Result<Granted, Fault>> {
         Box::pin(async {
             let code = crate::oauth::token_endpoint::Code::InvalidGrant;
             self.0.with(|state| state.lease.as_mut().unwrap().1.until = 0);
@@ -146,15 +146,49 @@ async fn a_sibling_that_has_won_is_believed_more_than_invalid_grant() {
     assert_eq!(access_of(&attempt.run(id(), Because::Due(Version(1))).await), 1);
 }
 
+/// A provider whose first answer is lost, and that takes a used token again for as long.
+struct Lenient(Mutex<u32>, Duration);
+
+impl Asked for Lenient {
+    fn ask<'a>(&'a self, _: &'a Secret) -> Doing<'a, Result<Granted, Fault>> {
+        Box::pin(async {
+            let mut asked = self.0.lock().unwrap();
+            *asked += 1;
+            if *asked == 1 {
+                return Err(Fault::from(crate::control::https::Error::Encoding));
+            }
+            let (access, refresh) = (world::token("access", 1), Some(world::token("refresh", 1)));
+            Ok(Granted { access, life: None, scopes: None, refresh })
+        })
+    }
+
+    fn reuse_grace(&self) -> Duration {
+        self.1
+    }
+}
+
+#[tokio::test]
+async fn within_a_grace_a_lost_answer_is_asked_for_once_more_and_without_one_it_is_not() {
+    for (grace, expected) in [(10, 2), (0, 1)] {
+        let world = world(100, Fortune::Answered);
+        let lenient = Arc::new(Lenient(Mutex::new(0), Duration::from_secs(grace)));
+        let guards: BTreeMap<_, _> = [("bank".to_owned(), Guard::new(lenient.clone()))].into();
+        let attempt = attempt::Attempt { store: &world, providers: &guards, clock: &world, owner: "a" };
+        let outcome = attempt.run(id(), Because::Due(Version(1))).await;
+        assert_eq!(matches!(outcome, Outcome::Fresh(_)), grace > 0, "{outcome:?}");
+        assert_eq!(*lenient.0.lock().unwrap(), expected);
+    }
+}
+
 /// A provider that answers when it is let.
 struct Slow(World, Arc<Notify>, Arc<Notify>);
 
 impl Asked for Slow {
-    fn ask<'a>(&'a self, token: &'a Secret, scopes: &'a [String]) -> Doing<'a, Result<Granted, Fault>> {
+    fn ask<'a>(&'a self, token: &'a Secret) -> Doing<'a, Result<Granted, Fault>> {
         Box::pin(async {
             self.1.notify_one();
             self.2.notified().await;
-            self.0.ask(token, scopes).await
+            self.0.ask(token).await
         })
     }
 
@@ -261,7 +295,7 @@ proptest! {
     }
 
     #[test]
-    fn a_refresh_is_due_ahead_of_the_end_and_never_at_once(seen in 0u64..1 << 40, life in 1u64..1 << 40, dice: u64) {
+    fn a_refresh_is_due_ahead_of_the_end_and_never_at_once(seen in 0u64..1 << 40, life in prop_oneof![1u64..1000, 1u64..1 << 40], dice: u64) {
         let due = rules::due(seen, seen + life, dice);
         prop_assert!(due >= seen + life / 2 && due <= seen + life);
         prop_assert!(due < seen + life || life < 5);

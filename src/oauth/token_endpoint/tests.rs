@@ -17,6 +17,7 @@ fn settings(client_authentication: ClientAuthentication) -> Provider {
         name: "bank".into(),
         place: ProviderPlace::Written(Endpoints {
             issuer: None,
+            names_itself: false,
             authorization: None,
             token: Endpoint::parse("https://id.example/token").unwrap(),
             revocation: None,

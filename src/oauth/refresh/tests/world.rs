@@ -219,7 +219,7 @@ impl Clock for World {
 }
 
 impl Asked for World {
-    fn ask<'a>(&'a self, sent: &'a Secret, _: &'a [String]) -> Doing<'a, Result<Granted, Fault>> {
+    fn ask<'a>(&'a self, sent: &'a Secret) -> Doing<'a, Result<Granted, Fault>> {
         Box::pin(async move {
             (self.pause)().await;
             let fortune = (self.fortune)();
