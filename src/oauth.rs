@@ -1,6 +1,7 @@
 //! OAuth 2.0: a user consents once, and services act for that user with a token that only the gateway holds.
 //!
 //! - `connection`: what a user's consent is to the gateway: whose it is, what it allows, and its tokens.
+//! - `seal`: tokens become bytes that only a key from the vault opens.
 //! - `store`: where connections are kept, and who may renew one: a lease with a fence, and a version.
 //! - `provider`: who gives tokens; `discovery` says where its endpoints are, `token_endpoint` what is asked of them and
 //!   what an answer means.
@@ -16,5 +17,6 @@ pub(crate) mod connection;
 mod discovery;
 pub(crate) mod provider;
 pub(crate) mod refresh;
+mod seal;
 pub(crate) mod store;
 pub(crate) mod token_endpoint;

@@ -11,9 +11,17 @@ use std::{
 
 /// Writes a new file with mode 0600, and fails when anything has that name already.
 pub(crate) fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let file = temporary(path, bytes, None)?;
+    create_with(path, |mut file| file.write_all(bytes))
+}
+
+/// The same, for content that is written in place by `fill`. When that fails, nothing is left.
+pub(crate) fn create_with<E: From<io::Error>>(
+    path: &Path,
+    fill: impl FnOnce(&File) -> Result<(), E>,
+) -> Result<(), E> {
+    let file = temporary(path, None, fill)?;
     file.persist_noclobber(path).map_err(|error| error.error)?;
-    sync_folder(path)
+    Ok(sync_folder(path)?)
 }
 
 /// Replaces a file, or makes it. Mode, owner and group are those of `like`, so that an operator who edits
@@ -28,7 +36,7 @@ fn replace_unless(
     like: Option<&Metadata>,
     crash: impl FnOnce() -> io::Result<()>,
 ) -> io::Result<()> {
-    let file = temporary(path, bytes, like)?;
+    let file = temporary(path, like, |mut file| file.write_all(bytes))?;
     crash()?;
     file.persist(path).map_err(|error| error.error)?;
     sync_folder(path)
@@ -37,22 +45,27 @@ fn replace_unless(
 /// Held until it is dropped, or its process ends in whatever way. It is a file of its own, because the
 /// file that it protects is another one after each write.
 #[derive(Debug)]
-pub(crate) struct Lock {
-    _file: File,
+pub(crate) struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing would do, had not a process that is just being started a copy of the descriptor until it runs.
+        let _ = self.0.unlock();
+    }
 }
 
 /// Waits until no other process or thread holds the lock file.
 pub(crate) fn lock(path: &Path, like: Option<&Metadata>) -> io::Result<Lock> {
     let file = open_lock(path, like)?;
     file.lock()?;
-    Ok(Lock { _file: file })
+    Ok(Lock(file))
 }
 
 /// As [`lock`], but never waits: `None` when somebody else holds it.
 pub(crate) fn try_lock(path: &Path, like: Option<&Metadata>) -> io::Result<Option<Lock>> {
     let file = open_lock(path, like)?;
     match file.try_lock() {
-        Ok(()) => Ok(Some(Lock { _file: file })),
+        Ok(()) => Ok(Some(Lock(file))),
         Err(std::fs::TryLockError::WouldBlock) => Ok(None),
         Err(std::fs::TryLockError::Error(error)) => Err(error),
     }
@@ -71,9 +84,13 @@ fn open_lock(path: &Path, like: Option<&Metadata>) -> io::Result<File> {
     }
 }
 
-fn temporary(path: &Path, bytes: &[u8], like: Option<&Metadata>) -> io::Result<tempfile::NamedTempFile> {
-    let mut file = tempfile::Builder::new().prefix(".mxgate-").tempfile_in(folder(path))?;
-    file.write_all(bytes)?;
+fn temporary<E: From<io::Error>>(
+    path: &Path,
+    like: Option<&Metadata>,
+    fill: impl FnOnce(&File) -> Result<(), E>,
+) -> Result<tempfile::NamedTempFile, E> {
+    let file = tempfile::Builder::new().prefix(".mxgate-").tempfile_in(folder(path))?;
+    fill(file.as_file())?;
     own_like(file.as_file(), like)?;
     if let Some(like) = like {
         file.as_file().set_permissions(like.permissions())?;
@@ -95,7 +112,8 @@ fn sync_folder(path: &Path) -> io::Result<()> {
     File::open(folder(path))?.sync_all()
 }
 
-fn folder(path: &Path) -> &Path {
+/// Where `path` is.
+pub(crate) fn folder(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
@@ -136,6 +154,12 @@ mod tests {
         assert_eq!(create(&path, b"second").unwrap_err().kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(fs::read(&path).unwrap(), b"first");
         assert_eq!(names(folder.path()), ["f"]);
+        let failed = create_with(&folder.path().join("g"), |mut file| {
+            file.write_all(b"half")?;
+            Err(io::Error::other("injected"))
+        });
+        assert!(failed.is_err());
+        assert_eq!(names(folder.path()), ["f"]);
     }
 
     #[test]
@@ -154,7 +178,9 @@ mod tests {
         let path = folder.path().join("lock");
         let held = lock(&path, None).unwrap();
         assert!(try_lock(&path, None).unwrap().is_none());
+        let copy = held.0.try_clone().unwrap();
         drop(held);
         assert!(try_lock(&path, None).unwrap().is_some());
+        drop(copy);
     }
 }

@@ -10,6 +10,7 @@
 use std::{fmt, str::FromStr, sync::Arc};
 
 use aws_lc_rs::rand;
+use serde::{Deserialize, Serialize};
 
 use crate::vault::secret::Secret;
 
@@ -117,7 +118,8 @@ pub(crate) enum Consent {
 }
 
 /// How a consent ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Why {
     /// The provider takes the refresh token no longer (`invalid_grant`).
     Refused,
@@ -167,7 +169,8 @@ pub(crate) struct Summary {
 }
 
 /// A [`Consent`] without its tokens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub(crate) enum State {
     /// It holds.
     Live {

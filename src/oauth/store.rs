@@ -14,6 +14,10 @@
 //! is taken for one that did nothing ([`Error::Unwritten`] may have been done, so load before you repeat it); a token is
 //! kept unsealed, or opened where a list would do.
 
+pub(crate) mod embedded;
+mod lease;
+mod record;
+
 use std::{pin::Pin, time::Duration};
 
 use super::connection::{Connection, ConnectionId, Summary};
