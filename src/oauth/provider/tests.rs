@@ -19,6 +19,8 @@ use crate::{
     vault::reference::Reference,
 };
 
+mod refreshing;
+
 const SECRET: &str = "gateway-secret:/+%0123456789";
 const CALLBACK: &str = "https://127.0.0.1:18099/callback";
 const SCOPES: [&str; 3] = ["openid", "offline_access", "mx:read"];
