@@ -127,7 +127,8 @@ impl Attempt<'_> {
             let now = self.clock.now();
             match (fault.fate(), &fault) {
                 (Fate::Gone, _) => return self.refused(lease, stored).await,
-                (Fate::Untouched, _) if lease.abandoned_by.is_none() => {
+                // What was in doubt before stays so.
+                (Fate::Untouched, _) if lease.abandoned_by.is_none() && !repeated => {
                     return Err(self.leave(&lease, later(fault)).await);
                 }
                 (Fate::Doubtful, Fault::Odd { rotated: Some(rotated), .. }) => {

@@ -147,7 +147,7 @@ async fn a_sibling_that_has_won_is_believed_more_than_invalid_grant() {
 }
 
 /// A provider whose first answer is lost, and that takes a used token again for as long.
-struct Lenient(Mutex<u32>, Duration);
+struct Lenient(Mutex<u32>, Duration, Fortune);
 
 impl Asked for Lenient {
     fn ask<'a>(&'a self, _: &'a Secret) -> Doing<'a, Result<Granted, Fault>> {
@@ -156,6 +156,9 @@ impl Asked for Lenient {
             *asked += 1;
             if *asked == 1 {
                 return Err(Fault::from(crate::control::https::Error::Encoding));
+            }
+            if self.2 == Fortune::Failed {
+                return Err(Fault::Failed(http::StatusCode::SERVICE_UNAVAILABLE));
             }
             let (access, refresh) = (world::token("access", 1), Some(world::token("refresh", 1)));
             Ok(Granted { access, life: None, scopes: None, refresh })
@@ -169,14 +172,19 @@ impl Asked for Lenient {
 
 #[tokio::test]
 async fn within_a_grace_a_lost_answer_is_asked_for_once_more_and_without_one_it_is_not() {
-    for (grace, expected) in [(10, 2), (0, 1)] {
+    for (grace, second, asked) in
+        [(10, Fortune::Answered, 2), (10, Fortune::Failed, 2), (0, Fortune::Answered, 1)]
+    {
         let world = world(100, Fortune::Answered);
-        let lenient = Arc::new(Lenient(Mutex::new(0), Duration::from_secs(grace)));
+        let lenient = Arc::new(Lenient(Mutex::new(0), Duration::from_secs(grace), second));
         let guards: BTreeMap<_, _> = [("bank".to_owned(), Guard::new(lenient.clone()))].into();
         let attempt = attempt::Attempt { store: &world, providers: &guards, clock: &world, owner: "a" };
         let outcome = attempt.run(id(), Because::Due(Version(1))).await;
-        assert_eq!(matches!(outcome, Outcome::Fresh(_)), grace > 0, "{outcome:?}");
-        assert_eq!(*lenient.0.lock().unwrap(), expected);
+        let succeeds = grace > 0 && second == Fortune::Answered;
+        assert_eq!(matches!(outcome, Outcome::Fresh(_)), succeeds, "{outcome:?}");
+        assert_eq!(*lenient.0.lock().unwrap(), asked);
+        // Whoever has failed leaves the doubt of the first answer.
+        world.with(|state| assert_eq!(state.lease.is_some(), !succeeds));
     }
 }
 

@@ -5,7 +5,7 @@ use tokio::task::JoinSet;
 use super::*;
 use crate::oauth::{
     connection::{Access, Connection, ConnectionId, Consent, Tokens},
-    refresh::{Because, Clock, Guard, Outcome, Refresher},
+    refresh::{Because, Clock, Guard, Outcome, Refresher, SystemClock},
     seal::Keys,
     store::{
         Doing, Store, Version,
@@ -24,7 +24,7 @@ impl Clock for StandingClock {
     }
 
     fn sleep(&self, time: Duration) -> Doing<'_, ()> {
-        Box::pin(tokio::time::sleep(time))
+        SystemClock.sleep(time)
     }
 }
 
