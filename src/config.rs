@@ -11,6 +11,7 @@ mod load;
 mod openbao;
 pub mod overrides;
 pub mod permissions;
+mod provider;
 mod reload;
 mod rotation;
 mod schema;
@@ -39,6 +40,7 @@ pub use self::{
     egress::{Egress, Login, Pin, Proxy, Reach},
     load::Loaded,
     openbao::{BaoLogin, OpenBao},
+    provider::{ClientAuthentication, Endpoint, Endpoints, NoEndpoint, Provider, ProviderPlace},
     rotation::Rotation,
     secrets::{Exec, Needed, Refresh, Refreshing, Role},
     users::{EndUser, FieldPath, KeysAt},
@@ -76,6 +78,8 @@ pub struct Config {
     pub callers: Vec<Caller>,
     /// The tokens that this gateway issues; `None`: no caller is known by one. Reloadable.
     pub tokens: Option<Tokens>,
+    /// Who gives OAuth 2.0 tokens, by name. Reloadable.
+    pub providers: BTreeMap<String, Arc<Provider>>,
     /// By name. Reloadable.
     pub environments: BTreeMap<String, Arc<Environment>>,
     /// The health and metrics listener; `None`, without a `[health]` section, switches it off. Restart-only.

@@ -3,6 +3,9 @@
 //! - `connection`: what a user's consent is to the gateway: whose it is, what it allows, and its tokens.
 //! - `seal`: tokens become bytes that only a key from the vault opens.
 //! - `store`: where connections are kept, and who may renew one: a lease with a fence, and a version.
+//! - `provider`: who gives tokens; `discovery` says where its endpoints are, `token_endpoint` what is asked of them and
+//!   what an answer means.
+//! - `refresh`: one refresher for each connection, of all replicas.
 //!
 //! In: what a provider answered. Out: a [`connection::Connection`] with its tokens, and a list of connections without.
 //!
@@ -11,5 +14,9 @@
 //! a disk or a lease ended at a bad moment.
 
 pub(crate) mod connection;
+mod discovery;
+pub(crate) mod provider;
+pub(crate) mod refresh;
 mod seal;
 pub(crate) mod store;
+pub(crate) mod token_endpoint;

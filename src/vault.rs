@@ -30,7 +30,7 @@ pub mod freshness;
 pub(crate) mod gathered;
 pub(crate) mod keeper;
 mod known;
-mod once;
+pub(crate) mod once;
 pub mod permissions;
 pub mod reference;
 pub mod secret;

@@ -29,6 +29,9 @@ pub(super) fn changed_keys(old: &Config, new: &Config) -> Vec<String> {
         let of = |config: &'_ Config| config.callers.iter().find(|one| one.name == *caller).cloned();
         note(&format_args!("caller {caller}"), of(old) != of(new));
     }
+    for name in old.providers.keys().chain(new.providers.keys()).collect::<BTreeSet<_>>() {
+        note(&format_args!("provider.{name}"), old.providers.get(name) != new.providers.get(name));
+    }
     for name in old.environments.keys().chain(new.environments.keys()).collect::<BTreeSet<_>>() {
         let changed = old.environments.get(name) != new.environments.get(name);
         note(&format_args!("environment.{name}"), changed);

@@ -16,6 +16,7 @@ mod observe;
 mod openbao;
 mod overlap;
 mod paths;
+mod provider;
 mod recognition;
 mod refresh;
 mod rotation;
@@ -23,6 +24,9 @@ mod tls_name;
 mod tokens;
 mod users;
 
+use std::sync::Arc;
+
+pub(super) use self::network::is_loopback;
 pub use self::{caller::item as grant_item, rotation::client_guid};
 use super::{
     Config, ForwardedHeader, Health, Limits, Log, Process, RecordDestination, Refresh, Refreshing, VaultFile,
@@ -53,6 +57,7 @@ pub(super) fn config(root: &Node, report: &Report<'_>) -> Option<Config> {
     let aws = aws::aws(&file);
     let callers = caller::all(&file);
     let tokens = tokens::tokens(&file.section("tokens"));
+    let providers = provider::all(&file);
     let environments = environment::all(&file);
     let health = health(&file.section("health"));
     let control_socket = file.section("control").path("socket");
@@ -84,6 +89,10 @@ pub(super) fn config(root: &Node, report: &Report<'_>) -> Option<Config> {
         aws,
         callers: callers.into_iter().map(caller::Draft::finish).collect::<Option<_>>()?,
         tokens,
+        providers: providers
+            .into_iter()
+            .map(|(name, one)| Some((name, Arc::new(one?))))
+            .collect::<Option<_>>()?,
         environments: environments
             .into_iter()
             .map(|(name, one)| Some((name, one?)))

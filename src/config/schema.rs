@@ -37,6 +37,8 @@ pub(super) enum Kind {
     Integers { min: u64, max: u64, unit: &'static str },
     /// `{ ANY = [texts] }`.
     NamedTexts,
+    /// `{ ANY = "text" }`.
+    NamedText,
     /// `[name]`.
     Section(&'static [Key]),
     /// `[[name]]`.

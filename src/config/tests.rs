@@ -11,6 +11,7 @@ mod loading;
 mod openbao;
 mod policy;
 mod policy_callers;
+mod providers;
 mod references;
 mod rotation;
 mod users;

@@ -20,7 +20,7 @@ use crate::{config::VaultFile, redaction};
 const VAULT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Reads it, to be sent to `host` (lower case). `vault` is the embedded vault, if there is one.
-pub(super) async fn read(
+pub(crate) async fn read(
     reference: Reference,
     host: &str,
     vault: Option<VaultFile>,

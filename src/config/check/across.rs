@@ -153,6 +153,10 @@ fn without_source(
             let problem = Problem::new("is at a server or a command, and is needed to log in");
             Some(problem.allowed("expected env:NAME, file:/PATH or vault:NAME"))
         }
+        Scheme::OpenBao | Scheme::Aws | Scheme::Exec if path.starts_with("provider.") => {
+            let problem = Problem::new("is at a server or a command, and a provider's secret cannot be yet");
+            Some(problem.allowed("expected env:NAME, file:/PATH or vault:NAME"))
+        }
         Scheme::Vault if !file.has("vault") => {
             let problem = Problem::new("needs a vault");
             Some(problem.allowed("add a [vault] section, or write env:NAME or file:/PATH"))
@@ -184,7 +188,8 @@ fn owner(path: &str) -> &str {
         return "proxy";
     }
     let end = path.match_indices('.').nth(1).map_or(path.len(), |(at, _)| at);
-    if path.starts_with("environment.") { path.get(..end).unwrap_or(path) } else { "vault" }
+    let has_its_own = path.starts_with("environment.") || path.starts_with("provider.");
+    if has_its_own { path.get(..end).unwrap_or(path) } else { "vault" }
 }
 
 /// Who is let in, when that is nobody or everybody.

@@ -91,7 +91,7 @@ pub(super) fn origin(text: &str) -> Result<String, Problem> {
 }
 
 /// Whether what goes there stays on this machine.
-pub(super) fn is_loopback(host: &str) -> bool {
+pub(in crate::config) fn is_loopback(host: &str) -> bool {
     let address: Result<IpAddr, _> = host.trim_matches(['[', ']']).parse();
     host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
 }

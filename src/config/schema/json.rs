@@ -73,6 +73,11 @@ fn kind(kind: &Kind, restart: bool) -> Value {
             "propertyNames": { "pattern": NAME },
             "additionalProperties": { "type": "array", "items": { "type": "string" } },
         }),
+        Kind::NamedText => json!({
+            "type": "object",
+            "minProperties": 1,
+            "additionalProperties": { "type": "string" },
+        }),
         Kind::Section(keys) => object(keys, restart),
         Kind::Sections(keys) => json!({ "type": "array", "minItems": 1, "items": object(keys, restart) }),
         Kind::Named(keys) => json!({

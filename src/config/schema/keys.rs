@@ -4,12 +4,14 @@ mod aws;
 mod egress;
 mod environment;
 mod openbao;
+mod provider;
 mod secrets;
 
 use self::{
     aws::AWS,
     environment::ENVIRONMENT,
     openbao::OPENBAO,
+    provider::PROVIDER,
     secrets::{EXEC, FILES, VAULT},
 };
 use super::{
@@ -72,6 +74,12 @@ pub(in crate::config) static FILE: &[Key] = &[
         "Services that may call, each with what it may do; every criterion that one gives must hold; absent: nobody is served",
     ),
     section("tokens", TOKENS, "Tokens that this gateway issues to callers; absent: none are taken"),
+    Key::new(
+        "provider",
+        Kind::Named(PROVIDER),
+        Optional,
+        "OAuth 2.0 providers, by name; absent: no tokens are had from anybody",
+    ),
     Key::new(
         "environment",
         Kind::Named(ENVIRONMENT),

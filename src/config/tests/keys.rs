@@ -127,6 +127,10 @@ fn cases() -> Vec<Case> {
     for case in cases.iter_mut().filter(|case| case.path.starts_with("caller[0].unix_")) {
         swap(&mut case.base, "caller");
     }
+    // What one of the two providers reads in a document, the other has written.
+    for case in cases.iter_mut().filter(|case| case.path.ends_with("_endpoint")) {
+        case.path = case.path.replace(".bank.", ".other.");
+    }
     cases
 }
 
@@ -151,6 +155,9 @@ fn walk(keys: &'static [Key], prefix: &str, restart: bool, base: &Node, cases: &
             }
             Kind::Section(keys) => walk(keys, &format!("{path}."), restart, base, cases),
             Kind::Sections(keys) => walk(keys, &format!("{path}[0]."), restart, base, cases),
+            Kind::Named(keys) if key.name == "provider" => {
+                walk(keys, &format!("{path}.bank."), restart, base, cases);
+            }
             Kind::Named(keys) => walk(keys, &format!("{path}.reporting."), restart, base, cases),
             Kind::Variants(variants) if key.name == "credential" => {
                 for variant in *variants {
@@ -230,10 +237,17 @@ fn another(case: &Case) -> Data {
             Data::List(vec![node(Data::Integer(Some(i64::try_from(*min).unwrap())))])
         }
         (Kind::NamedTexts, _) => Data::Table([("sandbox".to_owned(), entry(list("write")))].into()),
+        (Kind::NamedText, _) => Data::Table([("other".to_owned(), entry(text("other")))].into()),
         (_, "allow" | "trusted_proxies" | "networks") => list("192.0.2.0/24"),
         (_, "tls_names") => list("dns:other.internal"),
         (_, "header") => text("x-other"),
         (_, "hosts") => list("other"),
+        (_, "scopes") => list("other"),
+        (_, "discovery") => text("https://other.example/.well-known/openid-configuration"),
+        (_, "resource") => text("urn:other"),
+        (Kind::Text, name) if name.ends_with("_endpoint") || name == "redirect_uri" => {
+            text("https://other.example/other")
+        }
         (_, "command") => list("/bin/other"),
         (_, "variables") => list("OTHER"),
         (_, "mounts") => list("other/kv"),

@@ -1,0 +1,355 @@
+//! Against servers that others wrote: one that is certified, and one that answers whatever it is told to. `tests/setup`
+//! installs both.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{BufRead as _, BufReader, Write},
+    process::{Child, Command, Stdio},
+    sync::mpsc,
+};
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::{
+    config::ClientAuthentication,
+    oauth::token_endpoint::{Code, Fate},
+    stand_in::certificate::ServerCertificate,
+    vault::reference::Reference,
+};
+
+mod refreshing;
+
+const SECRET: &str = "gateway-secret:/+%0123456789";
+const CALLBACK: &str = "https://127.0.0.1:18099/callback";
+const SCOPES: [&str; 3] = ["openid", "offline_access", "mx:read"];
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A program of Node's that prints its port; dropping it ends it.
+struct Running {
+    folder: TempDir,
+    child: Child,
+    lines: mpsc::Receiver<String>,
+    port: u16,
+}
+
+impl Running {
+    fn start(script: &str) -> Self {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let modules = root.join("tests/.work/oauth/node_modules");
+        assert!(modules.exists(), "the OAuth servers are not installed here: run tests/setup");
+        let folder = tempfile::tempdir().unwrap();
+        let at = folder.path();
+        let tls = ServerCertificate::for_default_names().unwrap();
+        for (name, text) in [
+            ("ca.pem", tls.authority_pem()),
+            ("tls.pem", tls.pem()),
+            ("tls.key", tls.key_pem()),
+            ("secret", SECRET),
+        ] {
+            fs::write(at.join(name), text).unwrap();
+        }
+        // Node looks for modules beside the script.
+        fs::copy(root.join("tests/oauth").join(script), at.join(script)).unwrap();
+        std::os::unix::fs::symlink(modules, at.join("node_modules")).unwrap();
+        let mut child = Command::new("node")
+            .args([script, "tls.pem", "tls.key"])
+            .current_dir(at)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(fs::File::create(at.join("errors")).unwrap())
+            .spawn()
+            .unwrap();
+        let (said, lines) = mpsc::channel();
+        let output = child.stdout.take().unwrap();
+        std::thread::spawn(move || {
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                if said.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        let port = loop {
+            let line = lines.recv_timeout(PATIENCE).unwrap_or_else(|_| {
+                panic!("{}", fs::read_to_string(at.join("errors")).unwrap());
+            });
+            if let Some(port) = line.strip_prefix("port ") {
+                break port.parse().unwrap();
+            }
+        };
+        Self { folder, child, lines, port }
+    }
+
+    /// Waits for what it says.
+    fn until(&self, said: &str) {
+        while self.lines.recv_timeout(PATIENCE).unwrap() != said {}
+    }
+
+    fn end(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    fn client(&self, client_id: &str, place: ProviderPlace) -> config::Provider {
+        config::Provider {
+            name: "bank".into(),
+            place,
+            client_id: client_id.into(),
+            client_secret: Reference::file(self.folder.path().join("secret")),
+            client_authentication: ClientAuthentication::Basic,
+            scopes: vec![],
+            audience: None,
+            resource: None,
+            authorization_parameters: [("prompt".to_owned(), "consent".to_owned())].into(),
+            token_parameters: BTreeMap::new(),
+            redirect_uri: Some(CALLBACK.into()),
+            reuse_grace: Duration::ZERO,
+            ca_file: Some(self.folder.path().join("ca.pem")),
+            connect_timeout: PATIENCE,
+            read_timeout: PATIENCE,
+        }
+    }
+
+    fn discovered(&self) -> ProviderPlace {
+        let issuer = format!("https://127.0.0.1:{}", self.port);
+        let url = Endpoint::parse(&format!("{issuer}/.well-known/openid-configuration")).unwrap();
+        ProviderPlace::Discovered { url, issuer, hosts: vec!["127.0.0.1".into()] }
+    }
+
+    /// What a browser is sent on to.
+    fn follow(&self, url: &str, form: &[&str]) -> String {
+        let at = |name: &str| self.folder.path().join(name);
+        let mut curl = Command::new("curl");
+        curl.args(["--silent", "--show-error", "--output", "/dev/null", "--write-out", "%{redirect_url}"]);
+        curl.arg("--cacert").arg(at("ca.pem"));
+        curl.arg("--cookie").arg(at("cookies")).arg("--cookie-jar").arg(at("cookies"));
+        for field in form {
+            curl.args(["--data", field]);
+        }
+        let output = curl.arg(url).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Consents as a user does; gives the parameters that come back.
+    fn consent(&self, authorization: &Authorization) -> BTreeMap<String, String> {
+        let mut url = self.follow(&authorization.url, &[]);
+        for form in [&["prompt=login", "login=alice", "password=x"][..], &[], &["prompt=consent"], &[]] {
+            // Who is logged in already is asked for consent at once.
+            if url.starts_with(CALLBACK) {
+                break;
+            }
+            url = self.follow(&url, form);
+        }
+        let (_, query) = url.split_once('?').unwrap();
+        assert!(url.starts_with(CALLBACK), "{url}");
+        let decoded =
+            |text: &str| percent_encoding::percent_decode_str(text).decode_utf8().unwrap().into_owned();
+        query
+            .split('&')
+            .filter_map(|pair| pair.split_once('='))
+            .map(|(n, v)| (decoded(n), decoded(v)))
+            .collect()
+    }
+
+    /// A user's first tokens.
+    async fn connect(&self, provider: &Provider) -> Granted {
+        // Each with cookies of its own.
+        let _ = fs::remove_file(self.folder.path().join("cookies"));
+        let authorization = provider.authorization(&SCOPES.map(str::to_owned)).await.unwrap();
+        let back = self.consent(&authorization);
+        assert_eq!(*authorization.state, secret(&back["state"]));
+        assert!(provider.is_issuer(Some(&back["iss"])).await.unwrap());
+        for stranger in [None, Some("https://id.example")] {
+            assert!(!provider.is_issuer(stranger).await.unwrap(), "{stranger:?}");
+        }
+        let code = secret(&back["code"]);
+        redaction::held().remember([&Arc::new(secret(&back["code"]))]);
+        let other = secret(&"v".repeat(43));
+        let stranger = provider.tokens(&Grant::Code { code: &code, verifier: &other }).await.unwrap_err();
+        assert_eq!(stranger.fate(), Fate::Gone, "without the verifier: {stranger}");
+        provider.tokens(&Grant::Code { code: &code, verifier: &authorization.verifier }).await.unwrap()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+fn secret(text: &str) -> Secret {
+    Secret::new(text.into()).unwrap()
+}
+
+async fn refresh(provider: &Provider, token: &Secret) -> Result<Granted, Fault> {
+    provider.tokens(&Grant::Refresh { token, scopes: &[] }).await
+}
+
+/// All that is logged, as it is before anything is masked.
+#[derive(Clone, Default)]
+struct Logged(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Logged {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Logged {
+    fn listen(&self) -> tracing::subscriber::DefaultGuard {
+        let writer = self.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::TRACE)
+            .with_writer(move || writer.clone())
+            .finish();
+        tracing::subscriber::set_default(subscriber)
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "looks for it")]
+    fn has(&self, secret: &Secret) -> bool {
+        let logged = self.0.lock().unwrap();
+        logged.windows(secret.expose().len()).any(|window| window == secret.expose())
+    }
+}
+
+#[tokio::test]
+async fn a_user_consents_tokens_rotate_and_a_reused_one_ends_the_grant() {
+    let logged = Logged::default();
+    let listening = logged.listen();
+    let server = Running::start("provider.mjs");
+    let provider = Provider::new(Arc::new(server.client("gateway", server.discovered())), None);
+    let first = server.connect(&provider).await;
+    assert_eq!(first.life, Some(Duration::from_secs(5)));
+    assert!(first.scopes.as_ref().unwrap().contains(&"mx:read".to_owned()));
+    let used = first.refresh.clone().unwrap();
+    let second = refresh(&provider, &used).await.unwrap();
+    let next = second.refresh.clone().unwrap();
+    assert!(next != used && second.access != first.access);
+    let third = refresh(&provider, &next).await.unwrap();
+    // A second use of one that was used.
+    let reused = refresh(&provider, &used).await.unwrap_err();
+    assert!(matches!(reused, Fault::Refused(_, Code::InvalidGrant)), "{reused}");
+    server.until("revoked");
+    let after = refresh(&provider, third.refresh.as_ref().unwrap()).await.unwrap_err();
+    assert_eq!(after.fate(), Fate::Gone, "{after}");
+
+    tracing::info!(reason = vault::chain(&reused), "so that there is something");
+    drop(listening);
+    assert!(logged.has(&secret("something")));
+    let tokens =
+        [&first, &second, &third].into_iter().flat_map(|one| [Some(&one.access), one.refresh.as_ref()]);
+    for token in tokens.flatten() {
+        assert!(!logged.has(token), "a token is in the log");
+        #[expect(clippy::disallowed_methods, reason = "asks whether it would be masked")]
+        let is_masked = redaction::held().masker().is_hit(token.expose());
+        assert!(is_masked);
+    }
+    assert!(!logged.has(&secret(SECRET)));
+}
+
+#[tokio::test]
+async fn a_revoked_token_is_taken_no_longer() {
+    let server = Running::start("provider.mjs");
+    let provider = Provider::new(Arc::new(server.client("gateway", server.discovered())), None);
+    let granted = server.connect(&provider).await;
+    let token = granted.refresh.unwrap();
+    provider.revoke(Revoked::Refresh(&token)).await.unwrap();
+    assert_eq!(refresh(&provider, &token).await.unwrap_err().fate(), Fate::Gone);
+    // It is gone, and that is what was wanted.
+    provider.revoke(Revoked::Refresh(&token)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_client_shows_its_secret_as_it_is_registered_and_nobody_else_is_asked() {
+    let server = Running::start("provider.mjs");
+    let scopes = ["mx:read".to_owned()];
+    let client = |id: &str, how: ClientAuthentication| config::Provider {
+        client_authentication: how,
+        ..server.client(id, server.discovered())
+    };
+    let ask = async |settings: config::Provider| {
+        Provider::new(Arc::new(settings), None).tokens(&Grant::Client { scopes: &scopes }).await
+    };
+    for (id, how) in
+        [("gateway-basic", ClientAuthentication::Basic), ("gateway-post", ClientAuthentication::Post)]
+    {
+        let granted = ask(client(id, how)).await.unwrap();
+        assert_eq!((granted.refresh, granted.scopes), (None, Some(scopes.to_vec())));
+        let wrong = config::Provider { client_secret: "env:PATH".parse().unwrap(), ..client(id, how) };
+        let refused = ask(wrong).await.unwrap_err();
+        assert!(matches!(refused, Fault::Refused(_, Code::InvalidClient)), "{refused}");
+    }
+    // Nobody whom the system trusts has signed its certificate.
+    let stranger = config::Provider { ca_file: None, ..client("gateway-basic", ClientAuthentication::Basic) };
+    let fault = ask(stranger).await.unwrap_err();
+    assert!(matches!(fault, Fault::Discovery(discovery::Fault::Unreached(_))), "{fault}");
+    let ProviderPlace::Discovered { url, hosts, .. } = server.discovered() else { unreachable!() };
+    let place = ProviderPlace::Discovered { url, hosts, issuer: "https://id.example".into() };
+    let fault = ask(server.client("gateway-basic", place)).await.unwrap_err();
+    assert!(matches!(fault, Fault::Discovery(discovery::Fault::Issuer(_))), "{fault}");
+    let elsewhere = Reference::file(server.folder.path().join("secret")).for_hosts(vec!["id.example".into()]);
+    let sealed =
+        config::Provider { client_secret: elsewhere, ..client("gateway-basic", ClientAuthentication::Basic) };
+    let fault = ask(sealed).await.unwrap_err();
+    assert!(matches!(fault, Fault::ClientSecret(vault::Error::NotFor(_))), "{fault}");
+}
+
+#[tokio::test]
+async fn whatever_is_no_token_answer_is_a_failed_attempt() {
+    let mut server = Running::start("odd.mjs");
+    let place = ProviderPlace::Written(Endpoints {
+        issuer: None,
+        names_itself: false,
+        authorization: None,
+        token: Endpoint::parse(&format!("http://127.0.0.1:{}/token", server.port)).unwrap(),
+        revocation: None,
+    });
+    let settings = server.client("gateway", place);
+    let patient = Provider::new(Arc::new(settings.clone()), None);
+    let hasty = config::Provider { read_timeout: Duration::from_millis(200), ..settings };
+    let hasty = Provider::new(Arc::new(hasty), None);
+    let ask = async |provider: &Provider, word: &str| {
+        provider.tokens(&Grant::Client { scopes: &[word.to_owned()] }).await
+    };
+    assert!(ask(&patient, "plain").await.is_ok());
+    for (word, fate) in [
+        ("unavailable", Fate::Untouched),
+        ("limited", Fate::Untouched),
+        ("bad_gateway", Fate::Doubtful),
+        ("redirect", Fate::Doubtful),
+        ("nothing", Fate::Doubtful),
+        ("object", Fate::Doubtful),
+        ("list", Fate::Doubtful),
+        ("number", Fate::Doubtful),
+        ("empty_token", Fate::Doubtful),
+        ("text_life", Fate::Doubtful),
+        ("negative_life", Fate::Doubtful),
+        ("mac", Fate::Doubtful),
+        ("html", Fate::Doubtful),
+        ("form", Fate::Doubtful),
+        ("cut", Fate::Doubtful),
+        ("huge", Fate::Doubtful),
+        ("error_in_200", Fate::Doubtful),
+        ("hang_up", Fate::Doubtful),
+        ("invalid_grant", Fate::Gone),
+        ("invalid_client", Fate::Untouched),
+        ("html_400", Fate::Untouched),
+    ] {
+        let fault = ask(&patient, word).await.unwrap_err();
+        assert_eq!(fault.fate(), fate, "{word}: {fault}");
+        assert!(!format!("{fault:?} {}", vault::chain(&fault)).contains("c4n4ry"), "{word}: {fault:?}");
+    }
+    for word in ["slow", "slow_body"] {
+        let fault = ask(&hasty, word).await.unwrap_err();
+        assert!(matches!(fault, Fault::Lost(_)), "{word}: {fault}");
+    }
+    server.end();
+    assert!(matches!(ask(&patient, "plain").await.unwrap_err(), Fault::Unreached(_)));
+}
