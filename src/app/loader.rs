@@ -323,6 +323,9 @@ impl Loader {
         self.census.set_limits(capacity::limits(&config));
         self.keeper.adopt(&config);
         self.serve(snapshot);
+        if !config.providers.is_empty() {
+            tracing::warn!("[provider] is checked and does nothing yet: no provider is asked for tokens");
+        }
         state.config = config;
         state.loaded_at = SystemTime::now();
         Ok(ReloadReport {
