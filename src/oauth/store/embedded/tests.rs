@@ -3,6 +3,7 @@
 mod copies;
 mod killed;
 mod model;
+mod pending;
 mod refused;
 
 use std::{
