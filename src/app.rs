@@ -5,6 +5,7 @@
 //! it is told to stop. The start does not wait for secrets: without a usable snapshot the gateway answers
 //! 503, is not ready, and tries again.
 
+mod connections;
 mod differences;
 mod drain;
 mod files;
@@ -47,6 +48,7 @@ use crate::{
     log::Log,
     metrics::{Metrics, WorkerMetrics},
     mx::catalogue::catalogue,
+    oauth::broker::Broker,
     record::writer::{self, WriterHandle},
     redaction,
     worker::{self, Stage},
@@ -98,6 +100,9 @@ pub enum Error {
     /// The records' destination could not be opened.
     #[error("record.destination: {0}")]
     Records(io::Error),
+    /// Users' connections cannot be used, and will not by themselves.
+    #[error("connections: {0}")]
+    Connections(String),
     /// The system refused a thread, an event loop or a signal handler.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
@@ -180,6 +185,8 @@ impl App {
     pub fn run(self) -> Result<(), Error> {
         let Self { config, config_path, log, listeners, socket_files, control, records, signals, runtime } =
             self;
+        let connections = connections::start(&config)?;
+        let broker = connections.as_ref().map(|running| running.broker.clone());
         let workers = config.process.workers.unwrap_or_else(capacity::cores);
         let names = catalogue().operations().iter().map(|operation| operation.id);
         let (metrics, worker_metrics) = Metrics::new(workers, names, records.counters());
@@ -192,6 +199,7 @@ impl App {
             census.clone(),
             metrics.clone(),
             stage_seen.clone(),
+            broker.clone(),
         );
 
         let health = control.health.as_ref().and_then(|(listener, _)| listener.local_addr().ok());
@@ -200,7 +208,7 @@ impl App {
         runtime.block_on(loader.load_first());
         let ended = Arc::new(Notify::new());
         let (handles, threads) =
-            start_workers(&loader, worker_metrics, &records, &stage_seen, &census, &ended)?;
+            start_workers(&loader, worker_metrics, &records, &stage_seen, &census, &ended, broker.as_ref())?;
         let suspensions = loader.suspensions();
         let control = control::start(
             control::Parts { gateway: Arc::new(loader.clone()), metrics: metrics.clone(), suspensions },
@@ -232,6 +240,7 @@ impl App {
         });
         refreshing.abort();
         rotating.finish();
+        drop(connections);
         runtime.shutdown_background();
         tracing::info!("stopped");
         log.flush(LAST_WAIT);
@@ -251,6 +260,7 @@ fn start_workers(
     stage: &watch::Receiver<Stage>,
     census: &Arc<Census>,
     ended: &Arc<Notify>,
+    broker: Option<&Arc<Broker>>,
 ) -> io::Result<Started> {
     let process_id = random_id();
     let workers = metrics.len();
@@ -270,6 +280,7 @@ fn start_workers(
             census: census.clone(),
             metrics,
             recorder: records.recorder(),
+            broker: broker.cloned(),
             arrivals,
             load,
         };

@@ -3,6 +3,7 @@
 
 mod aws;
 mod check;
+mod connections;
 mod document;
 mod egress;
 pub mod fault;
@@ -37,6 +38,7 @@ pub(crate) use self::check::log_filter;
 pub use self::check::{client_guid, grant_item};
 pub use self::{
     aws::Aws,
+    connections::{BrowserListener, CallerConnections, ConnectionStore, Connections, OAuthGrant, Postgres},
     egress::{Egress, Login, Pin, Proxy, Reach},
     load::Loaded,
     openbao::{BaoLogin, OpenBao},
@@ -80,6 +82,8 @@ pub struct Config {
     pub tokens: Option<Tokens>,
     /// Who gives OAuth 2.0 tokens, by name. Reloadable.
     pub providers: BTreeMap<String, Arc<Provider>>,
+    /// Users' consents; `None`: there are none. Restart-only.
+    pub connections: Option<Connections>,
     /// By name. Reloadable.
     pub environments: BTreeMap<String, Arc<Environment>>,
     /// The health and metrics listener; `None`, without a `[health]` section, switches it off. Restart-only.
@@ -111,8 +115,8 @@ pub enum ForwardedHeader {
 pub struct Listener {
     /// TCP address or Unix socket path.
     pub address: ListenAddress,
-    /// The name of the environment that its requests go to; it exists in [`Config::environments`].
-    pub environment: String,
+    /// What its requests are for.
+    pub serves: Serves,
     /// TLS towards callers.
     pub tls: Option<ListenerTls>,
     /// With `tls`: whose client certificates are taken; `None`: none is asked for.
@@ -124,6 +128,15 @@ pub struct Listener {
     pub hosts: Vec<String>,
     /// Values of `Origin` that may call (exact, lower case). Empty: no browser may.
     pub origins: Vec<String>,
+}
+
+/// What the requests of a listener are for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Serves {
+    /// They go to the environment of this name; it exists in [`Config::environments`].
+    Environment(String),
+    /// They make, list and end users' connections.
+    Connections,
 }
 
 /// One `[[caller]]`: a service, how it is recognised, and what it may do.
@@ -146,6 +159,8 @@ pub struct Caller {
     pub token: bool,
     /// What it may do, by environment; nothing at those that are not named.
     pub grant: BTreeMap<String, Vec<grant::Item>>,
+    /// Which connections of users it may make and use; `None`: none.
+    pub connections: Option<CallerConnections>,
     /// What it may use.
     pub limits: limits::CallerLimits,
     /// Whose data it may reach, beside those of `users_file`; `None` with neither: everybody's.
@@ -158,6 +173,26 @@ pub struct Caller {
     pub mask_fields: Vec<FieldPath>,
     /// Until then, much of what its grants refuse is let through and noted: see [`crate::policy::grant`].
     pub observe_until: Option<SystemTime>,
+}
+
+impl Serves {
+    /// The environment that requests go to; `None`: to none.
+    #[must_use]
+    pub fn environment(&self) -> Option<&str> {
+        match self {
+            Self::Environment(name) => Some(name),
+            Self::Connections => None,
+        }
+    }
+}
+
+impl fmt::Display for Serves {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Environment(name) => write!(f, "sends to {name}"),
+            Self::Connections => f.write_str("serves connections"),
+        }
+    }
 }
 
 /// Where a listener binds.
@@ -250,6 +285,8 @@ pub struct Environment {
     pub rotation: Rotation,
     /// What is attached on the operations that take a Bearer token of one user or account.
     pub bearer_operations: BearerOperations,
+    /// What a token of a provider must be good for.
+    pub scopes: Vec<NeededScopes>,
     /// PEM file that replaces the system's roots; reloaded when it changes.
     pub ca_file: Option<PathBuf>,
     /// A client certificate towards the upstream.
@@ -267,6 +304,15 @@ pub struct Environment {
     pub breaker: limits::Breaker,
     /// Waits.
     pub timeouts: Timeouts,
+}
+
+/// What a token must be good for when something is called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NeededScopes {
+    /// What is called.
+    pub item: grant::Item,
+    /// All that it needs.
+    pub scopes: Vec<String>,
 }
 
 /// What may be called at an environment.
@@ -345,6 +391,13 @@ pub enum Credential {
         /// The token.
         token: Reference,
     },
+    /// `Authorization: Bearer <access token>`, of a provider's.
+    OAuth2 {
+        /// The provider's name.
+        provider: String,
+        /// Whose the token is.
+        grant: OAuthGrant,
+    },
     /// Any named header, with an optional prefix before the value.
     Header {
         /// The header's name.
@@ -364,6 +417,8 @@ pub enum BearerOperations {
     Refused,
     /// This token is attached.
     Token(Reference),
+    /// The access token of a connection of this provider is attached.
+    Provider(String),
     /// The caller's own `Authorization: Bearer` passes through, on these operations only.
     PassThrough,
 }
@@ -459,16 +514,27 @@ impl fmt::Display for ListenAddress {
 }
 
 impl Credential {
-    /// The one secret that it cannot do without.
+    /// The one secret that it cannot do without; `None` when it is had from a provider.
     #[must_use]
-    pub fn reference(&self) -> &Reference {
-        match self {
+    pub fn reference(&self) -> Option<&Reference> {
+        Some(match self {
             Self::Basic { api_key, .. }
             | Self::ApiKey { api_key, .. }
             | Self::MxApiKey { api_key, .. }
             | Self::Query { api_key, .. } => api_key,
             Self::Bearer { token } => token,
             Self::Header { value, .. } => value,
+            Self::OAuth2 { .. } => return None,
+        })
+    }
+
+    /// Where its secret comes from, in words of the configuration.
+    #[must_use]
+    pub fn source(&self) -> String {
+        match (self, self.reference()) {
+            (Self::OAuth2 { provider, .. }, _) => format!("provider {provider}"),
+            (_, Some(reference)) => reference.to_string(),
+            (_, None) => String::new(),
         }
     }
 
@@ -480,12 +546,29 @@ impl Credential {
             | Self::ApiKey { secondary_api_key, .. }
             | Self::MxApiKey { secondary_api_key, .. }
             | Self::Query { secondary_api_key, .. } => secondary_api_key.as_ref(),
-            Self::Bearer { .. } | Self::Header { .. } => None,
+            Self::Bearer { .. } | Self::Header { .. } | Self::OAuth2 { .. } => None,
         }
     }
 }
 
 impl Environment {
+    /// The providers whose tokens are attached here: the key that says so, the name, and whose the tokens are.
+    pub(crate) fn oauth(&self) -> impl Iterator<Item = (&'static str, &str, OAuthGrant)> {
+        let credential = match &self.credential {
+            Credential::OAuth2 { provider, grant } => {
+                Some(("credential.provider", provider.as_str(), *grant))
+            }
+            _ => None,
+        };
+        let bearer = match &self.bearer_operations {
+            BearerOperations::Provider(name) => {
+                Some(("bearer_operations.provider", name.as_str(), OAuthGrant::AuthorizationCode))
+            }
+            _ => None,
+        };
+        credential.into_iter().chain(bearer)
+    }
+
     /// The password at the proxy, if it asks for one.
     #[must_use]
     pub fn proxy_password(&self) -> Option<&Reference> {

@@ -81,7 +81,9 @@ impl Prepared {
             config::Credential::Query { client_id, client_id_name, api_key_name, .. } => {
                 query = Some(query_pairs(client_id_name, client_id, api_key_name, secret));
             }
-            config::Credential::Bearer { .. } => headers.push((AUTHORIZATION, value("Bearer ", secret)?)),
+            config::Credential::Bearer { .. } | config::Credential::OAuth2 { .. } => {
+                headers.push((AUTHORIZATION, value("Bearer ", secret)?));
+            }
             config::Credential::Header { name, prefix, .. } => {
                 headers.push((name.clone(), value(prefix, secret)?));
             }
@@ -92,6 +94,17 @@ impl Prepared {
             masker: Masker::new([secret]),
             headers,
             query,
+        })
+    }
+
+    /// An access token. `name` says in records whose it is.
+    pub(crate) fn access_token(name: &str, secret: &Secret) -> Result<Self, Unusable> {
+        Ok(Self {
+            used: UsedCredential::new(name, secret.fingerprint()),
+            deadline: Arc::new(Deadline::never()),
+            masker: Masker::new([secret]),
+            headers: vec![(AUTHORIZATION, value("Bearer ", secret)?)],
+            query: None,
         })
     }
 
@@ -245,7 +258,7 @@ mod tests {
 
     fn prepared(kind: &config::Credential) -> Prepared {
         let secret = Secret::new(b"k3y/with+odd=chars".to_vec()).unwrap();
-        Prepared::prepare(kind, kind.reference(), &secret).unwrap()
+        Prepared::prepare(kind, kind.reference().unwrap(), &secret).unwrap()
     }
 
     fn sent(kind: &config::Credential) -> HeaderMap {

@@ -26,7 +26,12 @@ use http::request;
 use self::walked::Walked;
 use crate::{
     config::{self, Config, ListenAddress},
-    gateway::{self, End, choice::Attached, refusal::Refusal},
+    credential::Prepared,
+    gateway::{
+        self, End,
+        choice::{AtHand, Attached},
+        refusal::Refusal,
+    },
     listener::{names::Names, peer::Peer},
     policy::target::Target,
     snapshot::Snapshot,
@@ -281,7 +286,8 @@ impl Explainer {
     ) -> Result<(Sent, UsedCredential), No> {
         let not_ready = || No { end: End::Failed(gateway::refusal::Failure::NotReady), detail: None };
         let listener = snapshot.listeners.get(listener).ok_or_else(not_ready)?;
-        let environment = snapshot.environments.get(listener.environment).ok_or_else(not_ready)?;
+        let environment = listener.environment.and_then(|index| snapshot.environments.get(index));
+        let environment = environment.ok_or_else(not_ready)?;
         let decided = gateway::decide(snapshot, listener, peer, head, walked).map_err(|end| No {
             detail: head
                 .uri
@@ -290,9 +296,11 @@ impl Explainer {
                 .map(|malformed| malformed.to_string()),
             end,
         })?;
-        let own = environment.credential.for_worker();
-        let token = environment.bearer.token().map(crate::credential::Prepared::for_worker);
-        let attached = decided.choice.attached(&own, token.as_ref());
+        let own = environment.own.key().map(Prepared::for_worker);
+        let token = environment.bearer.token().map(Prepared::for_worker);
+        let access = decided.choice.presumed_access();
+        let at_hand = AtHand { own: own.as_ref(), token: token.as_ref(), access: access.as_ref() };
+        let attached = decided.choice.attached(&at_hand);
         let attached = attached.map_err(|refusal| No { end: refusal.into(), detail: None })?;
         Ok((
             message::sent(&decided, head, environment, &attached),
@@ -308,7 +316,7 @@ impl Explainer {
         let settings = self.config.environments.get(environment);
         let reference = settings
             .and_then(|settings| settings.references().find(|one| one.to_string() == credential.used.name()));
-        let own = settings.filter(|settings| Some(settings.credential.reference()) == reference);
+        let own = settings.filter(|settings| settings.credential.reference() == reference);
         let found = self.fingerprints.as_ref().zip(reference).and_then(|(all, one)| all.get(one));
         let (fingerprint, note) = match found {
             Some(Ok(fingerprint)) => (Some(fingerprint.clone()), None),
@@ -333,7 +341,8 @@ impl Explainer {
         refused: Option<No>,
     ) -> Explanation {
         let settings = self.config.listeners.get(listener);
-        let environment = settings.and_then(|settings| self.config.environments.get(&settings.environment));
+        let environment =
+            settings.and_then(|settings| self.config.environments.get(settings.serves.environment()?));
         let caller = walked.caller.as_ref().and_then(|name| self.caller(name));
         let operation = walked.operation();
         let rule = caller.zip(environment).and_then(|(caller, environment)| {
@@ -354,7 +363,10 @@ impl Explainer {
             method: question.method.clone(),
             target: question.target.clone(),
             listener: settings.map(|settings| settings.address.to_string()).unwrap_or_default(),
-            environment: settings.map(|settings| settings.environment.clone()).unwrap_or_default(),
+            environment: settings
+                .and_then(|settings| settings.serves.environment())
+                .unwrap_or_default()
+                .to_owned(),
             host: environment.map(|environment| words::host(environment)).unwrap_or_default(),
             origin: walked.origin.filter(|_| !question.asker.is_presumed()).map(|origin| origin.to_string()),
             recognised: words::recognised(question, &walked, caller),
@@ -419,14 +431,20 @@ impl Explainer {
         }
         let has_grant = |one: &config::Listener| match &question.asker {
             Asker::Caller(name) => {
-                self.caller(name).is_some_and(|caller| caller.grant.contains_key(&one.environment))
+                let environment = one.serves.environment();
+                self.caller(name)
+                    .zip(environment)
+                    .is_some_and(|(caller, name)| caller.grant.contains_key(name))
             }
             _ => false,
         };
         let fitting = || {
+            let asked = question.environment.as_deref();
+            let goes_there = move |one: &config::Listener| {
+                one.serves.environment().is_some_and(|name| asked.is_none_or(|asked| asked == name))
+            };
             let fitting = all.iter().enumerate().filter(|(_, one)| fits(is_unix(&one.address)));
-            fitting
-                .filter(|(_, one)| question.environment.as_ref().is_none_or(|name| *name == one.environment))
+            fitting.filter(move |(_, one)| goes_there(one))
         };
         let first = fitting().find(|(_, one)| has_grant(one)).or_else(|| fitting().next());
         first.map(|(index, _)| index).ok_or_else(|| Unanswerable::NoneFits(wanted, there()))

@@ -4,6 +4,7 @@
 //! the upstream's, masked, or one of ours from `respond`. The access record is opened first and closed
 //! once, when the answer is over or the caller has left.
 
+mod access;
 mod again;
 pub(crate) mod answer;
 pub(crate) mod choice;
@@ -25,9 +26,10 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 
 use self::{
+    access::Renewal,
     again::{Again, OtherHead},
     answer::{AnswerBody, Passage},
-    choice::{Attached, Choice},
+    choice::{AtHand, Attached, Choice},
     entry::{Entry, Live},
     fields::FieldMask,
     refusal::{Failure, Refusal},
@@ -47,8 +49,11 @@ use crate::{
         outgoing::Outgoing,
     },
     users::{self, Reason, Told, end_user::EndUser},
-    vault::freshness::Moment,
-    worker::view::{EnvironmentView, View},
+    vault::freshness::{Moment, Term},
+    worker::{
+        tokens::Access,
+        view::{EnvironmentView, View},
+    },
 };
 
 /// Serves one request.
@@ -75,7 +80,12 @@ async fn walk(
     request: Request<Incoming>,
     entry: &mut Entry,
 ) -> Result<Passage, End> {
-    let Approved { outgoing, environment, masker, mask, pass, again } = approve(at, view, request, entry)?;
+    let approved = match view.attaches_tokens(at.listener.index) {
+        false => approve(at, view, request, entry)?,
+        // In a box, since other walks wait for nothing before they send.
+        true => Box::pin(approve_with_token(at, view, request, entry)).await?,
+    };
+    let Approved { outgoing, environment, masker, mask, pass, second } = approved;
     let timeouts = &environment.settings.timeouts;
     let asked = entry.asked_upstream();
     at.session.watch.total(asked, timeouts.total);
@@ -90,10 +100,13 @@ async fn walk(
         Err(expiry) => return Err(expiry.into()),
     };
     if answer.status == StatusCode::UNAUTHORIZED
-        && let Some(again) = again
+        && let Some(second) = second
     {
-        // The environment has another key. In a box, like masking: hardly any walk comes here.
-        answer = Box::pin(again.attempt(at, environment, answer, entry)).await?;
+        // There is another key, or another token. In a box, like masking: hardly any walk comes here.
+        answer = match second {
+            Second::Key(again) => Box::pin(again.attempt(at, environment, answer, entry)).await?,
+            Second::Token(renewal) => Box::pin(renewal.attempt(at, environment, answer, entry)).await?,
+        };
     }
     entry.upstream_answered();
     let mut passage = Passage::new(answer, environment.clone(), masker);
@@ -111,8 +124,15 @@ struct Approved<'v> {
     masker: Option<Arc<Masker>>,
     mask: Option<Arc<FieldMask>>,
     pass: Pass,
+    second: Option<Second>,
+}
+
+/// What follows when the credential is not taken.
+enum Second {
     /// Of an environment with two keys.
-    again: Option<Box<Again>>,
+    Key(Box<Again>),
+    /// Of one whose tokens a provider gives.
+    Token(Box<Renewal>),
 }
 
 /// What can be done before anything is sent. Nothing in it waits, so that a request in flight carries none of it.
@@ -123,13 +143,80 @@ fn approve<'v>(
     entry: &mut Entry,
 ) -> Result<Approved<'v>, End> {
     let (head, body) = request.into_parts();
-    let listener = view.listener(at.listener.index).ok_or(Failure::NotReady)?;
-    let environment = view.environment(listener.environment).ok_or(Failure::NotReady)?;
-    entry.environment(environment);
-
+    let (listener, environment) = place(at, view, entry)?;
     let decided = decide(&view.snapshot, listener, &at.peer, &head, &mut Live { view, entry })?;
-    let (key, which) = environment.credential();
-    let attached = decided.choice.attached(key, environment.bearer.as_ref())?;
+    let (own, which) = environment.credential();
+    let at_hand = AtHand { own, token: environment.bearer.as_ref(), access: None };
+    let may_repeat = decided.grant.repeatable(&head.method) && body.is_end_stream();
+    let other = OtherHead::of(&decided, &head, environment, which, may_repeat);
+    let dressed = dressed(at, view, environment, &decided, &at_hand, &head, entry)?;
+    Ok(dressed.approved(view, environment, head, body, |outgoing| Some(Second::Key(other?.ready(outgoing)))))
+}
+
+/// The same where tokens of a provider are attached, which it may have to wait for.
+async fn approve_with_token<'v>(
+    at: &Connection,
+    view: &'v View,
+    request: Request<Incoming>,
+    entry: &mut Entry,
+) -> Result<Approved<'v>, End> {
+    let (head, body) = request.into_parts();
+    let (listener, environment) = place(at, view, entry)?;
+    let decided = decide(&view.snapshot, listener, &at.peer, &head, &mut Live { view, entry })?;
+    let (access, renewal) = match &decided.choice {
+        Choice::Access(wanted) => {
+            Some(access::obtain(at, view, environment, &decided, wanted, &head.method).await?)
+        }
+        _ => None,
+    }
+    .unzip();
+    let at_hand = AtHand {
+        own: environment.credential().0,
+        token: environment.bearer.as_ref(),
+        access: access.as_ref().map(|access: &Access| &*access.credential),
+    };
+    let may_repeat = decided.grant.repeatable(&head.method) && body.is_end_stream();
+    let renewal = renewal.map(|renewal| match may_repeat {
+        true => renewal.keeping(&decided, &head, &environment.settings),
+        false => renewal,
+    });
+    let dressed = dressed(at, view, environment, &decided, &at_hand, &head, entry)?;
+    Ok(dressed.approved(view, environment, head, body, |_| renewal.map(|one| Second::Token(Box::new(one)))))
+}
+
+/// Where a request goes.
+fn place<'v>(
+    at: &Connection,
+    view: &'v View,
+    entry: &mut Entry,
+) -> Result<(&'v ListenerSettings, &'v Rc<EnvironmentView>), End> {
+    let listener = view.listener(at.listener.index).ok_or(Failure::NotReady)?;
+    let environment = listener.environment.and_then(|index| view.environment(index));
+    let environment = environment.ok_or(Failure::NotReady)?;
+    entry.environment(environment);
+    Ok((listener, environment))
+}
+
+/// A head with its credential, counted as one that is sent.
+struct Dressed {
+    caller: Caller,
+    sent: RequestHead,
+    masker: Option<Arc<Masker>>,
+    term: Option<Rc<Term>>,
+    repeatable: bool,
+    pass: Pass,
+}
+
+fn dressed(
+    at: &Connection,
+    view: &View,
+    environment: &Rc<EnvironmentView>,
+    decided: &Decided<'_>,
+    at_hand: &AtHand<'_>,
+    head: &request::Parts,
+    entry: &mut Entry,
+) -> Result<Dressed, End> {
+    let attached = decided.choice.attached(at_hand)?;
     let (credential, repeatable) = (attached.credential(), decided.grant.repeatable(&head.method));
     let caller = decided.caller;
     entry.credential(credential);
@@ -137,8 +224,7 @@ fn approve<'v>(
     if term.is_some_and(|term| term.0.has_passed(|| Moment::at(entry.start()))) {
         return Err(Failure::CredentialUnavailable.into());
     }
-    let sent = decided.head(&head, &environment.settings, &attached);
-    let other = OtherHead::of(&decided, &head, environment, which, repeatable && body.is_end_stream());
+    let sent = decided.head(head, &environment.settings, &attached);
     let masker = credential.map(Credential::masker);
     if let Some(operation) = decided.grant.operation() {
         let versions = view.snapshot.versions.get(caller.index().get());
@@ -148,10 +234,24 @@ fn approve<'v>(
     // last as long as its caller likes.
     let pass = entry.sending(environment, &head.method, repeatable && !at.session.body_pending())?;
     entry.sent_out();
-    let outgoing = Outgoing::new(&head.method, sent, body, repeatable, head.headers).until(term.cloned());
-    let again = other.map(|other| other.ready(&outgoing));
-    let mask = view.snapshot.mask(caller.index()).cloned();
-    Ok(Approved { outgoing, environment, masker, mask, pass, again })
+    Ok(Dressed { caller, sent, masker, term: term.cloned(), repeatable, pass })
+}
+
+impl Dressed {
+    fn approved<'v>(
+        self,
+        view: &View,
+        environment: &'v Rc<EnvironmentView>,
+        head: request::Parts,
+        body: Incoming,
+        second: impl FnOnce(&Outgoing) -> Option<Second>,
+    ) -> Approved<'v> {
+        let Self { caller, sent, masker, term, repeatable, pass } = self;
+        let outgoing = Outgoing::new(&head.method, sent, body, repeatable, head.headers).until(term);
+        let second = second(&outgoing);
+        let mask = view.snapshot.mask(caller.index()).cloned();
+        Approved { outgoing, environment, masker, mask, pass, second }
+    }
 }
 
 /// Every decision about a request, in order; `trail` hears each. It needs no connection and no secret, so
@@ -163,7 +263,8 @@ pub(crate) fn decide<'r>(
     head: &'r request::Parts,
     trail: &mut impl Trail,
 ) -> Result<Decided<'r>, End> {
-    let environment = snapshot.environments.get(listener.environment).ok_or(Failure::NotReady)?;
+    let index = listener.environment.ok_or(Failure::NotReady)?;
+    let environment = snapshot.environments.get(index).ok_or(Failure::NotReady)?;
     let path_and_query = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
     let caller = snapshot.admission.admit(peer, &head.headers, path_and_query).map_err(|not| {
         trail.turned_away(not);
@@ -182,11 +283,11 @@ pub(crate) fn decide<'r>(
     };
 
     let target = Target::parse(path_and_query).map_err(|_| Refusal::MalformedTarget)?;
-    let allowed = snapshot.grants.of(caller.index(), listener.environment);
+    let allowed = snapshot.grants.of(caller.index(), index);
     let granted = |allowed| policy::decide(allowed, environment.api, &head.method, &target);
     let grant = granted(allowed).or_else(|denial| {
         // Observe mode: a wider grant for a time, asked in the same way.
-        let observed = snapshot.grants.observed(caller.index(), listener.environment, trail.now());
+        let observed = snapshot.grants.observed(caller.index(), index, trail.now());
         let Some(grant) = observed.and_then(|wider| granted(Some(wider)).ok()) else {
             trail.denied(&denial);
             return Err(denial);
@@ -200,12 +301,12 @@ pub(crate) fn decide<'r>(
     }
     if let Some(bound) = bound {
         bound
-            .check(listener.environment, &head.method, &grant, &target, end_user.as_deref())
+            .check(index, &head.method, &grant, &target, end_user.as_deref())
             .map_err(|reason| trail.not_bound(reason, caller))?;
     }
 
-    let choice = Choice::of(environment, &grant, &head.headers)?;
-    Ok(Decided { caller, target, grant, choice })
+    let choice = Choice::of(environment, &grant, head, &target)?;
+    Ok(Decided { caller, end_user, target, grant, choice })
 }
 
 /// Hears what is found out about a request, as it is found out.
@@ -238,6 +339,8 @@ pub(crate) trait Trail {
 /// A request that may go out.
 pub(crate) struct Decided<'r> {
     caller: Caller,
+    /// Whom its token names, where one is needed.
+    end_user: Option<Rc<str>>,
     target: Target<'r>,
     pub(crate) grant: Grant,
     pub(crate) choice: Choice,

@@ -6,6 +6,7 @@
 //! - `provider`: who gives tokens; `discovery` says where its endpoints are, `token_endpoint` what is asked of them and
 //!   what an answer means.
 //! - `refresh`: one refresher for each connection, of all replicas.
+//! - `cell`: a connection as requests see it; `broker`: cells for whoever may have them, refreshed ahead of time.
 //!
 //! In: what a provider answered. Out: a [`connection::Connection`] with its tokens, and a list of connections without.
 //!
@@ -13,6 +14,8 @@
 //! answer that brought it is durably stored; two holders write one connection; a connection is lost because a process,
 //! a disk or a lease ended at a bad moment.
 
+pub(crate) mod broker;
+pub(crate) mod cell;
 pub(crate) mod connection;
 mod discovery;
 pub(crate) mod provider;

@@ -232,7 +232,8 @@ impl Rotation {
         }
         let store = store::open(config, sources, environment).map_err(Error::from)?;
         let configured = environment.rotation.clone();
-        let refresh = config.refresh_of(environment.credential.reference());
+        let refresh = environment.credential.reference();
+        let refresh = refresh.map_or(config::Refresh::NEVER, |reference| config.refresh_of(reference));
         let settings = Settings {
             environment: name,
             lease: configured.lease,

@@ -6,15 +6,17 @@
 //! it is not sealed for.
 
 mod grants;
+mod may_use;
+mod scopes;
 pub(crate) mod second;
 mod secrets;
 
 use std::{collections::HashMap, sync::Arc};
 
-use http::HeaderName;
+use http::{HeaderName, header::AUTHORIZATION};
 use tokio::time::Instant;
 
-pub(crate) use self::{grants::Grants, secrets::dial_once};
+pub(crate) use self::{grants::Grants, may_use::MayUse, scopes::NeededScopes, secrets::dial_once};
 use self::{
     second::Second,
     secrets::{Secrets, credential},
@@ -22,7 +24,7 @@ use self::{
 use crate::{
     admission::{Admission, CallerIndex, Networks, callers::Callers, token::Tokens},
     browser,
-    config::{self, BearerOperations, Config},
+    config::{self, BearerOperations, Config, OAuthGrant},
     control::messages::UpstreamStatus,
     credential::{self, Prepared, Unusable, preference::Which},
     gateway::fields::FieldMask,
@@ -57,6 +59,8 @@ pub(crate) struct Snapshot {
     masks: Vec<Option<Arc<FieldMask>>>,
     /// Whose data each caller may reach.
     pub(crate) users: Users,
+    /// Which connections each caller may use, by its index.
+    may_use: Vec<Option<Arc<MayUse>>>,
     /// One for each listener, in the configuration's order.
     pub(crate) listeners: Vec<ListenerSettings>,
 }
@@ -64,8 +68,8 @@ pub(crate) struct Snapshot {
 /// The reloadable part of one listener.
 #[derive(Debug, Clone)]
 pub(crate) struct ListenerSettings {
-    /// Index into [`Snapshot::environments`].
-    pub(crate) environment: usize,
+    /// Index into [`Snapshot::environments`]; `None`: it serves connections.
+    pub(crate) environment: Option<usize>,
     pub(crate) loopback: bool,
     pub(crate) hosts: Vec<String>,
     pub(crate) origins: Vec<String>,
@@ -78,10 +82,12 @@ pub(crate) struct Environment {
     pub(crate) name: Arc<str>,
     pub(crate) api: Api,
     pub(crate) accept_version: http::HeaderValue,
-    pub(crate) credential: Prepared,
+    pub(crate) own: Own,
     /// In a box, since most have none.
     pub(crate) second: Option<Box<Second>>,
     pub(crate) bearer: Bearer,
+    /// What a token of a provider must be good for.
+    pub(crate) scopes: NeededScopes,
     pub(crate) dial: Arc<DialTarget>,
     pub(crate) timeouts: config::Timeouts,
     pub(crate) budget: Budget,
@@ -93,12 +99,17 @@ pub(crate) struct Environment {
 }
 
 impl Environment {
-    /// One of two keys; there is always a first.
-    pub(crate) fn key(&self, which: Which) -> &Prepared {
+    /// One of two keys; `None`: tokens of a provider are attached.
+    pub(crate) fn key(&self, which: Which) -> Option<&Prepared> {
         match (which, &self.second) {
-            (Which::Secondary, Some(second)) => &second.key,
-            _ => &self.credential,
+            (Which::Secondary, Some(second)) => Some(&second.key),
+            _ => self.own.key(),
         }
+    }
+
+    /// Whether tokens of a provider are attached to any request.
+    pub(crate) fn attaches_tokens(&self) -> bool {
+        matches!(self.own, Own::Provider(_)) || matches!(self.bearer, Bearer::Provider(_))
     }
 
     /// The second of two keys, while it may be used.
@@ -108,8 +119,37 @@ impl Environment {
 
     /// Whether a caller's field of that name (lower case) stays here because of how this gateway is configured.
     pub(crate) fn keeps_back(&self, name: &str) -> bool {
-        self.credential.travels_under(name)
-            || self.private_fields.iter().any(|own| credential::is_look_alike(own, name))
+        let is_own = match &self.own {
+            Own::Key(key) => key.travels_under(name),
+            Own::Provider(_) => credential::is_look_alike(&AUTHORIZATION, name),
+        };
+        is_own || self.private_fields.iter().any(|own| credential::is_look_alike(own, name))
+    }
+}
+
+/// What is attached to a request, unless its operation takes a Bearer token of one user.
+#[derive(Debug)]
+pub(crate) enum Own {
+    /// A key of the vault.
+    Key(Prepared),
+    /// Access tokens.
+    Provider(TokensOf),
+}
+
+/// Whose access tokens are attached.
+#[derive(Debug)]
+pub(crate) struct TokensOf {
+    pub(crate) provider: Arc<str>,
+    pub(crate) grant: OAuthGrant,
+}
+
+impl Own {
+    /// `None`: tokens of a provider are attached.
+    pub(crate) fn key(&self) -> Option<&Prepared> {
+        match self {
+            Self::Key(key) => Some(key),
+            Self::Provider(_) => None,
+        }
     }
 }
 
@@ -121,6 +161,8 @@ pub(crate) enum Bearer {
     /// The environment's own credential, which is a Bearer token.
     Environment,
     Token(Box<Prepared>),
+    /// The access token of a connection.
+    Provider(TokensOf),
     PassThrough,
 }
 
@@ -143,6 +185,12 @@ pub(crate) enum Error {
         environment: String,
         /// Why.
         source: Arc<vault::Error>,
+    },
+    /// A defect: nothing says where its secret is.
+    #[error("environment {environment}: nothing says where its key is")]
+    NoKey {
+        /// The environment.
+        environment: String,
     },
     /// A secret is for other hosts.
     #[error("environment {environment}: {source}")]
@@ -271,6 +319,7 @@ impl Snapshot {
                 .iter()
                 .map(|caller| FieldMask::new(&caller.mask_fields).map(Arc::new))
                 .collect(),
+            may_use: config.callers.iter().map(|caller| MayUse::new(caller).map(Arc::new)).collect(),
             environments,
             secrets: secrets::used(config, gathered),
             listeners,
@@ -304,6 +353,11 @@ impl Snapshot {
     /// What `caller` does not get to see; `None`: it sees everything.
     pub(crate) fn mask(&self, caller: CallerIndex) -> Option<&Arc<FieldMask>> {
         self.masks.get(caller.get())?.as_ref()
+    }
+
+    /// Which connections `caller` may use; `None`: none.
+    pub(crate) fn may_use(&self, caller: CallerIndex) -> Option<&Arc<MayUse>> {
+        self.may_use.get(caller.get())?.as_ref()
     }
 
     pub(crate) fn environment(&self, name: &str) -> Option<&Arc<Environment>> {
@@ -351,11 +405,13 @@ fn listener(settings: &config::Listener, index: &HashMap<&str, usize>) -> Result
         .transpose()
         .map_err(|source| Error::Tls { what: format!("listener {}", settings.address), source })?;
     // `Config` has checked the names of a file; after a reload the listeners are still those of the start.
-    let environment =
-        index.get(settings.environment.as_str()).copied().ok_or_else(|| Error::NoEnvironment {
+    let place = |name: &str| {
+        index.get(name).copied().ok_or_else(|| Error::NoEnvironment {
             listener: settings.address.to_string(),
-            environment: settings.environment.clone(),
-        })?;
+            environment: name.to_owned(),
+        })
+    };
+    let environment = settings.serves.environment().map(place).transpose()?;
     Ok(ListenerSettings {
         environment,
         loopback: settings.address.is_loopback(),
@@ -397,6 +453,22 @@ fn query_names(api: Api, credential: &config::Credential) -> Vec<String> {
     names
 }
 
+/// The keys of an environment, or whose tokens it gets.
+fn own(
+    settings: &config::Environment,
+    first: Option<secrets::Found>,
+    second: Option<secrets::Found>,
+) -> Result<(Own, Option<Prepared>), Error> {
+    if let config::Credential::OAuth2 { provider, grant } = &settings.credential {
+        return Ok((Own::Provider(TokensOf { provider: provider.as_str().into(), grant: *grant }), None));
+    }
+    let Some((reference, first)) = settings.credential.reference().zip(first) else {
+        return Err(Error::NoKey { environment: settings.name.clone() });
+    };
+    let (key, second) = second::keys(settings, reference, first, second)?;
+    Ok((Own::Key(key), second))
+}
+
 fn environment(
     settings: &config::Environment,
     secrets: Secrets,
@@ -406,8 +478,12 @@ fn environment(
 ) -> Result<Environment, Error> {
     let name = &settings.name;
     let api = settings.api.kind();
-    let (credential, second) = second::keys(settings, secrets.credential, secrets.second)?;
+    let (own, second) = own(settings, secrets.credential, secrets.second)?;
     let bearer = match (&settings.bearer_operations, secrets.bearer) {
+        (BearerOperations::Provider(name), _) => {
+            let (provider, grant) = (name.as_str().into(), OAuthGrant::AuthorizationCode);
+            Bearer::Provider(TokensOf { provider, grant })
+        }
         (BearerOperations::Token(token), Some(secret)) => {
             let kind = config::Credential::Bearer { token: token.clone() };
             Bearer::Token(Box::new(self::credential(settings, &kind, token, secret)?.0))
@@ -420,8 +496,10 @@ fn environment(
     let dial = if is_blank {
         DialTarget::nowhere(settings)
     } else {
-        let password =
-            secrets.proxy.map(|resolved| secrets::proxy_password(settings, resolved)).transpose()?;
+        let password = settings.proxy_password().zip(secrets.proxy);
+        let password = password
+            .map(|(reference, resolved)| secrets::proxy_password(settings, reference, resolved))
+            .transpose()?;
         DialTarget::new(settings, password, before.map(|before| &before.dial))
     };
     let dial = dial.map_err(|source| Error::Tls { what: format!("environment {name}"), source })?;
@@ -431,16 +509,17 @@ fn environment(
     Ok(Environment {
         budget: Budget::new(&settings.budget, before.map(|before| &before.budget)),
         breaker: Breaker::new(&name, &settings.breaker, same_host.and_then(|before| before.breaker.as_ref())),
-        second: second.map(|key| {
+        second: own.key().zip(second).map(|(first, key)| {
             let previous = same_host.and_then(|before| before.second.as_deref());
-            Box::new(Second::new(&settings.credential, &credential, key, previous))
+            Box::new(Second::new(&settings.credential, first, key, previous))
         }),
         name,
         api,
         accept_version: http::HeaderValue::from_str(&settings.accept_version)
             .unwrap_or(http::HeaderValue::from_static("v20250224")),
-        credential,
+        own,
         bearer,
+        scopes: NeededScopes::new(settings),
         dial,
         timeouts: settings.timeouts.clone(),
         query_names: query_names(api, &settings.credential),

@@ -50,7 +50,8 @@ impl Stages {
         let metrics = Rc::new(workers.pop().ok_or("no worker")?);
         let place = Place { index: 0, workers: 1, metrics };
         let view = View::new(snapshot.clone(), None, &place);
-        let credential = snapshot.environments.first().ok_or("no environment")?.credential.for_worker();
+        let key = snapshot.environments.first().and_then(|environment| environment.own.key());
+        let credential = key.ok_or("no environment with a key")?.for_worker();
         Ok(Self { snapshot, credential, peer: Peer::Tcp(peer), view, connection: Owner::default() })
     }
 

@@ -191,11 +191,7 @@ impl Rule {
         target: &Target<'_>,
         end_user: Option<&str>,
     ) -> Result<(), Reason> {
-        let template = match grant.call() {
-            Call::Operation(operation) => operation.template,
-            Call::Pattern(template) => template,
-        };
-        let mut users = users(template, target.path()).peekable();
+        let mut users = users(template(grant), target.path()).peekable();
         if users.peek().is_none() {
             let named = self.named.get(environment).is_some_and(|named| named.has(grant.call(), method));
             return if named { Ok(()) } else { Err(Reason::NoUser) };
@@ -207,7 +203,8 @@ impl Rule {
         users.try_for_each(|user| self.may_reach(user, end_user))
     }
 
-    fn may_reach(&self, user: &str, end_user: Option<&str>) -> Result<(), Reason> {
+    /// Whether the caller may reach this user. `end_user` is who its token says, where it must have one.
+    pub(crate) fn may_reach(&self, user: &str, end_user: Option<&str>) -> Result<(), Reason> {
         let escaped = user.contains('%');
         if self.list.as_ref().is_some_and(|list| escaped || !list.contains(user)) {
             return Err(Reason::NotListed);
@@ -246,6 +243,21 @@ impl Named {
     }
 }
 
+fn template(grant: &Grant) -> &str {
+    match grant.call() {
+        Call::Operation(operation) => operation.template,
+        Call::Pattern(template) => template,
+    }
+}
+
+/// The one user whom a granted request is about; `None`: no one, several, or one that has two spellings.
+pub(crate) fn user_of<'t>(grant: &Grant, target: &Target<'t>) -> Option<&'t str> {
+    let (template, path) = (template(grant), target.path());
+    let mut all = users(template, path);
+    let first = all.next().filter(|user| !user.contains('%'))?;
+    all.all(|other| other == first).then_some(first)
+}
+
 /// What marks a template's user.
 const PARAMETER: &str = "{user_guid}";
 
@@ -255,7 +267,7 @@ pub(crate) fn has_user(template: &str) -> bool {
 }
 
 /// The segments of `path` that stand where `template`, which it matches, has its user.
-fn users<'p>(template: &'p str, path: &'p str) -> impl Iterator<Item = &'p str> {
+fn users<'p>(template: &str, path: &'p str) -> impl Iterator<Item = &'p str> {
     template.split('/').zip(path.split('/')).filter_map(|(template, segment)| {
         let suffix = template.strip_prefix(PARAMETER)?;
         Some(segment.strip_suffix(suffix).unwrap_or(segment))

@@ -5,6 +5,7 @@
 //! path takes a lock that another core holds, or counts references on a line that another core writes.
 
 pub(crate) mod state;
+pub(crate) mod tokens;
 pub(crate) mod view;
 
 use std::{panic, rc::Rc, sync::Arc};
@@ -24,6 +25,7 @@ use crate::{
         accept::{Census, Load},
     },
     metrics::{self, WorkerMetrics},
+    oauth::broker::Broker,
     record::Recorder,
     snapshot::Snapshot,
 };
@@ -51,6 +53,8 @@ pub(crate) struct Parts {
     pub(crate) census: Arc<Census>,
     pub(crate) metrics: WorkerMetrics,
     pub(crate) recorder: Recorder,
+    /// Gets access tokens; `None`: nothing is configured that needs it.
+    pub(crate) broker: Option<Arc<Broker>>,
     pub(crate) arrivals: mpsc::UnboundedReceiver<Arrival>,
     /// For the acceptor's choice.
     pub(crate) load: Arc<Load>,

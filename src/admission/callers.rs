@@ -241,6 +241,7 @@ mod tests {
             tls_names: None,
             token: false,
             grant: std::collections::BTreeMap::new(),
+            connections: None,
             limits: config::limits::CallerLimits::default(),
             users: None,
             users_file: None,

@@ -44,7 +44,7 @@ pub(super) fn changed_secrets(old: &Snapshot, new: &Snapshot) -> Vec<String> {
     let used = |environment: &snapshot::Environment| {
         let second = environment.second.as_ref().map(|second| &second.key);
         [
-            Some(environment.credential.used()),
+            environment.own.key().map(Prepared::used),
             second.map(Prepared::used),
             environment.bearer.token().map(Prepared::used),
             environment.dial.proxy_password(),

@@ -28,6 +28,7 @@ use crate::{
     listener::accept::Census,
     log::Log,
     metrics::Metrics,
+    oauth::broker::Broker,
     rotation::Standings,
     snapshot::Snapshot,
     vault::{chain, keeper::Keeper, reference::Reference, source::Sources},
@@ -52,6 +53,8 @@ pub(super) struct Loader {
     standings: Arc<Standings>,
     snapshot: Arc<ArcSwapOption<Snapshot>>,
     keeper: Arc<Keeper>,
+    /// Gets access tokens; `None`: nothing was configured at the start that needs it.
+    broker: Option<Arc<Broker>>,
     /// Loads so far, failed ones too. A value and not a notification, so that nobody misses one.
     loads: watch::Sender<u64>,
     /// One reload at a time.
@@ -102,6 +105,7 @@ impl Loader {
         census: Arc<Census>,
         metrics: Metrics,
         stage: watch::Receiver<Stage>,
+        broker: Option<Arc<Broker>>,
     ) -> Arc<Self> {
         let state = State {
             config,
@@ -125,6 +129,7 @@ impl Loader {
             standings,
             snapshot,
             keeper,
+            broker,
             loads: watch::Sender::new(0),
             reloading: tokio::sync::Mutex::default(),
             state: Mutex::new(state),
@@ -323,8 +328,12 @@ impl Loader {
         self.census.set_limits(capacity::limits(&config));
         self.keeper.adopt(&config);
         self.serve(snapshot);
-        if !config.providers.is_empty() {
-            tracing::warn!("[provider] is checked and does nothing yet: no provider is asked for tokens");
+        match &self.broker {
+            Some(broker) => broker.adopt(&config),
+            None if !config.providers.is_empty() => {
+                tracing::warn!("the first [provider] is used from the next start on");
+            }
+            None => {}
         }
         state.config = config;
         state.loaded_at = SystemTime::now();

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use crate::{
     control::suspension::{Subject, Suspensions},
-    credential::{confirm, preference::Which},
+    credential::{Prepared, confirm, preference::Which},
     gateway::refusal::Failure,
     snapshot::Environment,
     upstream::errand::{Addressee, Errand, Heard, Word},
@@ -34,10 +34,8 @@ async fn ask(errand: &Errand, environment: &Environment, which: Which, suspensio
     if suspensions.applies(&subject, Instant::now()) {
         return Word::Nothing;
     }
-    if environment.key(which).is_over() {
-        return Word::Refused;
-    }
-    let heard = timeout(TIMEOUT, send(errand, environment, which)).await;
+    let Some(key) = environment.key(which).filter(|key| !key.is_over()) else { return Word::Refused };
+    let heard = timeout(TIMEOUT, send(errand, environment, key)).await;
     let heard = heard.unwrap_or(Err(Failure::FirstByteTimeout));
     let word = word(&heard);
     let answered = heard.map_or_else(|failure| failure.code().to_owned(), |heard| heard.status.to_string());
@@ -46,14 +44,14 @@ async fn ask(errand: &Errand, environment: &Environment, which: Which, suspensio
 }
 
 /// Over a connection that no request has used and none will use.
-async fn send(errand: &Errand, environment: &Environment, which: Which) -> Result<Heard, Failure> {
+async fn send(errand: &Errand, environment: &Environment, key: &Prepared) -> Result<Heard, Failure> {
     let timeouts = &environment.timeouts;
     let stream = environment.dial.dial(timeouts.connect, timeouts.tls).await?;
     let to = Addressee {
         authority: &environment.dial.authority,
         accept_version: environment.accept_version.to_str().unwrap_or_default(),
     };
-    errand.run(stream, to, environment.key(which), timeouts.first_byte).await
+    errand.run(stream, to, key, timeouts.first_byte).await
 }
 
 /// Without an answer there is nothing to be learnt.

@@ -5,6 +5,7 @@
 mod across;
 mod aws;
 mod caller;
+mod connections;
 mod credential;
 mod egress;
 mod environment;
@@ -58,6 +59,7 @@ pub(super) fn config(root: &Node, report: &Report<'_>) -> Option<Config> {
     let callers = caller::all(&file);
     let tokens = tokens::tokens(&file.section("tokens"));
     let providers = provider::all(&file);
+    let connections = connections::connections(&file);
     let environments = environment::all(&file);
     let health = health(&file.section("health"));
     let control_socket = file.section("control").path("socket");
@@ -74,7 +76,22 @@ pub(super) fn config(root: &Node, report: &Report<'_>) -> Option<Config> {
         across::references(report, &file, &exec, aws.as_ref(), &environments);
         across::proxies(report, &environments);
         across::networks(&file, &allow, &trusted_proxies, &listeners);
-        across::addresses(report, &listeners, health.as_ref(), control_socket.as_deref());
+        across::addresses(
+            report,
+            &listeners,
+            health.as_ref(),
+            control_socket.as_deref(),
+            connections.as_ref(),
+        );
+        let parts = connections::Across {
+            file: &file,
+            connections: connections.as_ref(),
+            providers: &providers,
+            environments: &environments,
+        };
+        parts.environments();
+        parts.callers(&callers);
+        parts.listeners(&listeners);
     }
     Some(Config {
         allow,
@@ -93,6 +110,7 @@ pub(super) fn config(root: &Node, report: &Report<'_>) -> Option<Config> {
             .into_iter()
             .map(|(name, one)| Some((name, Arc::new(one?))))
             .collect::<Option<_>>()?,
+        connections,
         environments: environments
             .into_iter()
             .map(|(name, one)| Some((name, one?)))

@@ -7,6 +7,7 @@ impl Config {
     pub fn keep_restart_only(&mut self, running: &Self) {
         self.listeners.clone_from(&running.listeners);
         self.vault.clone_from(&running.vault);
+        self.connections.clone_from(&running.connections);
         self.refresh.vault = running.refresh.vault;
         self.health.clone_from(&running.health);
         self.control_socket.clone_from(&running.control_socket);
@@ -23,6 +24,7 @@ impl Config {
         let same = [
             ("listener", self.listeners == new.listeners),
             ("vault", self.vault == new.vault && self.refresh.vault == new.refresh.vault),
+            ("connections", self.connections == new.connections),
             ("health", self.health == new.health),
             ("control.socket", self.control_socket == new.control_socket),
             ("log.format", self.log.json == new.log.json),

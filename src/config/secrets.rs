@@ -77,7 +77,8 @@ impl Environment {
     #[must_use]
     pub fn needed(&self) -> Vec<Needed<'_>> {
         let of = |role, reference| Needed { reference, role, host: &self.host };
-        let mut needed = vec![of(Role::Key, self.credential.reference())];
+        let mut needed: Vec<_> =
+            self.credential.reference().into_iter().map(|reference| of(Role::Key, reference)).collect();
         needed.extend(self.credential.secondary().map(|reference| of(Role::SecondaryKey, reference)));
         if let BearerOperations::Token(token) = &self.bearer_operations {
             needed.push(of(Role::Bearer, token));

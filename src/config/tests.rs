@@ -2,6 +2,7 @@
 
 mod aws;
 mod callers;
+mod connections;
 mod egress;
 mod examples;
 mod faults;
@@ -58,6 +59,14 @@ fn assert_fault(text: &str, expected: &str) {
     let result = parse(text);
     assert!(result.is_err(), "accepted; expected {expected}");
     assert!(lines(&result).iter().any(|line| line.ends_with(expected)), "{:#?}", lines(&result));
+}
+
+/// Asserts that `text` is accepted with a warning that has `expected` in it.
+#[track_caller]
+fn assert_warning(text: &str, expected: &str) {
+    let result = parse(text);
+    assert!(result.is_ok(), "{:#?}", lines(&result));
+    assert!(lines(&result).iter().any(|line| line.contains(expected)), "{:#?}", lines(&result));
 }
 
 /// Asserts that `text` is accepted with exactly these warnings, without their places.

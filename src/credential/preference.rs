@@ -161,7 +161,7 @@ pub(super) mod tests {
     fn made(client_id: &str, keys: [&str; 2], previous: Option<&Arc<Preference>>) -> Arc<Preference> {
         let kind = kind(client_id);
         let keys = keys.map(|key| {
-            Prepared::prepare(&kind, kind.reference(), &Secret::new(key.into()).unwrap()).unwrap()
+            Prepared::prepare(&kind, kind.reference().unwrap(), &Secret::new(key.into()).unwrap()).unwrap()
         });
         Preference::new(&kind, [&keys[0], &keys[1]], previous)
     }

@@ -54,7 +54,7 @@ impl Secrets {
         // Before anything is said of them.
         redaction::held().remember(all.values().flatten().map(|resolved| &resolved.secret));
         let key = |environment: &Arc<Environment>| {
-            let reference = environment.credential.reference().to_string();
+            let reference = environment.credential.reference()?.to_string();
             let secret = &all.get(&reference)?.as_ref().ok()?.secret;
             Some((environment.name.clone(), environment.host.clone(), secret.clone()))
         };
@@ -62,31 +62,30 @@ impl Secrets {
         Self { all, vault_closed, keys }
     }
 
-    /// Those of an environment, or nothing when one that its requests need is missing.
+    /// Those of an environment, or nothing when one that its requests need is missing, or its tokens are a provider's.
     pub(super) fn of(&self, environment: &Environment, part: &mut Part<'_>) -> Option<Own> {
         let mut is_complete = true;
         for needed in environment.needed() {
             is_complete &= self.look_at(needed, part);
         }
+        let reference = environment.credential.reference()?;
         if let Some(other) = self.twin(environment) {
             let said = format!(
-                "the key of {} is that of environment {other}, which is at another host: it was sent to neither",
-                environment.credential.reference()
+                "the key of {reference} is that of environment {other}, which is at another host: it was sent to neither",
             );
             part.add("vault", Finding::OtherEnvironmentsKey, said);
             return None;
         }
-        let own = self.resolved(environment.credential.reference()).filter(|_| is_complete)?;
-        let prepared =
-            Prepared::prepare(&environment.credential, environment.credential.reference(), &own.secret);
+        let own = self.resolved(reference).filter(|_| is_complete)?;
+        let prepared = Prepared::prepare(&environment.credential, reference, &own.secret);
         let prepared = prepared.map_err(|error| {
-            let said = format!("{} {error}", environment.credential.reference());
+            let said = format!("{reference} {error}");
             part.add("vault", Finding::SecretUnfit, said);
         });
         let password = environment.proxy_password().and_then(|password| self.resolved(password));
         Some(Own {
             credential: prepared.ok()?,
-            key: format!("{}, fingerprint {}", environment.credential.reference(), own.fingerprint),
+            key: format!("{reference}, fingerprint {}", own.fingerprint),
             proxy_password: password.cloned().map(Password::from),
         })
     }
@@ -142,7 +141,7 @@ impl Secrets {
 
     /// Another environment, at another host, that has the same key.
     fn twin(&self, environment: &Environment) -> Option<&str> {
-        let own = &self.resolved(environment.credential.reference())?.secret;
+        let own = &self.resolved(environment.credential.reference()?)?.secret;
         let is_twin = |(name, host, key): &&(String, String, Arc<Secret>)| {
             *name != environment.name && *host != environment.host && key == own
         };

@@ -233,7 +233,7 @@ fn general(old: &Config, new: &Config) -> Vec<String> {
 }
 
 fn listeners(config: &Config) -> BTreeSet<String> {
-    config.listeners.iter().map(|one| format!("{} sends to {}", one.address, one.environment)).collect()
+    config.listeners.iter().map(|one| format!("{} {}", one.address, one.serves)).collect()
 }
 
 /// Where each sends what to, and with which credential.
@@ -242,6 +242,7 @@ fn environments(config: &Config) -> BTreeSet<String> {
         let bearer = match &environment.bearer_operations {
             config::BearerOperations::Refused => "refused".to_owned(),
             config::BearerOperations::Token(token) => token.to_string(),
+            config::BearerOperations::Provider(name) => format!("of provider {name}"),
             config::BearerOperations::PassThrough => "passed through".to_owned(),
         };
         let (host, credential) = (words::host(environment), &environment.credential);
@@ -249,7 +250,7 @@ fn environments(config: &Config) -> BTreeSet<String> {
         format!(
             "{} is {host} with {}{second} as {}, Bearer tokens {bearer}{}",
             environment.name,
-            credential.reference(),
+            credential.source(),
             words::kind(credential),
             way_out(&environment.egress)
         )

@@ -96,6 +96,7 @@ pub(super) fn kind(credential: &Credential) -> &'static str {
         Credential::MxApiKey { .. } => "mx-api-key",
         Credential::Query { .. } => "query",
         Credential::Bearer { .. } => "bearer",
+        Credential::OAuth2 { .. } => "oauth2",
         Credential::Header { .. } => "header",
     }
 }

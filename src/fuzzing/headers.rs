@@ -140,9 +140,10 @@ const TARGET: [&str; 3] = ["/users?a=1", "&", "api_key=k"];
 /// credential behind, it asserts itself (`HeadText::push`).
 pub(super) fn sent(received: &HeaderMap, choice: u8) -> Sent {
     let (environment, grant) = case(choice);
-    let credential = environment.credential.for_worker();
+    let credential = environment.own.key().map(crate::credential::Prepared::for_worker);
+    let ours = credential.as_ref().map(|credential| credential.headers()).unwrap_or_default();
     let method = method(received);
-    let head = to_upstream(&method, TARGET, received, environment, grant, credential.headers());
+    let head = to_upstream(&method, TARGET, received, environment, grant, ours);
     let mut slots = [httparse::EMPTY_HEADER; 256];
     let mut request = httparse::Request::new(&mut slots);
     let Ok(httparse::Status::Complete(len)) = request.parse(&head.text) else {

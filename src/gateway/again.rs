@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     credential::preference::{Preference, Which},
-    limits::outcome,
+    limits::{breaker::Pass, outcome},
     listener::connection::Connection,
     upstream::{self, Answer, exchange::Exchange, headers::RequestHead, outgoing::Outgoing},
     vault::freshness::{Moment, Term},
@@ -55,7 +55,7 @@ impl OtherHead {
         may_repeat: bool,
     ) -> Option<Self> {
         let which = which.filter(|_| matches!(decided.choice, Choice::Environment))?;
-        let other = environment.key(which.other());
+        let other = environment.key(which.other())?;
         let may_repeat = may_repeat && !other.term().0.has_passed(Moment::now);
         let written = || decided.head(head, &environment.settings, &Attached::Ours(other));
         Some(Self { which, head: may_repeat.then(|| (written(), other.term().clone())) })
@@ -97,21 +97,32 @@ impl Again {
         };
         preference.second_attempt();
         entry.cut_over(environment.key(self.which.other()));
-        let watch = &at.session.watch;
-        // The first answer is there; the whole exchange's time runs on.
-        watch.upstream_done();
-        let rest = pin!(let_go(first.exchange));
-        watch.until_expired(rest).await?;
-
-        let (pool, timeouts) = (&environment.pool, &environment.settings.timeouts);
-        let now = tokio::time::Instant::now();
-        let forwarded = pin!(upstream::forward(pool, outgoing, timeouts, &at.session, now, None));
-        let heard = watch.until_expired(forwarded).await;
-        outcome::note(&environment.settings, pass, &at.session, &heard);
-        let answer = heard??;
+        let answer = instead(at, environment, first, outgoing, pass).await?;
         self::heard(preference, self.which, answer.status);
         Ok(answer)
     }
+}
+
+/// The answer to a second attempt, which takes the place of `first`.
+pub(super) async fn instead(
+    at: &Connection,
+    environment: &EnvironmentView,
+    first: Answer,
+    outgoing: Outgoing,
+    pass: Pass,
+) -> Result<Answer, End> {
+    let watch = &at.session.watch;
+    // The first answer is there; the whole exchange's time runs on.
+    watch.upstream_done();
+    let rest = pin!(let_go(first.exchange));
+    watch.until_expired(rest).await?;
+
+    let (pool, timeouts) = (&environment.pool, &environment.settings.timeouts);
+    let now = tokio::time::Instant::now();
+    let forwarded = pin!(upstream::forward(pool, outgoing, timeouts, &at.session, now, None));
+    let heard = watch.until_expired(forwarded).await;
+    outcome::note(&environment.settings, pass, &at.session, &heard);
+    Ok(heard??)
 }
 
 /// The other key than `which` was answered so.

@@ -2,14 +2,15 @@
 //!
 //! What must never happen: a broader credential goes out than the operation takes, or two of them.
 
-use http::{HeaderMap, HeaderName, HeaderValue, header::AUTHORIZATION};
+use http::{HeaderMap, HeaderName, HeaderValue, header::AUTHORIZATION, request};
 
-use super::refusal::Refusal;
+use super::{access::Wanted, refusal::Refusal};
 use crate::{
-    credential::Credential,
-    policy::Grant,
-    snapshot::{Bearer, Environment},
+    credential::{Credential, Prepared},
+    policy::{Grant, target::Target},
+    snapshot::{Bearer, Environment, Own},
     tokens,
+    vault::secret::Secret,
 };
 
 /// Which credential a granted request gets.
@@ -18,39 +19,72 @@ pub(crate) enum Choice {
     Environment,
     /// The environment's token for the operations that take one.
     Token,
+    /// An access token of a provider's.
+    Access(Box<Wanted>),
     /// The caller's own Bearer token, on an operation that takes one, where that is configured.
     PassThrough([(HeaderName, HeaderValue); 1]),
 }
 
 impl Choice {
     /// Never a broader credential than the operation takes: without the right one, the answer is no.
-    pub(super) fn of(environment: &Environment, grant: &Grant, headers: &HeaderMap) -> Result<Self, Refusal> {
+    pub(super) fn of(
+        environment: &Environment,
+        grant: &Grant,
+        head: &request::Parts,
+        target: &Target<'_>,
+    ) -> Result<Self, Refusal> {
+        let access = |tokens| Wanted::of(tokens, environment, grant, head, target).map(Self::access);
         if !grant.takes_bearer() {
-            return Ok(Self::Environment);
+            return match &environment.own {
+                Own::Key(_) => Ok(Self::Environment),
+                Own::Provider(tokens) => access(tokens),
+            };
         }
-        match &environment.bearer {
-            Bearer::Token(_) => Ok(Self::Token),
-            Bearer::Environment => Ok(Self::Environment),
-            Bearer::PassThrough => {
-                let token = only_bearer(headers).ok_or(Refusal::NoCredential)?;
+        match (&environment.bearer, &environment.own) {
+            (Bearer::Token(_), _) => Ok(Self::Token),
+            (Bearer::Environment, _) => Ok(Self::Environment),
+            (Bearer::Provider(tokens), _) | (Bearer::Refused, Own::Provider(tokens)) => access(tokens),
+            (Bearer::PassThrough, _) => {
+                let token = only_bearer(&head.headers).ok_or(Refusal::NoCredential)?;
                 Ok(Self::PassThrough([(AUTHORIZATION, token)]))
             }
-            Bearer::Refused => Err(Refusal::NoCredential),
+            (Bearer::Refused, Own::Key(_)) => Err(Refusal::NoCredential),
         }
     }
 
-    /// The choice with the environment's credentials at hand.
-    pub(crate) fn attached<'c>(
-        &'c self,
-        own: &'c Credential,
-        token: Option<&'c Credential>,
-    ) -> Result<Attached<'c>, Refusal> {
-        match self {
-            Self::Environment => Ok(Attached::Ours(own)),
-            Self::Token => token.map(Attached::Ours).ok_or(Refusal::NoCredential),
-            Self::PassThrough(field) => Ok(Attached::PassedThrough(field)),
-        }
+    fn access(wanted: Wanted) -> Self {
+        Self::Access(Box::new(wanted))
     }
+
+    /// What stands for the access token where nothing is sent; `None`: none is wanted.
+    pub(crate) fn presumed_access(&self) -> Option<Credential> {
+        let Self::Access(wanted) = self else { return None };
+        let name = format!("an access token of provider {}", wanted.provider);
+        let presumed = Secret::new(b"access-token".to_vec()).ok()?;
+        Prepared::access_token(&name, &presumed).ok().map(|token| token.for_worker())
+    }
+
+    /// The choice with the credentials at hand.
+    pub(crate) fn attached<'c>(&'c self, at_hand: &AtHand<'c>) -> Result<Attached<'c>, Refusal> {
+        let ours = match self {
+            Self::Environment => at_hand.own,
+            Self::Token => at_hand.token,
+            Self::Access(_) => at_hand.access,
+            Self::PassThrough(field) => return Ok(Attached::PassedThrough(field)),
+        };
+        ours.map(Attached::Ours).ok_or(Refusal::NoCredential)
+    }
+}
+
+/// The credentials that are there.
+#[derive(Default)]
+pub(crate) struct AtHand<'c> {
+    /// The environment's own.
+    pub(crate) own: Option<&'c Credential>,
+    /// Its token for the operations that take one.
+    pub(crate) token: Option<&'c Credential>,
+    /// The access token that was wanted.
+    pub(crate) access: Option<&'c Credential>,
 }
 
 /// What a granted request carries.

@@ -163,8 +163,8 @@ impl Entry {
     }
 
     /// The request goes out again, with the other of two keys.
-    pub(crate) fn cut_over(&mut self, credential: &Credential) {
-        self.credential(Some(credential));
+    pub(crate) fn cut_over(&mut self, credential: Option<&Credential>) {
+        self.credential(credential);
         self.cut_over = true;
     }
 

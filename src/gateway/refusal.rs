@@ -55,6 +55,16 @@ reasons! {
         /// The operation needs a Bearer token and neither one nor pass-through is configured (or the
         /// caller sent none to pass through).
         NoCredential = "no_credential", FORBIDDEN;
+        /// The request names no connection, no legal one, or several, and no user says which.
+        ConnectionNotNamed = "connection_not_named", BAD_REQUEST;
+        /// There is no such connection, or none that this caller may use for this.
+        ConnectionDenied = "connection_denied", FORBIDDEN;
+        /// The user has no connection yet that this caller may use.
+        ConnectionRequired = "connection_required", CONFLICT;
+        /// The user's consent is gone, and must be given anew.
+        ReconnectRequired = "reconnect_required", CONFLICT;
+        /// The connection's token is not good for this.
+        InsufficientScope = "insufficient_scope", FORBIDDEN;
         /// The caller, its address, the operation or the environment was stopped by an operator.
         Suspended = "suspended", FORBIDDEN;
         /// The caller has as many connections as it may have.
@@ -103,6 +113,8 @@ reasons! {
         NoVerificationKeys = "no_verification_keys", SERVICE_UNAVAILABLE;
         /// The environment's secret was revoked, or could not be confirmed within its grace.
         CredentialUnavailable = "credential_unavailable", SERVICE_UNAVAILABLE;
+        /// The provider, or the store of connections, has no token now.
+        TokenUnavailable = "token_unavailable", SERVICE_UNAVAILABLE;
         /// No usable configuration or secret is loaded.
         NotReady = "not_ready", SERVICE_UNAVAILABLE;
         /// A defect of ours: the stage panicked.

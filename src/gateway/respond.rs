@@ -108,6 +108,17 @@ fn explain_refusal(refusal: Refusal) -> &'static str {
         Refusal::OperationDenied => "This operation is not available through the gateway.",
         Refusal::FormBody => "A form is not accepted here: MX takes JSON.",
         Refusal::NoCredential => "This operation takes a Bearer token, and none is configured for it.",
+        Refusal::ConnectionNotNamed => {
+            "x-mxgate-connection has to name one connection, unless the path names a user."
+        }
+        Refusal::ConnectionDenied => "No connection of that name is for this request.",
+        Refusal::ConnectionRequired => {
+            "The user has not connected yet: ask for a ticket with POST /connections, and send the user there."
+        }
+        Refusal::ReconnectRequired => {
+            "The user's consent is over: ask for a ticket with POST /connections, and send the user there."
+        }
+        Refusal::InsufficientScope => "The user's consent does not cover this operation.",
         Refusal::Suspended => "An operator has suspended this.",
         Refusal::ConnectionLimit => "This caller has as many connections as it may have.",
         Refusal::InFlightLimit => "This caller has as many requests in flight as it may have.",
@@ -140,6 +151,7 @@ fn explain_failure(failure: Failure) -> &'static str {
         Failure::CredentialUnavailable => {
             "The credential for the upstream was revoked, or could not be confirmed for too long."
         }
+        Failure::TokenUnavailable => "There is no access token now; its provider or the store failed.",
         Failure::NotReady => "The gateway has no usable configuration or secret yet.",
         Failure::Internal => "The gateway failed.",
     }

@@ -104,7 +104,7 @@ impl Connection {
         }
         let caller = self.caller.borrow();
         let settings = view.listener(self.listener.index);
-        let environment = settings.and_then(|settings| view.environment(settings.environment));
+        let environment = settings.and_then(|settings| view.environment(settings.environment?));
         let subject = Subject {
             environment: environment.map(|environment| &*environment.settings.name),
             operation: self.operation.get(),

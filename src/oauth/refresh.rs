@@ -159,7 +159,7 @@ impl Guard {
         Arc::new(Self { asked, breaker: Mutex::default() })
     }
 
-    fn may_ask(&self, now: u64) -> Result<(), u64> {
+    pub(super) fn may_ask(&self, now: u64) -> Result<(), u64> {
         locked(&self.breaker).may_ask(now, dice())
     }
 
@@ -167,7 +167,7 @@ impl Guard {
         self.asked.ask(token).await
     }
 
-    fn note(&self, fault: Option<&Fault>, now: u64) {
+    pub(super) fn note(&self, fault: Option<&Fault>, now: u64) {
         match fault {
             Some(fault) if !fault.is_of_the_grant() => locked(&self.breaker).failed(now, dice()),
             _ => locked(&self.breaker).succeeded(),
@@ -298,7 +298,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Spreads what would otherwise come at one time; nothing depends on it being random.
-fn dice() -> u64 {
+pub(super) fn dice() -> u64 {
     let mut bytes = [0; 8];
     match rand::fill(&mut bytes) {
         Ok(()) => u64::from_le_bytes(bytes),

@@ -102,7 +102,8 @@ impl Api {
         let unsent = |why: &str| Unanswered::Unsent(why.to_owned());
         let errand = errand.ok_or_else(|| unsent("the request cannot be made"))?;
         let kind = &self.environment.credential;
-        let key = Prepared::prepare(kind, kind.reference(), key);
+        let reference = kind.reference().ok_or_else(|| unsent("the environment has no key"))?;
+        let key = Prepared::prepare(kind, reference, key);
         let key = key.map_err(|why| unsent(&format!("the key {why}")))?;
         let late = || format!("no answer within {} ms", self.timeout.as_millis());
         let connected = timeout(self.timeout, self.connect()).await;

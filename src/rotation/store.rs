@@ -187,9 +187,9 @@ pub(crate) fn is_writable(primary: &Reference, secondary: &Reference) -> bool {
 
 /// The pair of references that a rotation changes.
 fn pair(environment: &Environment) -> Result<[&Reference; 2], Error> {
-    let secondary = environment.credential.secondary();
-    secondary
-        .map(|secondary| [environment.credential.reference(), secondary])
+    let credential = &environment.credential;
+    let pair = credential.reference().zip(credential.secondary());
+    pair.map(|(primary, secondary)| [primary, secondary])
         .ok_or_else(|| Error::NoPair { environment: environment.name.clone() })
 }
 
@@ -241,7 +241,7 @@ pub(crate) fn look(
     sources: &Sources,
     environment: &Environment,
 ) -> Result<Option<Arc<dyn Store>>, Error> {
-    let primary = environment.credential.reference();
+    let Some(primary) = environment.credential.reference() else { return Ok(None) };
     let secondary = environment.credential.secondary().filter(|secondary| is_writable(primary, secondary));
     match Place::of(primary, primary) {
         Some(Place::Entries) => {

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     config,
     credential::{Prepared, preference::Preference},
-    vault::source::Reason,
+    vault::{reference::Reference, source::Reason},
 };
 
 /// A key that is used when MX takes the first no more.
@@ -37,11 +37,12 @@ impl Second {
 /// with it is a fault, as it is with the first.
 pub(super) fn keys(
     settings: &config::Environment,
+    reference: &Reference,
     first: Found,
     second: Option<Found>,
 ) -> Result<(Prepared, Option<Prepared>), Error> {
     let kind = &settings.credential;
-    let (mut prepared, secret) = credential(settings, kind, kind.reference(), first)?;
+    let (mut prepared, secret) = credential(settings, kind, reference, first)?;
     let (Some(reference), Some(second)) = (kind.secondary(), second) else { return Ok((prepared, None)) };
     if second.as_ref().is_err_and(|error| error.reason() == Reason::Absent) {
         tracing::info!(environment = settings.name, %reference, "there is no second key yet");

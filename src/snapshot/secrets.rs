@@ -15,7 +15,8 @@ pub(super) type Found = Result<Resolved, Arc<vault::Error>>;
 
 /// What one environment's references came to.
 pub(super) struct Secrets {
-    pub(super) credential: Found,
+    /// `None`: tokens of a provider are attached.
+    pub(super) credential: Option<Found>,
     pub(super) second: Option<Found>,
     pub(super) bearer: Option<Found>,
     pub(super) proxy: Option<Found>,
@@ -25,10 +26,10 @@ impl Secrets {
     pub(super) fn resolve(settings: &config::Environment, gathered: &Gathered) -> Self {
         let bearer = match &settings.bearer_operations {
             BearerOperations::Token(token) => Some(gathered.resolve(token)),
-            BearerOperations::Refused | BearerOperations::PassThrough => None,
+            BearerOperations::Refused | BearerOperations::PassThrough | BearerOperations::Provider(_) => None,
         };
         Self {
-            credential: gathered.resolve(settings.credential.reference()),
+            credential: settings.credential.reference().map(|reference| gathered.resolve(reference)),
             second: settings.credential.secondary().map(|second| gathered.resolve(second)),
             bearer,
             proxy: settings.proxy_password().map(|password| gathered.resolve(password)),
@@ -36,7 +37,7 @@ impl Secrets {
     }
 
     pub(super) fn known(&self) -> impl Iterator<Item = &Arc<Secret>> {
-        let all = [Some(&self.credential), self.second.as_ref(), self.bearer.as_ref(), self.proxy.as_ref()];
+        let all = [self.credential.as_ref(), self.second.as_ref(), self.bearer.as_ref(), self.proxy.as_ref()];
         all.into_iter().flatten().flatten().map(|resolved| &resolved.secret)
     }
 }
@@ -101,7 +102,7 @@ pub(crate) async fn dial_once(
     let password = match settings.proxy_password() {
         Some(reference) => {
             let found = Gathered::peek(config).await.resolve(reference);
-            Some(proxy_password(settings, found).map_err(|error| vault::chain(&error))?)
+            Some(proxy_password(settings, reference, found).map_err(|error| vault::chain(&error))?)
         }
         None => None,
     };
@@ -109,9 +110,12 @@ pub(crate) async fn dial_once(
 }
 
 /// What the proxy is told, and nobody else.
-pub(super) fn proxy_password(settings: &config::Environment, resolved: Found) -> Result<Password, Error> {
+pub(super) fn proxy_password(
+    settings: &config::Environment,
+    reference: &Reference,
+    resolved: Found,
+) -> Result<Password, Error> {
     let proxy = settings.egress.proxy.as_ref().map_or("", |proxy| proxy.host.as_str());
-    let reference = settings.proxy_password().unwrap_or(settings.credential.reference());
     allowed(settings, reference, resolved, proxy).map(Password::from)
 }
 

@@ -63,6 +63,18 @@ impl Outgoing {
         })
     }
 
+    /// A request that has no body, and may be repeated, whose credential has that term.
+    pub(crate) fn without_body(method: &Method, head: RequestHead, term: Rc<Term>) -> Self {
+        Self {
+            head: head.text,
+            is_head: method == Method::HEAD,
+            body: Body::Over,
+            spare: HeaderMap::new(),
+            repeatable: true,
+            term: Some(term),
+        }
+    }
+
     /// The same, to be sent before its credential's time is over.
     pub(crate) fn until(self, term: Option<Rc<Term>>) -> Self {
         Self { term, ..self }

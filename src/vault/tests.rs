@@ -38,7 +38,7 @@ fn with_vault(folder: &Path) -> Config {
 
 /// What its one reference comes to.
 fn read(config: &Config) -> Result<Resolved, Arc<Error>> {
-    let reference = config.environments["production"].credential.reference();
+    let reference = config.environments["production"].credential.reference().unwrap();
     Gathered::once(config).unwrap().resolve(reference)
 }
 

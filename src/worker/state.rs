@@ -13,6 +13,7 @@ use tokio::sync::{Notify, mpsc};
 
 use super::{
     Parts, Stage,
+    tokens::Tokens,
     view::{Place, View},
 };
 use crate::{
@@ -66,6 +67,7 @@ pub(crate) struct Worker {
     refused: RefCell<Flood<Refused>>,
     would_refuse: RefCell<Flood<(&'static str, Option<Origin>)>>,
     nothing_to_mask: Arc<Masker>,
+    tokens: Tokens,
 }
 
 impl Worker {
@@ -85,12 +87,18 @@ impl Worker {
             refused: RefCell::new(Flood::new(REFUSED_INTERVAL, REFUSED_ADDRESSES_MAX)),
             would_refuse: RefCell::new(Flood::new(REFUSED_INTERVAL, REFUSED_ADDRESSES_MAX)),
             nothing_to_mask: Arc::new(Masker::new([])),
+            tokens: Tokens::new(parts.broker),
         };
         (worker, parts.arrivals)
     }
 
     pub(crate) fn metrics(&self) -> &Rc<WorkerMetrics> {
         &self.place.metrics
+    }
+
+    /// Access tokens.
+    pub(crate) fn tokens(&self) -> &Tokens {
+        &self.tokens
     }
 
     /// Which of the workers it is.

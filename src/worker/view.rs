@@ -38,7 +38,8 @@ pub(crate) struct View {
 /// An environment with this worker's copies and connections.
 pub(crate) struct EnvironmentView {
     pub(crate) settings: Arc<Environment>,
-    credential: Credential,
+    /// `None`: tokens of a provider are attached.
+    credential: Option<Credential>,
     /// The second of two keys.
     second: Option<Box<Credential>>,
     pub(crate) bearer: Option<Credential>,
@@ -84,6 +85,13 @@ impl View {
         end_user.identify(caller, headers, &mut self.tokens.borrow_mut())
     }
 
+    /// Whether the environment of a listener attaches tokens of a provider.
+    pub(crate) fn attaches_tokens(&self, listener: usize) -> bool {
+        let settings = self.listener(listener);
+        let environment = settings.and_then(|settings| self.environment(settings.environment?));
+        environment.is_some_and(|environment| environment.settings.attaches_tokens())
+    }
+
     pub(crate) fn environment(&self, index: usize) -> Option<&Rc<EnvironmentView>> {
         self.environments.get(index)
     }
@@ -96,11 +104,11 @@ impl View {
 
 impl EnvironmentView {
     /// The key that requests carry now and, where there are two, which it is: the preferred one, unless its time is
-    /// over and the other's is not.
-    pub(crate) fn credential(&self) -> (&Credential, Option<Which>) {
-        let Some(settings) = &self.settings.second else { return (&self.credential, None) };
+    /// over and the other's is not. None, where tokens of a provider are attached.
+    pub(crate) fn credential(&self) -> (Option<&Credential>, Option<Which>) {
+        let Some(settings) = &self.settings.second else { return (self.credential.as_ref(), None) };
         let preferred = settings.preference.key();
-        let is_over = |which| self.key(which).term().0.has_passed(Moment::now);
+        let is_over = |which| self.key(which).is_some_and(|key| key.term().0.has_passed(Moment::now));
         let which = match is_over(preferred) && !is_over(preferred.other()) {
             true => preferred.other(),
             false => preferred,
@@ -109,10 +117,10 @@ impl EnvironmentView {
     }
 
     /// One of two keys.
-    pub(crate) fn key(&self, which: Which) -> &Credential {
+    pub(crate) fn key(&self, which: Which) -> Option<&Credential> {
         match (which, &self.second) {
-            (Which::Secondary, Some(second)) => second,
-            _ => &self.credential,
+            (Which::Secondary, Some(second)) => Some(second),
+            _ => self.credential.as_ref(),
         }
     }
 
@@ -130,7 +138,7 @@ impl EnvironmentView {
             pools.into_iter().find(|pool| pool.serves(&settings.dial, &pool_settings)).cloned()
         });
         Self {
-            credential: settings.credential.for_worker(),
+            credential: settings.own.key().map(Prepared::for_worker),
             second: settings.second.as_ref().map(|second| Box::new(second.key.for_worker())),
             bearer: settings.bearer.token().map(Prepared::for_worker),
             pool: kept

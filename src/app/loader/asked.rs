@@ -22,8 +22,10 @@ impl Gateway for Arc<Loader> {
             EnvironmentStatus {
                 name: settings.name.clone(),
                 host: settings.host.clone(),
-                credential: settings.credential.reference().to_string(),
-                fingerprint: loaded.map(|loaded| loaded.credential.used().fingerprint().to_owned()),
+                credential: settings.credential.source(),
+                fingerprint: loaded
+                    .and_then(|loaded| loaded.own.key())
+                    .map(|credential| credential.used().fingerprint().to_owned()),
             }
         };
         let limits = snapshot.iter().flat_map(|snapshot| snapshot.limits.iter().flatten());

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     config::{
-        Aws, Environment, Exec, Health, ListenAddress,
+        Aws, Connections, Environment, Exec, Health, ListenAddress, Serves,
         fault::{Problem, Report},
         walk::Table,
     },
@@ -26,8 +26,8 @@ use crate::{
 /// Each listener goes to an environment that exists, and each environment is used.
 pub(super) fn environments(file: &Table<'_>, listeners: &[Draft<'_>], names: &[&str]) {
     for listener in listeners {
-        if let Some(name) = &listener.environment
-            && !names.contains(&name.as_str())
+        if let Some(name) = listener.environment()
+            && !names.contains(&name)
         {
             listener
                 .table
@@ -35,10 +35,12 @@ pub(super) fn environments(file: &Table<'_>, listeners: &[Draft<'_>], names: &[&
         }
     }
     // A mistyped name would make its environment seem unused.
-    let known =
-        |listener: &Draft<'_>| listener.environment.as_deref().is_some_and(|name| names.contains(&name));
+    let known = |listener: &Draft<'_>| {
+        listener.serves == Some(Serves::Connections)
+            || listener.environment().is_some_and(|name| names.contains(&name))
+    };
     for name in names.iter().filter(|_| listeners.iter().all(known)) {
-        if !listeners.iter().any(|listener| listener.environment.as_deref() == Some(name)) {
+        if !listeners.iter().any(|listener| listener.environment() == Some(name)) {
             file.warn(&format!("environment.{name}"), "is used by no listener");
         }
     }
@@ -50,12 +52,16 @@ pub(super) fn addresses(
     listeners: &[Draft<'_>],
     health: Option<&Health>,
     control: Option<&Path>,
+    connections: Option<&Connections>,
 ) {
     let listening = listeners.iter().filter_map(|l| Some((l.table.path_of("address"), l.address.clone()?)));
     let health = health.map(|health| ("health.address".to_owned(), ListenAddress::Tcp(health.address)));
     let control = control.map(|path| ("control.socket".to_owned(), ListenAddress::Unix(path.to_owned())));
     let mut seen = BTreeMap::new();
-    for (path, address) in listening.chain(health).chain(control) {
+    let browser = connections.and_then(|connections| connections.browser.as_ref());
+    let browser =
+        browser.map(|one| ("connections.browser.address".to_owned(), ListenAddress::Tcp(one.address)));
+    for (path, address) in listening.chain(health).chain(control).chain(browser) {
         if matches!(&address, ListenAddress::Tcp(tcp) if tcp.port() == 0) {
             continue;
         }
@@ -153,8 +159,10 @@ fn without_source(
             let problem = Problem::new("is at a server or a command, and is needed to log in");
             Some(problem.allowed("expected env:NAME, file:/PATH or vault:NAME"))
         }
-        Scheme::OpenBao | Scheme::Aws | Scheme::Exec if path.starts_with("provider.") => {
-            let problem = Problem::new("is at a server or a command, and a provider's secret cannot be yet");
+        Scheme::OpenBao | Scheme::Aws | Scheme::Exec
+            if path.starts_with("provider.") || path.starts_with("connections.") =>
+        {
+            let problem = Problem::new("is at a server or a command, and this secret cannot be yet");
             Some(problem.allowed("expected env:NAME, file:/PATH or vault:NAME"))
         }
         Scheme::Vault if !file.has("vault") => {
@@ -186,6 +194,9 @@ fn elsewhere(reference: &Reference, aws: &Aws) -> Option<Problem> {
 fn owner(path: &str) -> &str {
     if path.starts_with("environment.") && path.ends_with(".proxy.password") {
         return "proxy";
+    }
+    if path.starts_with("connections.") {
+        return "connections";
     }
     let end = path.match_indices('.').nth(1).map_or(path.len(), |(at, _)| at);
     let has_its_own = path.starts_with("environment.") || path.starts_with("provider.");

@@ -7,10 +7,12 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::{environment::is_name, limits, network::network, observe, paths, tls_name::tls_name, users};
+use super::{
+    connections, environment::is_name, limits, network::network, observe, paths, tls_name::tls_name, users,
+};
 use crate::{
     config::{
-        Api, Caller, Environment,
+        Api, Caller, CallerConnections, Environment,
         fault::Problem,
         limits::CallerLimits,
         walk::{Table, shown_key},
@@ -30,6 +32,7 @@ pub(super) struct Draft<'a> {
     pub(super) unix_gids: Option<Vec<u32>>,
     pub(super) tls_names: Option<Vec<String>>,
     pub(super) token: bool,
+    pub(super) connections: Option<CallerConnections>,
     limits: CallerLimits,
     /// Items with their places in their lists.
     pub(super) grant: BTreeMap<&'a str, Vec<(usize, Item)>>,
@@ -47,6 +50,7 @@ impl Draft<'_> {
             unix_gids: self.unix_gids,
             tls_names: self.tls_names,
             token: self.token,
+            connections: self.connections,
             limits: self.limits,
             grant: self
                 .grant
@@ -75,6 +79,7 @@ fn one(table: Table<'_>) -> Draft<'_> {
     let networks = given(&table, "networks", |table| table.list("networks", network));
     let unix_uids = given(&table, "unix_uids", |table| ids(table, "unix_uids"));
     let unix_gids = given(&table, "unix_gids", |table| ids(table, "unix_gids"));
+    let connections = connections::of_caller(&table);
     let limits = limits::caller(&table.section("limits"));
     let grant = grant(&table);
     let users = users::Draft::read(&table);
@@ -104,6 +109,7 @@ fn one(table: Table<'_>) -> Draft<'_> {
         tls_names,
         token,
         grant,
+        connections,
         limits,
         users,
         observe_until,
@@ -209,35 +215,34 @@ pub(super) fn beside_each_other(
 fn fits(caller: &Draft<'_>, key: &str, items: &[(usize, Item)], api: &Api) {
     let mut is_sound = true;
     for (place, item) in items {
-        let mut fault = |problem: Problem| {
+        if let Err(problem) = fits_api(item, api) {
             is_sound = false;
             caller.table.fault(&format!("{key}[{place}]"), problem);
-        };
-        match (api, &item.term) {
-            (Api::Platform, Term::Paths) => {
-                fault("is for an environment that lists paths, and this one has MX's operations".into());
-            }
-            (Api::Paths(_), Term::Operation(_) | Term::Class(_) | Term::Tag(_) | Term::Bundle(_)) => {
-                let allowed = "expected \"paths\", \"path:\" with one of them, or \"method:\"";
-                fault(
-                    Problem::new("is of MX's Platform API, and this environment lists its own paths")
-                        .allowed(allowed),
-                );
-            }
-            (Api::Paths(listed), Term::Path(pattern)) if !listed.contains(pattern) => {
-                let listed: Vec<String> =
-                    listed.iter().map(|one| format!("path:{} {}", one.method, one.template)).collect();
-                let written = format!("path:{} {}", pattern.method, pattern.template);
-                fault(
-                    Problem::new("is none of its environment's paths")
-                        .near(&written, listed.iter().map(String::as_str)),
-                );
-            }
-            _ => {}
         }
     }
     if is_sound {
         odd(caller, key, items, api);
+    }
+}
+
+/// Whether an item means something at an environment.
+pub(super) fn fits_api(item: &Item, api: &Api) -> Result<(), Problem> {
+    match (api, &item.term) {
+        (Api::Platform, Term::Paths) => {
+            Err("is for an environment that lists paths, and this one has MX's operations".into())
+        }
+        (Api::Paths(_), Term::Operation(_) | Term::Class(_) | Term::Tag(_) | Term::Bundle(_)) => {
+            let problem = Problem::new("is of MX's Platform API, and this environment lists its own paths");
+            Err(problem.allowed("expected \"paths\", \"path:\" with one of them, or \"method:\""))
+        }
+        (Api::Paths(listed), Term::Path(pattern)) if !listed.contains(pattern) => {
+            let listed: Vec<String> =
+                listed.iter().map(|one| format!("path:{} {}", one.method, one.template)).collect();
+            let written = format!("path:{} {}", pattern.method, pattern.template);
+            let problem = Problem::new("is none of its environment's paths");
+            Err(problem.near(&written, listed.iter().map(String::as_str)))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -4,7 +4,7 @@
 use http::HeaderName;
 
 use crate::config::{
-    BearerOperations, Credential,
+    BearerOperations, Credential, OAuthGrant,
     fault::Problem,
     walk::{Table, WordOrSection},
 };
@@ -14,6 +14,14 @@ pub(super) fn credential(environment: &Table<'_>) -> Option<Credential> {
     let (kind, table) = environment.variant("credential")?;
     match kind {
         "bearer" => Some(Credential::Bearer { token: table.reference("token")? }),
+        "oauth2" => {
+            let provider = table.parsed("provider", |name| Ok(name.to_owned()));
+            let grant = match table.choice("grant") {
+                "client_credentials" => OAuthGrant::ClientCredentials,
+                _ => OAuthGrant::AuthorizationCode,
+            };
+            Some(Credential::OAuth2 { provider: provider?, grant })
+        }
         "header" => {
             let name = table.parsed("name", header_name);
             let prefix = table.parsed("prefix", header_prefix);
@@ -60,7 +68,23 @@ pub(super) fn bearer_operations(environment: &Table<'_>) -> Option<BearerOperati
     match environment.word_or_section("bearer_operations")? {
         WordOrSection::Word("pass-through") => Some(BearerOperations::PassThrough),
         WordOrSection::Word(_) => Some(BearerOperations::Refused),
-        WordOrSection::Section(table) => table.reference("token").map(BearerOperations::Token),
+        WordOrSection::Section(table) => {
+            let provider = table.parsed("provider", |name| Ok(name.to_owned()));
+            match (table.reference("token"), provider) {
+                (Some(_), Some(_)) => {
+                    let problem = Problem::new("stands beside token").allowed("write one of both");
+                    table.fault("provider", problem);
+                    None
+                }
+                (token, provider) => {
+                    if !table.has("token") && !table.has("provider") {
+                        let allowed = "a token of its own, or the provider whose connections have them";
+                        table.fault("token", Problem::new("is required without provider").allowed(allowed));
+                    }
+                    token.map(BearerOperations::Token).or_else(|| provider.map(BearerOperations::Provider))
+                }
+            }
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{credential, egress, limits, listener::certificate, network, paths, rotation};
+use super::{connections, credential, egress, limits, listener::certificate, network, paths, rotation};
 use crate::{
     config::{Api, BearerOperations, Environment, IpFamily, Timeouts, fault::Problem, walk::Table},
     mx,
@@ -40,6 +40,7 @@ fn one(file: &Table<'_>, name: &str, table: &Table<'_>) -> Option<Environment> {
     }
     let rotation = rotation::rotation(table, &api, credential.as_ref());
     let bearer_operations = credential::bearer_operations(table);
+    let scopes = connections::scopes(table, &api);
     let ca_file = table.path("ca_file");
     let client_certificate = certificate(&table.section("client_certificate"));
     let ip_family = match table.choice("ip_family") {
@@ -63,6 +64,7 @@ fn one(file: &Table<'_>, name: &str, table: &Table<'_>) -> Option<Environment> {
         credential: credential?,
         rotation: rotation?,
         bearer_operations: bearer_operations.unwrap_or(BearerOperations::Refused),
+        scopes,
         ca_file,
         client_certificate,
         ip_family,

@@ -1,13 +1,13 @@
 //! `[[listener]]`.
 
 use super::network::{host_name, listen_address, origin};
-use crate::config::{ClientCa, ListenAddress, Listener, ListenerTls, fault::Problem, walk::Table};
+use crate::config::{ClientCa, ListenAddress, Listener, ListenerTls, Serves, fault::Problem, walk::Table};
 
 /// A listener as far as it could be read.
 pub(super) struct Draft<'a> {
     pub(super) table: Table<'a>,
     pub(super) address: Option<ListenAddress>,
-    pub(super) environment: Option<String>,
+    pub(super) serves: Option<Serves>,
     pub(super) proxy_protocol: bool,
     tls: Option<ListenerTls>,
     pub(super) client_ca: Option<ClientCa>,
@@ -16,11 +16,15 @@ pub(super) struct Draft<'a> {
 }
 
 impl Draft<'_> {
+    pub(super) fn environment(&self) -> Option<&str> {
+        self.serves.as_ref()?.environment()
+    }
+
     /// `None` when something is missing, which was reported.
     pub(super) fn finish(self) -> Option<Listener> {
         Some(Listener {
             address: self.address?,
-            environment: self.environment?,
+            serves: self.serves?,
             tls: self.tls,
             client_ca: self.client_ca,
             proxy_protocol: self.proxy_protocol,
@@ -36,7 +40,7 @@ pub(super) fn all<'a>(file: &Table<'a>) -> Vec<Draft<'a>> {
 
 fn one(table: Table<'_>) -> Draft<'_> {
     let address = table.parsed("address", listen_address);
-    let environment = table.parsed("environment", |name| Ok(name.to_owned()));
+    let serves = serves(&table);
     let tls_table = table.section("tls");
     let (tls, client_ca) = (certificate(&tls_table), client_ca(&tls_table));
     let proxy_protocol = table.flag("proxy_protocol");
@@ -56,7 +60,22 @@ fn one(table: Table<'_>) -> Draft<'_> {
         let problem = Problem::new("is not spoken on a Unix socket");
         table.fault("tls", problem.allowed("leave it out: the kernel tells who is at the other end"));
     }
-    Draft { table, address, environment, proxy_protocol, tls, client_ca, hosts, origins }
+    Draft { table, address, serves, proxy_protocol, tls, client_ca, hosts, origins }
+}
+
+fn serves(table: &Table<'_>) -> Option<Serves> {
+    let environment = table.parsed("environment", |name| Ok(name.to_owned()));
+    if table.choice("serves") == "connections" {
+        if table.has("environment") {
+            table.warn("environment", "means nothing here: this listener serves connections");
+        }
+        return Some(Serves::Connections);
+    }
+    if !table.has("environment") {
+        let problem = Problem::new("is required");
+        table.fault("environment", problem.allowed("the environment that its requests go to"));
+    }
+    environment.map(Serves::Environment)
 }
 
 /// Whose client certificates are taken.

@@ -188,7 +188,7 @@ fn host(text: &str) -> Result<String, Problem> {
 }
 
 /// RFC 6749, 3.3.
-fn scope(text: &str) -> Result<String, Problem> {
+pub(super) fn scope(text: &str) -> Result<String, Problem> {
     let legal = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\');
     match !text.is_empty() && text.bytes().all(legal) {
         true => Ok(text.to_owned()),
@@ -205,7 +205,7 @@ fn resource(text: &str) -> Result<String, Problem> {
     }
 }
 
-fn visible(text: &str) -> Result<String, Problem> {
+pub(super) fn visible(text: &str) -> Result<String, Problem> {
     match !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic()) {
         true => Ok(text.to_owned()),
         false => Err(Problem::new("is empty, or holds a blank or a byte that is not ASCII")),

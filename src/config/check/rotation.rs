@@ -57,7 +57,7 @@ fn scheduled(table: &Table<'_>, credential: Option<&Credential>) {
         );
         return;
     };
-    if !store::is_writable(credential.reference(), secondary) {
+    if !credential.reference().is_some_and(|primary| store::is_writable(primary, secondary)) {
         let problem = Problem::new("needs both keys in one vault that mxgate can write");
         table.fault("schedule_days", problem.allowed(store::WRITABLE));
     }

@@ -1,6 +1,7 @@
 //! The tables of keys, from the file's top level down.
 
 mod aws;
+mod connections;
 mod egress;
 mod environment;
 mod openbao;
@@ -9,6 +10,7 @@ mod secrets;
 
 use self::{
     aws::AWS,
+    connections::{CALLER_CONNECTIONS, CONNECTIONS},
     environment::ENVIRONMENT,
     openbao::OPENBAO,
     provider::PROVIDER,
@@ -80,6 +82,8 @@ pub(in crate::config) static FILE: &[Key] = &[
         Optional,
         "OAuth 2.0 providers, by name; absent: no tokens are had from anybody",
     ),
+    section("connections", CONNECTIONS, "Users' consents, and how they give them; absent: there are none")
+        .restart(),
     Key::new(
         "environment",
         Kind::Named(ENVIRONMENT),
@@ -99,7 +103,17 @@ static LISTENER: &[Key] = &[
         Required,
         "An address and port such as \"127.0.0.1:8080\", or \"unix:/PATH\" (created with mode 0660)",
     ),
-    text("environment", Required, "The environment that its requests go to"),
+    choice(
+        "serves",
+        &["environment", "connections"],
+        "environment",
+        "Whether its requests go to an environment, or make and end users' connections",
+    ),
+    text(
+        "environment",
+        Optional,
+        "The environment that its requests go to; required unless it serves connections",
+    ),
     section("tls", LISTENER_TLS, "TLS towards callers; absent: none"),
     flag(
         "proxy_protocol",
@@ -155,6 +169,11 @@ static CALLER: &[Key] = &[
         Kind::NamedTexts,
         Required,
         "What it may do, by environment: operation ids of MX, classes such as \"read\", \"bundle:aggregation\", \"tag:transactions\", \"method:GET\", \"path:GET /new/{id}\", at an environment with paths \"paths\"; with a - before it, what it may not do, which always wins",
+    ),
+    section(
+        "connections",
+        CALLER_CONNECTIONS,
+        "Which connections of users it may make and use; absent: none",
     ),
     section("limits", CALLER_LIMITS, "What it may use, of all its connections together; absent: not limited"),
     texts(

@@ -13,12 +13,13 @@ use super::super::{
 const EVERY_KEY: &str = include_str!("../../../config/every-key.toml");
 
 /// One credential of each kind, besides `header`, which the example has.
-const CREDENTIALS: [(&str, &str); 6] = [
+const CREDENTIALS: [(&str, &str); 7] = [
     ("basic", r#"{ kind = "basic", client_id = "ID", api_key = "vault:a" }"#),
     ("api-key", r#"{ kind = "api-key", client_id = "ID", api_key = "vault:a" }"#),
     ("mx-api-key", r#"{ kind = "mx-api-key", client_id = "ID", api_key = "vault:a" }"#),
     ("query", r#"{ kind = "query", client_id = "ID", api_key = "vault:a" }"#),
     ("bearer", r#"{ kind = "bearer", token = "vault:a" }"#),
+    ("oauth2", r#"{ kind = "oauth2", provider = "bank" }"#),
     ("header", r#"{ kind = "header", name = "MD-API-KEY", value = "vault:a" }"#),
 ];
 
@@ -124,7 +125,9 @@ fn unknown_key(name: &str) -> Data {
 fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     walk(FILE, "", false, &base(""), &mut cases);
-    for case in cases.iter_mut().filter(|case| case.path.starts_with("caller[0].unix_")) {
+    let is_of_the_second =
+        |path: &str| ["caller[0].unix_", "caller[0].connections"].iter().any(|one| path.starts_with(one));
+    for case in cases.iter_mut().filter(|case| is_of_the_second(&case.path)) {
         swap(&mut case.base, "caller");
     }
     // What one of the two providers reads in a document, the other has written.
@@ -151,6 +154,13 @@ fn walk(keys: &'static [Key], prefix: &str, restart: bool, base: &Node, cases: &
             Kind::Section(keys) if key.name == "rotation" => {
                 let (path, mut base) = (path.replace("reporting", "production"), base.clone());
                 set(&mut base, &format!("{path}.warn_days"), Data::Integer(Some(3_650)));
+                walk(keys, &format!("{path}."), restart, &base, cases);
+            }
+            // They stand in the place of a file.
+            Kind::Section(keys) if key.name == "postgres" => {
+                let mut base = base.clone();
+                remove(&mut base, "connections", "file");
+                set(&mut base, &format!("{path}.host"), text("db.internal"));
                 walk(keys, &format!("{path}."), restart, &base, cases);
             }
             Kind::Section(keys) => walk(keys, &format!("{path}."), restart, base, cases),
@@ -236,6 +246,7 @@ fn another(case: &Case) -> Data {
         (Kind::Integers { min, .. }, _) => {
             Data::List(vec![node(Data::Integer(Some(i64::try_from(*min).unwrap())))])
         }
+        (Kind::NamedTexts, "scopes") => Data::Table([("paths".to_owned(), entry(list("other")))].into()),
         (Kind::NamedTexts, _) => Data::Table([("sandbox".to_owned(), entry(list("write")))].into()),
         (Kind::NamedText, _) => Data::Table([("other".to_owned(), entry(text("other")))].into()),
         (_, "allow" | "trusted_proxies" | "networks") => list("192.0.2.0/24"),
@@ -245,6 +256,11 @@ fn another(case: &Case) -> Data {
         (_, "scopes") => list("other"),
         (_, "discovery") => text("https://other.example/.well-known/openid-configuration"),
         (_, "resource") => text("urn:other"),
+        (_, "provider") => text("other"),
+        (_, "providers") => list("other"),
+        (_, "of") => list("batch"),
+        (_, "return_urls") => list("https://other.example/other"),
+        (_, "schema") => text("other"),
         (Kind::Text, name) if name.ends_with("_endpoint") || name == "redirect_uri" => {
             text("https://other.example/other")
         }
@@ -294,6 +310,13 @@ fn node(data: Data) -> Node {
 
 fn entry(data: Data) -> Entry {
     Entry { key_place: Place::File, value: node(data) }
+}
+
+/// Takes a key out of a section.
+fn remove(root: &mut Node, section: &str, key: &str) {
+    let Data::Table(sections) = &mut root.data else { unreachable!() };
+    let Data::Table(entries) = &mut sections.get_mut(section).unwrap().value.data else { unreachable!() };
+    entries.remove(key);
 }
 
 /// Replaces or adds the value at `path`, making tables on the way.

@@ -102,7 +102,7 @@ fn a_secret_goes_to_the_token_endpoint_or_nowhere() {
     let elsewhere = provider(WRITTEN).replacen("env:CLIENT_SECRET", "exec:a", 1);
     assert_fault(
         &elsewhere,
-        "provider.bank.client_secret: is at a server or a command, and a provider's secret cannot be yet; expected \
+        "provider.bank.client_secret: is at a server or a command, and this secret cannot be yet; expected \
          env:NAME, file:/PATH or vault:NAME",
     );
 }

@@ -5,7 +5,7 @@ use crate::{config::Credential, vault::secret::Secret};
 
 fn key(kind: &Credential) -> Prepared {
     let secret = Secret::new(b"k3y-of-the-tests".to_vec()).unwrap();
-    Prepared::prepare(kind, kind.reference(), &secret).unwrap()
+    Prepared::prepare(kind, kind.reference().unwrap(), &secret).unwrap()
 }
 
 fn bearer() -> Prepared {

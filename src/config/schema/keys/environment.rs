@@ -27,10 +27,19 @@ pub(super) static ENVIRONMENT: &[Key] = &[
         "bearer_operations",
         Kind::WordOrSection(
             &["refused", "pass-through"],
-            &[reference("token", Required, "The token that is attached")],
+            &[
+                reference("token", Optional, "The token that is attached"),
+                text("provider", Optional, "Whose connections have the tokens that are attached"),
+            ],
         ),
         Text("refused"),
-        "The operations that take a Bearer token of one user or account: refused, the caller's own token passed through, or this token attached",
+        "The operations that take a Bearer token of one user or account: refused, the caller's own token passed through, this token attached, or that of a connection of this provider",
+    ),
+    Key::new(
+        "scopes",
+        Kind::NamedTexts,
+        Optional,
+        "With tokens of a provider: the scopes that a token needs, by what is called, in the words of a grant such as \"read\" or \"path:GET /accounts\"; absent: none",
     ),
     section(
         "rotation",
@@ -141,6 +150,18 @@ static CREDENTIAL: &[Variant] = &[
         ],
     },
     Variant { kind: "bearer", keys: &[reference("token", Required, "The token")] },
+    Variant {
+        kind: "oauth2",
+        keys: &[
+            text("provider", Required, "The provider whose access tokens are attached"),
+            choice(
+                "grant",
+                &["authorization_code", "client_credentials"],
+                "authorization_code",
+                "Whether a token is that of a user's connection, or the gateway's own",
+            ),
+        ],
+    },
     Variant {
         kind: "header",
         keys: &[

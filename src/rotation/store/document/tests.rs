@@ -99,7 +99,7 @@ fn holding(document: Option<Value>) -> World {
     embedded::create(&folder.path().join("vault.age"), &identity).unwrap();
     let config = config(folder.path());
     let environment = &config.environments["test"];
-    let pair = [environment.credential.reference(), environment.credential.secondary().unwrap()];
+    let pair = [environment.credential.reference().unwrap(), environment.credential.secondary().unwrap()];
     let server = Server::holding(document);
     let store = InDocument::open(server.clone(), config.vault.as_ref().unwrap(), environment, pair).unwrap();
     World { folder, server, store }

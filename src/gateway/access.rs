@@ -1,0 +1,279 @@
+//! Which access token a granted request gets: that of a connection which its caller may use, or the gateway's own.
+//!
+//! In: a grant at an environment whose tokens a provider gives. Out: the token, or why there is none. The connection is
+//! named by a field of the request, or found by the user in its path.
+//!
+//! What must never happen: a caller gets the token of a connection that its configuration does not let it use; a token goes
+//! to another environment than its connection is for, out for another user than the path's, or without a scope that the call
+//! needs; a request that may have had an effect is sent again.
+
+use std::{rc::Rc, sync::Arc, time::Duration};
+
+use http::{HeaderMap, HeaderName, Method, StatusCode, header::WWW_AUTHENTICATE, request};
+use tokio::time::timeout;
+
+use super::{
+    Decided, End,
+    again::instead,
+    entry::Entry,
+    refusal::{Failure, Refusal},
+};
+use crate::{
+    config::OAuthGrant,
+    listener::connection::Connection,
+    oauth::{broker::Unavailable, cell::Cell, connection::ConnectionId, refresh::Because},
+    policy::{Grant, target::Target},
+    snapshot::{Environment, TokensOf},
+    upstream::{Answer, headers, outgoing::Outgoing},
+    users,
+    worker::{
+        tokens::Access,
+        view::{EnvironmentView, View},
+    },
+};
+
+/// Names the connection; it never leaves the gateway.
+pub(crate) const CONNECTION: HeaderName = HeaderName::from_static("x-mxgate-connection");
+
+/// How long a request waits for a token. The refresh goes on.
+const WAIT_MAX: Duration = Duration::from_secs(20);
+
+/// What a request needs.
+pub(crate) struct Wanted {
+    pub(crate) provider: Arc<str>,
+    whose: Whose,
+}
+
+/// Whose token.
+enum Whose {
+    /// This connection's, and the user's in the path, if there is one.
+    Connection(ConnectionId, Option<String>),
+    /// That of a connection of this user.
+    User(String),
+    /// The gateway's own, with these scopes.
+    Gateway(Vec<String>),
+}
+
+impl Wanted {
+    pub(super) fn of(
+        tokens: &TokensOf,
+        environment: &Environment,
+        grant: &Grant,
+        head: &request::Parts,
+        target: &Target<'_>,
+    ) -> Result<Self, Refusal> {
+        let user = users::user_of(grant, target);
+        let whose = match (tokens.grant, named(&head.headers)?) {
+            (OAuthGrant::ClientCredentials, _) => {
+                let mut scopes: Vec<String> = environment.scopes.of(&head.method, grant).cloned().collect();
+                scopes.sort_unstable();
+                scopes.dedup();
+                Whose::Gateway(scopes)
+            }
+            (OAuthGrant::AuthorizationCode, Some(id)) => Whose::Connection(id, user.map(str::to_owned)),
+            (OAuthGrant::AuthorizationCode, None) => {
+                Whose::User(user.ok_or(Refusal::ConnectionNotNamed)?.to_owned())
+            }
+        };
+        Ok(Self { provider: tokens.provider.clone(), whose })
+    }
+}
+
+/// The connection that a request names.
+fn named(headers: &HeaderMap) -> Result<Option<ConnectionId>, Refusal> {
+    let mut values = headers.get_all(CONNECTION).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    let one = value.to_str().ok().filter(|_| values.next().is_none());
+    one.and_then(|text| text.parse().ok()).map(Some).ok_or(Refusal::ConnectionNotNamed)
+}
+
+/// Gets it.
+pub(super) async fn obtain(
+    at: &Connection,
+    view: &View,
+    environment: &EnvironmentView,
+    decided: &Decided<'_>,
+    wanted: &Wanted,
+    method: &Method,
+) -> Result<(Access, Renewal), End> {
+    let tokens = at.worker.tokens();
+    let (access, from) = match &wanted.whose {
+        Whose::Gateway(scopes) => {
+            let wanted = (wanted.provider.to_string(), scopes.clone());
+            (waited(tokens.client(&wanted)).await?, From::Client(wanted))
+        }
+        Whose::Connection(..) | Whose::User(_) => {
+            let cell = cell(at, view, environment, decided, wanted).await?;
+            (waited(tokens.of(&cell)).await?, From::Cell(cell))
+        }
+    };
+    if !environment.settings.scopes.are_in(&access.token.scopes, method, &decided.grant) {
+        return Err(Refusal::InsufficientScope.into());
+    }
+    let renewal = Renewal { from, carried: access.clone(), kept: None };
+    Ok((access, renewal))
+}
+
+/// Ends when there is an answer, or the wait is over.
+async fn waited<T>(work: impl Future<Output = Result<T, Unavailable>>) -> Result<T, End> {
+    let done = timeout(WAIT_MAX, work).await.unwrap_or(Err(Unavailable::Later));
+    done.map_err(|unavailable| match unavailable {
+        Unavailable::Unknown => Refusal::ConnectionDenied.into(),
+        Unavailable::Gone => Refusal::ReconnectRequired.into(),
+        Unavailable::Later => Failure::TokenUnavailable.into(),
+    })
+}
+
+/// The cell of a connection that the caller may use for this request.
+async fn cell(
+    at: &Connection,
+    view: &View,
+    environment: &EnvironmentView,
+    decided: &Decided<'_>,
+    wanted: &Wanted,
+) -> Result<Arc<Cell>, End> {
+    let denied = Refusal::ConnectionDenied;
+    let may_use = view.snapshot.may_use(decided.caller.index()).ok_or(denied)?;
+    let here = &*environment.settings.name;
+    let (id, user) = match &wanted.whose {
+        Whose::Connection(id, user) => (*id, user.as_deref()),
+        Whose::User(user) => {
+            let broker = at.worker.tokens().broker().ok_or(Failure::TokenUnavailable)?;
+            if !broker.is_open() {
+                return Err(Failure::TokenUnavailable.into());
+            }
+            let mut theirs = broker.of_user(here, user).into_iter();
+            let one = theirs.find(|one| *one.provider == *wanted.provider && may_use.allows(one));
+            (one.ok_or(Refusal::ConnectionRequired)?.id, Some(user.as_str()))
+        }
+        Whose::Gateway(_) => return Err(denied.into()),
+    };
+    let cell = waited(at.worker.tokens().cell(id)).await?;
+    let about = &cell.about;
+    let fits = about.environment == here
+        && about.provider == *wanted.provider
+        && may_use.allows(about)
+        && user.is_none_or(|user| about.user_guid.as_deref().is_none_or(|own| own == user));
+    // Whoever is bound to users gets no connection of another, and none of nobody.
+    let bound = view.snapshot.users.of(decided.caller.index());
+    let may_reach = bound.is_none_or(|bound| {
+        about
+            .user_guid
+            .as_deref()
+            .is_some_and(|user| bound.may_reach(user, decided.end_user.as_deref()).is_ok())
+    });
+    if !fits || !may_reach {
+        return Err(denied.into());
+    }
+    cell.note_use(crate::oauth::cell::seconds(std::time::SystemTime::now()));
+    Ok(cell)
+}
+
+/// What is done should a token not be taken.
+pub(super) struct Renewal {
+    from: From,
+    carried: Access,
+    /// What the request is made of; `None` for one that is never repeated.
+    kept: Option<Kept>,
+}
+
+/// Where a token is from.
+enum From {
+    Cell(Arc<Cell>),
+    Client((String, Vec<String>)),
+}
+
+/// A request without a body, to be written again.
+struct Kept {
+    method: Method,
+    target: String,
+    headers: HeaderMap,
+    grant: Grant,
+}
+
+impl Renewal {
+    /// The same, for a request that may be sent again.
+    pub(super) fn keeping(
+        mut self,
+        decided: &Decided<'_>,
+        head: &request::Parts,
+        environment: &Environment,
+    ) -> Self {
+        self.kept = Some(Kept {
+            method: head.method.clone(),
+            target: decided.target.without(&environment.query_names).into_owned(),
+            headers: head.headers.clone(),
+            grant: decided.grant.clone(),
+        });
+        self
+    }
+
+    /// What comes of `first`, which is a 401.
+    pub(super) async fn attempt(
+        self: Box<Self>,
+        at: &Connection,
+        environment: &Rc<EnvironmentView>,
+        first: Answer,
+        entry: &mut Entry,
+    ) -> Result<Answer, End> {
+        if !names_invalid_token(&first) {
+            return Ok(first);
+        }
+        let Self { from, carried, kept } = *self;
+        let Some(kept) = kept else {
+            refuse(at, from, carried);
+            return Ok(first);
+        };
+        let next = waited(renewed(at, &from, &carried)).await?;
+        if !environment.settings.scopes.are_in(&next.token.scopes, &kept.method, &kept.grant) {
+            return Err(Refusal::InsufficientScope.into());
+        }
+        let Some(pass) = entry.sending_again(environment) else { return Ok(first) };
+        entry.cut_over(Some(&next.credential));
+        let outgoing = kept.written(environment, &next);
+        instead(at, environment, first, outgoing, pass).await
+    }
+}
+
+impl Kept {
+    fn written(self, environment: &EnvironmentView, access: &Access) -> Outgoing {
+        let Self { method, target, headers, grant } = self;
+        let fields = access.credential.headers();
+        let head =
+            headers::to_upstream(&method, [&target, "", ""], &headers, &environment.settings, &grant, fields);
+        Outgoing::without_body(&method, head, access.credential.term().clone())
+    }
+}
+
+/// The token that follows `carried`.
+async fn renewed(at: &Connection, from: &From, carried: &Access) -> Result<Access, Unavailable> {
+    let tokens = at.worker.tokens();
+    match from {
+        From::Cell(cell) => tokens.after(cell, Because::Refused(carried.token.version)).await,
+        From::Client(wanted) => {
+            if let Some(broker) = tokens.broker() {
+                broker.client_refused(wanted, &carried.token);
+            }
+            tokens.client(wanted).await
+        }
+    }
+}
+
+/// Says that a token was refused; the next request finds another.
+fn refuse(at: &Connection, from: From, carried: Access) {
+    let Some(broker) = at.worker.tokens().broker().cloned() else { return };
+    match from {
+        From::Cell(cell) => broker.refresh_later(cell, Because::Refused(carried.token.version)),
+        From::Client(wanted) => broker.client_refused(&wanted, &carried.token),
+    }
+}
+
+/// RFC 6750, 3.1: the token is expired, revoked or malformed, and another one may serve.
+fn names_invalid_token(answer: &Answer) -> bool {
+    let names_it = |text: &str| {
+        let text = text.to_ascii_lowercase();
+        text.contains("bearer") && text.contains("invalid_token")
+    };
+    answer.status == StatusCode::UNAUTHORIZED
+        && answer.fields.get_all(WWW_AUTHENTICATE).iter().any(|value| value.to_str().is_ok_and(names_it))
+}

@@ -1,0 +1,267 @@
+//! Access tokens for whoever may have them: what the rest of the gateway knows of OAuth.
+//!
+//! In: which connection is meant, or which client's own token. Out: a [`Cell`] that has its token, or why there is none.
+//! Everything that waits runs on the broker's own thread, so a caller that hangs up ends nothing, and a provider or a store
+//! that is slow costs no worker anything.
+//!
+//! - [`open`] finds keys and store; until then there are no tokens.
+//! - `upkeep` refreshes ahead of time, follows what other replicas change, and forgets what nobody uses.
+//! - `client` has the tokens that the gateway asks for itself.
+//!
+//! What must never happen: a token of a provider that was reconfigured goes on to where it may not; a connection that was
+//! ended, here or by another replica, is used for longer than [`upkeep::FOLLOW`].
+
+mod client;
+mod index;
+pub(crate) mod open;
+mod upkeep;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    time::SystemTime,
+};
+
+use arc_swap::ArcSwap;
+use tokio::runtime::Handle;
+
+use self::{
+    client::{ClientTokens, Wanted},
+    index::Index,
+};
+use super::{
+    cell::{Cell, Token},
+    connection::{ConnectionId, Summary},
+    provider::Provider,
+    refresh::{Because, Guard, Outcome, Providers, Refresher, SystemClock, dice},
+    store::{self, Store, Stored},
+};
+use crate::{config::Config, vault};
+
+/// Why there is no token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unavailable {
+    /// There is no such connection.
+    Unknown,
+    /// The user must consent again.
+    Gone,
+    /// Not now: the provider or the store failed.
+    Later,
+}
+
+/// Gets tokens.
+pub(crate) struct Broker {
+    runtime: Handle,
+    providers: Arc<Known>,
+    opened: OnceLock<Opened>,
+    cells: Mutex<HashMap<ConnectionId, Arc<Cell>>>,
+    index: ArcSwap<Index>,
+    clients: ClientTokens,
+}
+
+/// What there is once the store is open.
+struct Opened {
+    store: Arc<dyn Store>,
+    refresher: Refresher,
+}
+
+/// The configured providers.
+#[derive(Default)]
+struct Known(ArcSwap<BTreeMap<String, One>>);
+
+#[derive(Clone)]
+struct One {
+    provider: Arc<Provider>,
+    guard: Arc<Guard>,
+}
+
+impl Providers for Known {
+    fn of(&self, name: &str) -> Option<Arc<Guard>> {
+        self.0.load().get(name).map(|one| one.guard.clone())
+    }
+}
+
+impl Known {
+    /// One that is as it was keeps what is known of it.
+    fn adopt(&self, config: &Config) {
+        let before = self.0.load();
+        let one = |(name, settings): (&String, &Arc<crate::config::Provider>)| {
+            let same = before.get(name).filter(|one| one.provider.settings() == &**settings);
+            let one = same.cloned().unwrap_or_else(|| {
+                let provider = Arc::new(Provider::new(settings.clone(), config.vault.clone()));
+                One { guard: Guard::new(provider.clone()), provider }
+            });
+            (name.clone(), one)
+        };
+        self.0.store(Arc::new(config.providers.iter().map(one).collect()));
+    }
+}
+
+impl Broker {
+    /// One without a store yet, whose work is done on `runtime`.
+    pub(crate) fn new(runtime: Handle) -> Arc<Self> {
+        Arc::new(Self {
+            runtime,
+            providers: Arc::default(),
+            opened: OnceLock::new(),
+            cells: Mutex::default(),
+            index: ArcSwap::default(),
+            clients: ClientTokens::default(),
+        })
+    }
+
+    /// Takes up what a configuration says of providers.
+    pub(crate) fn adopt(&self, config: &Config) {
+        self.providers.adopt(config);
+    }
+
+    /// The store is there, and nothing but its holder changes it.
+    pub(crate) fn opened(&self, store: Arc<dyn Store>) {
+        let clock = Arc::new(SystemClock);
+        let refresher = Refresher::new(store.clone(), self.providers.clone(), clock, owner());
+        // A second store is a mistake of ours, and the first one serves on.
+        let _ = self.opened.set(Opened { store, refresher });
+    }
+
+    /// Whether connections can be used.
+    pub(crate) fn is_open(&self) -> bool {
+        self.opened.get().is_some()
+    }
+
+    /// A provider that is configured.
+    pub(crate) fn provider(&self, name: &str) -> Option<Arc<Provider>> {
+        self.providers.0.load().get(name).map(|one| one.provider.clone())
+    }
+
+    pub(crate) fn store(&self) -> Option<Arc<dyn Store>> {
+        self.opened.get().map(|opened| opened.store.clone())
+    }
+
+    /// The connections of a user at an environment, the newest first.
+    pub(crate) fn of_user(&self, environment: &str, user_guid: &str) -> Vec<Summary> {
+        self.index.load().of_user(environment, user_guid)
+    }
+
+    /// The connection's cell.
+    pub(crate) async fn cell(self: &Arc<Self>, id: ConnectionId) -> Result<Arc<Cell>, Unavailable> {
+        if let Some(cell) = self.cells().get(&id) {
+            return Ok(cell.clone());
+        }
+        let this = self.clone();
+        self.here(async move { this.load(id).await }).await
+    }
+
+    /// Has a token refreshed, unless that was done meanwhile.
+    pub(crate) async fn refresh(
+        self: &Arc<Self>,
+        cell: &Arc<Cell>,
+        because: Because,
+    ) -> Result<(), Unavailable> {
+        let (this, cell) = (self.clone(), cell.clone());
+        self.here(async move { this.refreshed(&cell, because).await }).await
+    }
+
+    /// The same, and nobody waits for it.
+    pub(crate) fn refresh_later(self: &Arc<Self>, cell: Arc<Cell>, because: Because) {
+        let this = self.clone();
+        self.runtime.spawn(async move {
+            // Whoever needs it is told, and the log has it.
+            let _ = this.refreshed(&cell, because).await;
+        });
+    }
+
+    /// The token that the gateway gets for itself.
+    pub(crate) async fn client(self: &Arc<Self>, wanted: &Wanted) -> Result<Arc<Token>, Unavailable> {
+        if let Some(token) = self.clients.usable(wanted) {
+            return Ok(token);
+        }
+        let (this, wanted) = (self.clone(), wanted.clone());
+        self.here(async move { this.clients.token(&this.providers, &wanted).await }).await
+    }
+
+    /// That token was refused: the next request gets another.
+    pub(crate) fn client_refused(&self, wanted: &Wanted, token: &Arc<Token>) {
+        self.clients.refused(wanted, token);
+    }
+
+    /// A connection was made, changed or ended here.
+    pub(crate) async fn changed(&self, id: ConnectionId) {
+        self.forget(id);
+        self.look().await;
+    }
+
+    /// Does what goes on without anybody asking, until it is dropped.
+    pub(crate) async fn upkeep(self: &Arc<Self>) {
+        tokio::join!(
+            upkeep::refresh_ahead(self.clone()),
+            upkeep::renew_clients(self.clone()),
+            upkeep::follow(self.clone())
+        );
+    }
+
+    /// Does `work` on the broker's thread, to its end.
+    async fn here<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, Unavailable>> + Send + 'static,
+    ) -> Result<T, Unavailable> {
+        // It ends early only with the process, or in a panic, which is in the log.
+        self.runtime.spawn(work).await.unwrap_or(Err(Unavailable::Later))
+    }
+
+    async fn load(&self, id: ConnectionId) -> Result<Arc<Cell>, Unavailable> {
+        let opened = self.opened.get().ok_or(Unavailable::Later)?;
+        let stored = opened.store.load(id).await.map_err(|error| unread(id, &error))?;
+        let stored = stored.ok_or(Unavailable::Unknown)?;
+        let cell = Cell::new(&stored, SystemTime::now(), dice());
+        let cell = cell.map_err(|_| Unavailable::Later)?;
+        Ok(self.cells().entry(id).or_insert_with(|| Arc::new(cell)).clone())
+    }
+
+    async fn refreshed(&self, cell: &Arc<Cell>, because: Because) -> Result<(), Unavailable> {
+        let id = cell.about.id;
+        let opened = self.opened.get().ok_or(Unavailable::Later)?;
+        match opened.refresher.refresh(id, because).await {
+            Outcome::Fresh(stored) => self.put(cell, &stored),
+            Outcome::Gone | Outcome::Cannot => {
+                cell.end();
+                Err(Unavailable::Gone)
+            }
+            Outcome::Absent => {
+                self.forget(id);
+                Err(Unavailable::Unknown)
+            }
+            Outcome::Later(_) => Err(Unavailable::Later),
+        }
+    }
+
+    fn put(&self, cell: &Cell, stored: &Stored) -> Result<(), Unavailable> {
+        cell.put(stored, SystemTime::now(), dice()).map_err(|_| Unavailable::Later)
+    }
+
+    /// Whoever has the cell still finds it ended, and asks for another.
+    fn forget(&self, id: ConnectionId) {
+        if let Some(cell) = self.cells().remove(&id) {
+            cell.retire();
+        }
+    }
+
+    fn cells(&self) -> MutexGuard<'_, HashMap<ConnectionId, Arc<Cell>>> {
+        self.cells.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for Broker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Broker")
+    }
+}
+
+fn unread(id: ConnectionId, error: &store::Error) -> Unavailable {
+    tracing::error!(connection = %id, reason = vault::chain(error), "a connection cannot be read");
+    Unavailable::Later
+}
+
+/// This process, as no other calls itself.
+fn owner() -> String {
+    format!("{}-{:016x}", std::process::id(), dice())
+}

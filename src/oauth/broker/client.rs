@@ -1,0 +1,116 @@
+//! The tokens that the gateway asks for itself (RFC 6749, 4.4), one for each set of scopes.
+//!
+//! They are in memory only: who loses one asks for another. One request at a time asks for one, the others wait for it.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::SystemTime,
+};
+
+use arc_swap::ArcSwapOption;
+
+use super::{Known, Unavailable};
+use crate::{
+    oauth::{
+        cell::{Token, seconds},
+        connection::Access,
+        refresh::dice,
+        store::Version,
+        token_endpoint::Grant,
+    },
+    vault,
+};
+
+/// So many sets of scopes; the configuration makes a few.
+const SETS_MAX: usize = 1024;
+
+#[derive(Default)]
+pub(super) struct ClientTokens(Mutex<HashMap<Wanted, Arc<One>>>);
+
+/// A provider, and scopes.
+pub(super) type Wanted = (String, Vec<String>);
+
+#[derive(Default)]
+struct One {
+    token: ArcSwapOption<Token>,
+    asking: tokio::sync::Mutex<()>,
+}
+
+impl ClientTokens {
+    pub(super) fn usable(&self, wanted: &Wanted) -> Option<Arc<Token>> {
+        self.one(wanted).usable()
+    }
+
+    /// Is asked for, unless there is one.
+    pub(super) async fn token(&self, known: &Known, wanted: &Wanted) -> Result<Arc<Token>, Unavailable> {
+        let one = self.one(wanted);
+        let _first = one.asking.lock().await;
+        if let Some(token) = one.usable() {
+            return Ok(token);
+        }
+        let token = Arc::new(ask(known, wanted).await?);
+        one.token.store(Some(token.clone()));
+        Ok(token)
+    }
+
+    /// This one is used no longer.
+    pub(super) fn refused(&self, wanted: &Wanted, token: &Arc<Token>) {
+        let one = self.one(wanted);
+        let is_it = one.token.load().as_ref().is_some_and(|now| Arc::ptr_eq(now, token));
+        if is_it {
+            one.token.store(None);
+        }
+    }
+
+    /// Those whose time has come to be asked for again.
+    pub(super) fn due(&self, now: u64) -> Vec<Wanted> {
+        let is_due = |one: &One| {
+            one.token.load().as_ref().is_some_and(|token| token.due.is_some_and(|due| due <= now))
+        };
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.iter().filter(|(_, one)| is_due(one)).map(|(wanted, _)| wanted.clone()).collect()
+    }
+
+    /// Asks for a new one while the old one serves.
+    pub(super) async fn renew(&self, known: &Known, wanted: &Wanted) -> Result<(), Unavailable> {
+        let one = self.one(wanted);
+        let _first = one.asking.lock().await;
+        let token = ask(known, wanted).await?;
+        one.token.store(Some(Arc::new(token)));
+        Ok(())
+    }
+
+    fn one(&self, wanted: &Wanted) -> Arc<One> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() >= SETS_MAX {
+            all.retain(|_, one| one.usable().is_some());
+        }
+        all.entry(wanted.clone()).or_default().clone()
+    }
+}
+
+impl One {
+    fn usable(&self) -> Option<Arc<Token>> {
+        self.token.load_full().filter(|token| token.is_usable())
+    }
+}
+
+async fn ask(known: &Known, (name, scopes): &Wanted) -> Result<Token, Unavailable> {
+    let one = known.0.load().get(name).cloned().ok_or(Unavailable::Later)?;
+    let asked = SystemTime::now();
+    one.guard.may_ask(seconds(asked)).map_err(|_| Unavailable::Later)?;
+    let granted = one.provider.tokens(&Grant::Client { scopes }).await;
+    one.guard.note(granted.as_ref().err(), seconds(SystemTime::now()));
+    let granted = granted.map_err(|fault| {
+        let reason = vault::chain(&fault);
+        tracing::warn!(provider = name, reason, "a provider gave no token for the gateway itself");
+        Unavailable::Later
+    })?;
+    let expires = granted.life.map(|life| seconds(asked).saturating_add(life.as_secs()));
+    let access = Access { token: granted.access, expires };
+    let scopes = granted.scopes.unwrap_or_else(|| scopes.clone());
+    let shown = format!("provider:{name}");
+    Token::new(&shown, &access, &scopes, Version(0), SystemTime::now(), dice())
+        .map_err(|_| Unavailable::Later)
+}

@@ -1,0 +1,171 @@
+//! What goes on without anybody asking: refreshing ahead of time, following the store, forgetting.
+
+use std::{
+    collections::HashSet,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use tokio::{
+    task::JoinSet,
+    time::{MissedTickBehavior, interval},
+};
+
+use super::{Broker, index::Index};
+use crate::{
+    oauth::{
+        cell::{Cell, Held, seconds},
+        connection::{ConnectionId, State, Summary},
+        refresh::Because,
+    },
+    vault,
+};
+
+/// How often is looked for tokens whose time is near.
+const TICK: Duration = Duration::from_millis(500);
+
+/// How often a store is looked at for what other replicas have changed.
+pub(super) const FOLLOW: Duration = Duration::from_secs(5);
+
+/// A connection that no request has used for so long is refreshed only when one does.
+const IDLE: u64 = 3600;
+
+/// Refreshes at once.
+const REFRESHING_MAX: usize = 32;
+
+/// How long before its end a grant is warned of that cannot be refreshed.
+const ENDS_SOON: u64 = 7 * 24 * 3600;
+
+/// Refreshes ahead of time, until it is dropped.
+pub(super) async fn refresh_ahead(broker: Arc<Broker>) {
+    let mut tick = interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut refreshing: JoinSet<ConnectionId> = JoinSet::new();
+    let mut busy: HashSet<ConnectionId> = HashSet::new();
+    loop {
+        tokio::select! {
+            Some(done) = refreshing.join_next() => match done {
+                Ok(id) => _ = busy.remove(&id),
+                // Which one panicked is not known: all are looked at again.
+                Err(_) => busy.clear(),
+            },
+            _ = tick.tick() => {
+                for (cell, because) in broker.due(seconds(SystemTime::now())) {
+                    let id = cell.about.id;
+                    if refreshing.len() < REFRESHING_MAX && busy.insert(id) {
+                        let broker = broker.clone();
+                        refreshing.spawn(async move {
+                            // Whoever needs it is told, and the log has it.
+                            let _ = broker.refreshed(&cell, because).await;
+                            id
+                        });
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Asks for the gateway's own tokens ahead of time, until it is dropped.
+pub(super) async fn renew_clients(broker: Arc<Broker>) {
+    let mut tick = interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        for wanted in broker.clients.due(seconds(SystemTime::now())) {
+            // The old one serves until it expires.
+            let _ = broker.clients.renew(&broker.providers, &wanted).await;
+        }
+    }
+}
+
+/// Follows the store, until it is dropped.
+pub(super) async fn follow(broker: Arc<Broker>) {
+    let mut tick = interval(FOLLOW);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut warned = HashSet::new();
+    loop {
+        tick.tick().await;
+        broker.look().await;
+        broker.warn_of_ends(&mut warned, seconds(SystemTime::now()));
+    }
+}
+
+impl Broker {
+    /// Cells whose token is to be refreshed now; what nobody uses is forgotten.
+    fn due(&self, now: u64) -> Vec<(Arc<Cell>, Because)> {
+        let mut due = Vec::new();
+        self.cells().retain(|_, cell| {
+            if cell.used().saturating_add(IDLE) < now {
+                cell.retire();
+                return false;
+            }
+            if let Held::Token(token) = &*cell.held()
+                && token.due.is_some_and(|due| due <= now)
+            {
+                due.push((cell.clone(), Because::Due(token.version)));
+            }
+            true
+        });
+        due
+    }
+
+    /// Takes up what is in the store now.
+    pub(super) async fn look(&self) {
+        let Some(opened) = self.opened.get() else { return };
+        let all = match opened.store.list().await {
+            Ok(all) => all,
+            Err(error) => {
+                tracing::warn!(reason = vault::chain(&error), "the connections cannot be listed");
+                return;
+            }
+        };
+        let index = Index::new(all);
+        let known: Vec<Arc<Cell>> = self.cells().values().cloned().collect();
+        for cell in known {
+            match index.all.get(&cell.about.id) {
+                None => self.forget(cell.about.id),
+                Some(Summary { state: State::Gone { .. }, .. }) => cell.end(),
+                Some(summary) if is_other(summary, &cell) => self.take_up(&cell).await,
+                Some(_) => {}
+            }
+        }
+        self.index.store(Arc::new(index));
+    }
+
+    async fn take_up(&self, cell: &Cell) {
+        let Some(opened) = self.opened.get() else { return };
+        if let Ok(Some(stored)) = opened.store.load(cell.about.id).await {
+            // What fits no header is refreshed when it is needed.
+            let _ = self.put(cell, &stored);
+        }
+    }
+
+    fn warn_of_ends(&self, warned: &mut HashSet<ConnectionId>, now: u64) {
+        let index = self.index.load();
+        warned.retain(|id| index.all.contains_key(id));
+        for one in index.all.values() {
+            if let State::Live { can_refresh: false, ends: Some(ends), .. } = one.state
+                && ends <= now.saturating_add(ENDS_SOON)
+                && warned.insert(one.id)
+            {
+                let (provider, caller) = (&one.provider, &one.caller);
+                let days = ends.saturating_sub(now) / (24 * 3600);
+                tracing::warn!(
+                    connection = %one.id, provider, caller, days,
+                    "a consent ends soon and cannot be refreshed: its user must connect again"
+                );
+            }
+        }
+    }
+}
+
+/// Whether the store has another token than the cell.
+fn is_other(summary: &Summary, cell: &Cell) -> bool {
+    let State::Live { expires, .. } = summary.state else { return true };
+    match &*cell.held() {
+        Held::Token(token) => token.expires != expires,
+        Held::Nothing(_) => expires.is_some(),
+        Held::Gone | Held::Retired => true,
+    }
+}

@@ -1,0 +1,31 @@
+//! Which connections a caller may use.
+
+use crate::{config, oauth::connection::Summary};
+
+/// `connections` of a caller.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct MayUse {
+    /// Its own name.
+    pub(crate) caller: String,
+    /// The providers that it may ask users to consent at.
+    pub(crate) providers: Vec<String>,
+    /// Others whose connections it may use.
+    of: Vec<String>,
+}
+
+impl MayUse {
+    pub(super) fn new(caller: &config::Caller) -> Option<Self> {
+        let config::CallerConnections { providers, of } = caller.connections.clone()?;
+        Some(Self { caller: caller.name.clone(), providers, of })
+    }
+
+    /// Whether this one is among them.
+    pub(crate) fn allows(&self, one: &Summary) -> bool {
+        self.providers.contains(&one.provider) && (self.is_own(one) || self.of.contains(&one.caller))
+    }
+
+    /// Whether it was made for this caller, which may end it.
+    pub(crate) fn is_own(&self, one: &Summary) -> bool {
+        one.caller == self.caller
+    }
+}
