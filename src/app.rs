@@ -68,6 +68,8 @@ pub struct App {
     listeners: Vec<(Bound, Arc<ListenerState>)>,
     socket_files: Vec<SocketFile>,
     control: control::Listeners,
+    /// Where users' browsers connect.
+    browsers: Option<std::net::TcpListener>,
     records: WriterHandle,
     signals: Signals,
     runtime: tokio::runtime::Runtime,
@@ -153,6 +155,10 @@ impl App {
         if let Some(path) = &config.control_socket {
             control.socket = Some(control::socket::ControlSocket::bind(path)?);
         }
+        let browsers = connections::bind(&config).map_err(|source| Error::Bind {
+            address: "for browsers".to_owned(),
+            source,
+        })?;
         let mask = |line: &mut Vec<u8>| {
             redaction::held().masker().mask(line);
         };
@@ -165,6 +171,7 @@ impl App {
             listeners,
             socket_files,
             control,
+            browsers,
             records,
             signals,
             runtime,
@@ -183,9 +190,9 @@ impl App {
     /// # Errors
     /// A thread or a signal handler could not be had, or a worker has ended by itself.
     pub fn run(self) -> Result<(), Error> {
-        let Self { config, config_path, log, listeners, socket_files, control, records, signals, runtime } =
+        let Self { config, config_path, log, listeners, socket_files, control, browsers, records, signals, runtime } =
             self;
-        let connections = connections::start(&config)?;
+        let connections = connections::start(&config, browsers)?;
         let broker = connections.as_ref().map(|running| running.broker.clone());
         let workers = config.process.workers.unwrap_or_else(capacity::cores);
         let names = catalogue().operations().iter().map(|operation| operation.id);
@@ -211,7 +218,12 @@ impl App {
             start_workers(&loader, worker_metrics, &records, &stage_seen, &census, &ended, broker.as_ref())?;
         let suspensions = loader.suspensions();
         let control = control::start(
-            control::Parts { gateway: Arc::new(loader.clone()), metrics: metrics.clone(), suspensions },
+            control::Parts {
+                gateway: Arc::new(loader.clone()),
+                metrics: metrics.clone(),
+                suspensions,
+                connections: broker.clone(),
+            },
             control,
         )?;
 
@@ -240,7 +252,9 @@ impl App {
         });
         refreshing.abort();
         rotating.finish();
-        drop(connections);
+        if let Some(connections) = connections {
+            connections.finish();
+        }
         runtime.shutdown_background();
         tracing::info!("stopped");
         log.flush(LAST_WAIT);

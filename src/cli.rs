@@ -3,6 +3,7 @@
 mod caller;
 mod check;
 mod config;
+mod connections;
 mod demo;
 mod doctor;
 mod explain;
@@ -61,6 +62,8 @@ enum Command {
     Caller(caller::Args),
     /// Make, fill, check and copy the embedded vault.
     Vault(vault::Args),
+    /// List, make, end and copy users' connections in a running gateway.
+    Connections(connections::Args),
     /// Change an environment's API key by MX's own rotation API, without an outage.
     Rotate(rotate::Args),
     /// Stand in for MX, to test services against.
@@ -96,6 +99,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Health(args) => health::run(&args, json),
         Command::Caller(args) => caller::run(args, json),
         Command::Vault(args) => vault::run(args, json),
+        Command::Connections(args) => connections::run(args, &socket, json, &mut io::stdout().lock()),
         Command::StandIn(args) => stand_in::run(args),
         Command::Control(command) => status::run(command, &socket, json, &mut io::stdout().lock()),
     };

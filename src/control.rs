@@ -13,6 +13,7 @@
 pub mod client;
 pub mod commands;
 mod connections;
+pub mod consents;
 pub mod health;
 pub(crate) mod https;
 mod log_level;
@@ -38,7 +39,7 @@ use self::{
     socket::ControlSocket,
     suspension::Suspensions,
 };
-use crate::{config::Health, metrics::Metrics};
+use crate::{config::Health, metrics::Metrics, oauth::broker::Broker};
 
 /// What the control plane asks of the running gateway. No method may wait for a worker.
 pub trait Gateway: Send + Sync + 'static {
@@ -99,6 +100,8 @@ pub struct Parts {
     pub metrics: Metrics,
     /// Shared with the data plane.
     pub suspensions: Arc<Suspensions>,
+    /// Users' connections, where there are any.
+    pub(crate) connections: Option<Arc<Broker>>,
 }
 
 /// Where the control plane is reached; both are bound by the caller, so that a failure stops the start.
@@ -235,7 +238,8 @@ pub(crate) mod fake {
             let (metrics, workers) = Metrics::new(1, ["listUsers"], Arc::default());
             // A worker that is gone: its heartbeat is from the start and ages.
             drop(workers);
-            Parts { gateway: Arc::clone(self) as Arc<dyn Gateway>, metrics, suspensions: Arc::default() }
+            let gateway = Arc::clone(self) as Arc<dyn Gateway>;
+            Parts { gateway, metrics, suspensions: Arc::default(), connections: None }
         }
     }
 

@@ -8,6 +8,7 @@ mod access;
 mod again;
 pub(crate) mod answer;
 pub(crate) mod choice;
+pub(crate) mod connections;
 pub(crate) mod entry;
 pub(crate) mod fields;
 pub mod refusal;
@@ -63,6 +64,9 @@ pub(crate) async fn serve(at: Rc<Connection>, request: Request<Incoming>) -> Res
     let Some(view) = at.worker.view() else {
         return respond::end(&at, End::Failed(Failure::NotReady), entry);
     };
+    if view.serves_connections(at.listener.index) {
+        return connections::serve(&at, &view, request, entry).await;
+    }
     let walked = caught(pin!(walk(&at, &view, request, &mut entry))).await;
     match walked
         .unwrap_or(Err(End::Failed(Failure::Internal)))
@@ -265,23 +269,10 @@ pub(crate) fn decide<'r>(
 ) -> Result<Decided<'r>, End> {
     let index = listener.environment.ok_or(Failure::NotReady)?;
     let environment = snapshot.environments.get(index).ok_or(Failure::NotReady)?;
-    let path_and_query = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
-    let caller = snapshot.admission.admit(peer, &head.headers, path_and_query).map_err(|not| {
-        trail.turned_away(not);
-        not.refusal()
-    })?;
-    trail.admitted(caller, snapshot.admission.callers.name(caller.index()));
-    browser::check_head(head, &listener.browser())?;
-    trail.check_running(caller)?;
+    let (caller, end_user) = admitted(snapshot, listener, peer, head, trail)?;
     let bound = snapshot.users.of(caller.index());
-    let end_user = match bound.and_then(|bound| bound.end_user.as_ref()) {
-        Some(end_user) => {
-            let identified = trail.identify(end_user, caller, &head.headers);
-            Some(identified.map_err(|reason| trail.not_bound(reason, caller))?)
-        }
-        None => None,
-    };
 
+    let path_and_query = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
     let target = Target::parse(path_and_query).map_err(|_| Refusal::MalformedTarget)?;
     let allowed = snapshot.grants.of(caller.index(), index);
     let granted = |allowed| policy::decide(allowed, environment.api, &head.method, &target);
@@ -307,6 +298,28 @@ pub(crate) fn decide<'r>(
 
     let choice = Choice::of(environment, &grant, head, &target)?;
     Ok(Decided { caller, end_user, target, grant, choice })
+}
+
+/// Who calls, and for whom, on any listener.
+fn admitted(
+    snapshot: &Snapshot,
+    listener: &ListenerSettings,
+    peer: &Peer,
+    head: &request::Parts,
+    trail: &mut impl Trail,
+) -> Result<(Caller, Option<Rc<str>>), End> {
+    let path_and_query = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
+    let caller = snapshot.admission.admit(peer, &head.headers, path_and_query).map_err(|not| {
+        trail.turned_away(not);
+        not.refusal()
+    })?;
+    trail.admitted(caller, snapshot.admission.callers.name(caller.index()));
+    browser::check_head(head, &listener.browser())?;
+    trail.check_running(caller)?;
+    let bound = snapshot.users.of(caller.index());
+    let Some(end_user) = bound.and_then(|bound| bound.end_user.as_ref()) else { return Ok((caller, None)) };
+    let identified = trail.identify(end_user, caller, &head.headers);
+    Ok((caller, Some(identified.map_err(|reason| trail.not_bound(reason, caller))?)))
 }
 
 /// Hears what is found out about a request, as it is found out.

@@ -15,6 +15,7 @@ mod browser;
 pub mod capacity;
 mod coded;
 pub mod config;
+pub mod connections;
 pub mod control;
 mod credential;
 pub mod doctor;
@@ -29,7 +30,6 @@ pub mod listener;
 pub mod log;
 pub mod metrics;
 pub mod mx;
-#[cfg_attr(not(test), expect(dead_code, reason = "the gateway does not use it yet"))]
 mod oauth;
 pub mod policy;
 pub mod process;

@@ -107,6 +107,14 @@ impl Environment {
         }
     }
 
+    /// Whether tokens of connections of this provider are attached to any request.
+    pub(crate) fn takes_tokens_of(&self, provider: &str) -> bool {
+        let own = if let Own::Provider(tokens) = &self.own { Some(tokens) } else { None };
+        let bearer = if let Bearer::Provider(tokens) = &self.bearer { Some(tokens) } else { None };
+        let mut both = own.into_iter().chain(bearer);
+        both.any(|tokens| tokens.grant == OAuthGrant::AuthorizationCode && *tokens.provider == *provider)
+    }
+
     /// Whether tokens of a provider are attached to any request.
     pub(crate) fn attaches_tokens(&self) -> bool {
         matches!(self.own, Own::Provider(_)) || matches!(self.bearer, Bearer::Provider(_))

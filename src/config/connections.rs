@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use super::ListenerTls;
+use super::{Endpoint, ListenerTls};
 use crate::vault::reference::Reference;
 
 /// `[connections]`.
@@ -57,8 +57,8 @@ pub struct Postgres {
 pub struct BrowserListener {
     /// Where browsers connect, or what stands before them.
     pub address: SocketAddr,
-    /// What browsers know it by: `https://HOST` or `https://HOST:PORT`, or `http://` on this machine.
-    pub url: String,
+    /// What browsers know it by; its target is `/`.
+    pub url: Endpoint,
     /// `None`: what stands before it has TLS.
     pub tls: Option<ListenerTls>,
     /// How long a ticket may be opened. Default 10 min, 10 s to 1 day.

@@ -13,6 +13,7 @@ use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::net::UnixStream;
 
+use super::consents::{Backup, ConsentList, Import, Imported, IssuedTicket, TicketOrder};
 use super::messages::{Done, Fault, ReloadReport, Resume, SetLogLevel, Status, Suspend, VersionReport};
 
 /// Longer than the server's own bound, so that its answer comes first.
@@ -113,6 +114,47 @@ impl Client {
     /// [`Error::Refused`] when it is not suspended.
     pub async fn resume(&self, command: &Resume) -> Result<Done, Error> {
         self.send(Method::POST, "/resume", Some(command)).await
+    }
+
+    /// Users' connections.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn consents(&self) -> Result<ConsentList, Error> {
+        self.send(Method::GET, "/connections", None::<&()>).await
+    }
+
+    /// Makes a connection of a refresh token that was had elsewhere.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when something about it is wrong.
+    pub async fn import_consent(&self, import: &Import) -> Result<Imported, Error> {
+        self.send(Method::POST, "/connections", Some(import)).await
+    }
+
+    /// Asks for a ticket.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when something about it is wrong.
+    pub async fn ticket(&self, order: &TicketOrder) -> Result<IssuedTicket, Error> {
+        self.send(Method::POST, "/connections/ticket", Some(order)).await
+    }
+
+    /// Ends a connection; with `force` also when its provider does not take its tokens back.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when there is none, or its provider did not.
+    pub async fn end_consent(&self, id: &str, force: bool) -> Result<Done, Error> {
+        let query = if force { "?force=true" } else { "" };
+        self.send(Method::DELETE, &format!("/connections/{id}{query}"), None::<&()>).await
+    }
+
+    /// Copies the connections of a store in a file.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when it could not be written.
+    pub async fn back_up_consents(&self, backup: &Backup) -> Result<Done, Error> {
+        self.send(Method::POST, "/connections/backup", Some(backup)).await
     }
 
     async fn send<T: DeserializeOwned>(

@@ -8,6 +8,7 @@
 //! | `POST /log-level` | [`SetLogLevel`] | [`Done`] |
 //! | `POST /suspend` | [`Suspend`] | [`Done`] |
 //! | `POST /resume` | [`Resume`] | [`Done`]; 404 when it is not suspended |
+//! | `/connections` | | [`consents`] |
 //!
 //! Everything that is not done answers with a status from 400 on and a [`Fault`]. For example
 //! `curl --unix-socket /run/mxgate/control.sock http://localhost/status`. The peer is root or our own
@@ -33,6 +34,7 @@ use tokio::sync::{Mutex, watch};
 use super::{
     Parts,
     connections::{self, Bounds},
+    consents,
     log_level::{FOR_DEFAULT, FOR_MAX, LogLevel},
     messages::{Done, Fault, ReloadReport, Resume, SetLogLevel, Status, Suspend, Target, VersionReport},
     socket::{self, ControlSocket},
@@ -80,8 +82,8 @@ pub(super) async fn serve(
 
 /// Who gives a command.
 #[derive(Debug, Clone, Copy)]
-struct Operator {
-    uid: u32,
+pub(super) struct Operator {
+    pub(super) uid: u32,
 }
 
 struct Shared {
@@ -95,6 +97,7 @@ struct Shared {
 type Shares = State<Arc<Shared>>;
 
 fn router(parts: Parts, needs_vault: bool) -> Router {
+    let consents = consents::router(parts.connections.clone());
     let log_level = LogLevel::new(Arc::clone(&parts.gateway));
     let shared = Shared { parts, needs_vault, log_level, reloading: Mutex::new(()) };
     Router::new()
@@ -108,13 +111,14 @@ fn router(parts: Parts, needs_vault: bool) -> Router {
         .method_not_allowed_fallback(|| async {
             NotDone(StatusCode::METHOD_NOT_ALLOWED, "this command takes another method".into())
         })
-        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(Arc::new(shared))
+        .merge(consents)
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
 }
 
 async fn status(State(shared): Shares) -> Masked<Status> {
     let now = Instant::now();
-    let Parts { gateway, metrics, suspensions } = &shared.parts;
+    let Parts { gateway, metrics, suspensions, .. } = &shared.parts;
     Masked(Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
@@ -243,19 +247,19 @@ fn known(shared: &Shared, target: &Target) -> Result<(), NotDone> {
 }
 
 /// JSON whatever the `Content-Type` says: `curl -d` calls it a form.
-fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, NotDone> {
+pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, NotDone> {
     serde_json::from_slice(body).map_err(|error| {
         NotDone(StatusCode::BAD_REQUEST, format!("the body is not what the command takes: {error}"))
     })
 }
 
-fn done(done: String) -> Masked<Done> {
+pub(super) fn done(done: String) -> Masked<Done> {
     Masked(Done { done })
 }
 
 /// JSON in which every secret that this process holds is masked: what an operator pasted by mistake may be one, and
 /// answers repeat names.
-struct Masked<T>(T);
+pub(super) struct Masked<T>(pub(super) T);
 
 impl<T: Serialize> IntoResponse for Masked<T> {
     fn into_response(self) -> Response {
@@ -267,8 +271,17 @@ impl<T: Serialize> IntoResponse for Masked<T> {
     }
 }
 
+/// JSON with the one secret that was asked for.
+pub(super) struct Unmasked<T>(pub(super) T);
+
+impl<T: Serialize> IntoResponse for Unmasked<T> {
+    fn into_response(self) -> Response {
+        axum::Json(self.0).into_response()
+    }
+}
+
 /// Why a command was not done.
-struct NotDone(StatusCode, String);
+pub(super) struct NotDone(pub(super) StatusCode, pub(super) String);
 
 impl IntoResponse for NotDone {
     fn into_response(self) -> Response {

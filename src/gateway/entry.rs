@@ -177,6 +177,17 @@ impl Entry {
         self.upstream = self.upstream_began.map(|began| began.elapsed());
     }
 
+    /// What is asked of the gateway itself.
+    pub(super) fn asked(&mut self, call: Call) {
+        self.call = Some(call);
+    }
+
+    /// The gateway answers by itself.
+    pub(super) fn answered(&mut self, status: StatusCode) {
+        self.allowed(status);
+        self.complete = true;
+    }
+
     /// The answer's head goes out.
     pub(crate) fn allowed(&mut self, status: StatusCode) {
         self.decision = Decision::Allowed;

@@ -65,6 +65,10 @@ reasons! {
         ReconnectRequired = "reconnect_required", CONFLICT;
         /// The connection's token is not good for this.
         InsufficientScope = "insufficient_scope", FORBIDDEN;
+        /// There is no such connection, or none that this caller may see.
+        UnknownConnection = "unknown_connection", NOT_FOUND;
+        /// What is wanted of a connection is not possible.
+        InvalidConnection = "invalid_connection", BAD_REQUEST;
         /// The caller, its address, the operation or the environment was stopped by an operator.
         Suspended = "suspended", FORBIDDEN;
         /// The caller has as many connections as it may have.
@@ -115,6 +119,8 @@ reasons! {
         CredentialUnavailable = "credential_unavailable", SERVICE_UNAVAILABLE;
         /// The provider, or the store of connections, has no token now.
         TokenUnavailable = "token_unavailable", SERVICE_UNAVAILABLE;
+        /// The provider did not take a connection's tokens back.
+        NotRevoked = "not_revoked", BAD_GATEWAY;
         /// No usable configuration or secret is loaded.
         NotReady = "not_ready", SERVICE_UNAVAILABLE;
         /// A defect of ours: the stage panicked.

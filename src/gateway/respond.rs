@@ -18,8 +18,46 @@ use super::{
 use crate::{limits::retry_after, listener::connection::Connection};
 
 /// Answers a request that ended early.
-pub(crate) fn end(at: &Rc<Connection>, end: End, mut entry: Box<Entry>) -> Response<AnswerBody> {
-    let (status, code, detail) = parts(&end);
+pub(crate) fn end(at: &Rc<Connection>, end: End, entry: Box<Entry>) -> Response<AnswerBody> {
+    let detail = parts(&end).2;
+    ended(at, end, detail, entry)
+}
+
+/// The same for what is asked of the gateway itself, with words that say more. They may hold what JSON has to escape.
+pub(super) fn refused(
+    at: &Rc<Connection>,
+    refusal: Refusal,
+    detail: &str,
+    entry: Box<Entry>,
+) -> Response<AnswerBody> {
+    let quoted = serde_json::Value::from(detail).to_string();
+    let escaped = quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or_default();
+    ended(at, refusal.into(), escaped, entry)
+}
+
+/// Answers what was asked of the gateway itself.
+pub(super) fn own(
+    at: &Rc<Connection>,
+    status: StatusCode,
+    text: Bytes,
+    mut entry: Box<Entry>,
+) -> Response<AnswerBody> {
+    entry.answered(status);
+    let id = entry.request_id().header();
+    let mut response = Response::new(AnswerBody::own(at, text, entry));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(REQUEST_ID, id);
+    if at.worker.closing() || at.session.body_pending() {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+fn ended(at: &Rc<Connection>, end: End, detail: &str, mut entry: Box<Entry>) -> Response<AnswerBody> {
+    let (status, code, _) = parts(&end);
     entry.ended(&end, status);
     let retry_after = retry_after::seconds(entry.wait());
     let text = problem(status, code, detail, entry.request_id());
@@ -77,7 +115,7 @@ fn parts(end: &End) -> (StatusCode, &'static str, &'static str) {
     }
 }
 
-/// RFC 9457. Every part is the gateway's own text, so nothing needs escaping.
+/// RFC 9457. Every part is the gateway's own text, and has what needs escaping escaped.
 fn problem(status: StatusCode, code: &str, detail: &str, id: &RequestId) -> Bytes {
     let title = status.canonical_reason().unwrap_or("Error");
     format!(
@@ -119,6 +157,8 @@ fn explain_refusal(refusal: Refusal) -> &'static str {
             "The user's consent is over: ask for a ticket with POST /connections, and send the user there."
         }
         Refusal::InsufficientScope => "The user's consent does not cover this operation.",
+        Refusal::UnknownConnection => "There is no such connection.",
+        Refusal::InvalidConnection => "That is no connection that could be made.",
         Refusal::Suspended => "An operator has suspended this.",
         Refusal::ConnectionLimit => "This caller has as many connections as it may have.",
         Refusal::InFlightLimit => "This caller has as many requests in flight as it may have.",
@@ -150,6 +190,9 @@ fn explain_failure(failure: Failure) -> &'static str {
         }
         Failure::CredentialUnavailable => {
             "The credential for the upstream was revoked, or could not be confirmed for too long."
+        }
+        Failure::NotRevoked => {
+            "The provider did not take the tokens back, so nothing was forgotten; force=true forgets them anyway."
         }
         Failure::TokenUnavailable => "There is no access token now; its provider or the store failed.",
         Failure::NotReady => "The gateway has no usable configuration or secret yet.",

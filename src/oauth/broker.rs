@@ -14,29 +14,35 @@
 mod client;
 mod index;
 pub(crate) mod open;
+mod orders;
 mod upkeep;
 
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use arc_swap::ArcSwap;
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, time::Instant};
 
 use self::{
     client::{ClientTokens, Wanted},
     index::Index,
+    open::Kind,
 };
 use super::{
     cell::{Cell, Token},
+    connect::{self, Connector, Logged},
     connection::{ConnectionId, Summary},
     provider::Provider,
     refresh::{Because, Guard, Outcome, Providers, Refresher, SystemClock, dice},
     store::{self, Store, Stored},
 };
-use crate::{config::Config, vault};
+use crate::{
+    config::{Config, Connections, Endpoint},
+    vault,
+};
 
 /// Why there is no token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,13 +62,18 @@ pub(crate) struct Broker {
     opened: OnceLock<Opened>,
     cells: Mutex<HashMap<ConnectionId, Arc<Cell>>>,
     index: ArcSwap<Index>,
+    /// When the store was last looked at because somebody asked.
+    looked: tokio::sync::Mutex<Option<Instant>>,
     clients: ClientTokens,
+    witness: Arc<Logged>,
 }
 
 /// What there is once the store is open.
 struct Opened {
     store: Arc<dyn Store>,
+    kind: Kind,
     refresher: Refresher,
+    connector: Connector,
 }
 
 /// The configured providers.
@@ -106,35 +117,50 @@ impl Broker {
             opened: OnceLock::new(),
             cells: Mutex::default(),
             index: ArcSwap::default(),
+            looked: tokio::sync::Mutex::default(),
             clients: ClientTokens::default(),
+            witness: Arc::default(),
         })
     }
 
     /// Takes up what a configuration says of providers.
     pub(crate) fn adopt(&self, config: &Config) {
         self.providers.adopt(config);
+        if let (Some(opened), Some(connections)) = (self.opened.get(), &config.connections) {
+            opened.connector.configure(self.settings(connections));
+        }
     }
 
-    /// The store is there, and nothing but its holder changes it.
-    pub(crate) fn opened(&self, store: Arc<dyn Store>) {
-        let clock = Arc::new(SystemClock);
-        let refresher = Refresher::new(store.clone(), self.providers.clone(), clock, owner());
-        // A second store is a mistake of ours, and the first one serves on.
-        let _ = self.opened.set(Opened { store, refresher });
+    /// The store is there.
+    pub(crate) fn open(&self, kind: Kind, connections: &Connections) -> Connector {
+        let (store, clock, owner) = (kind.store(), Arc::new(SystemClock), owner());
+        let refresher =
+            Refresher::new(store.clone(), self.providers.clone(), clock.clone(), owner.clone());
+        let settings = self.settings(connections);
+        let connector = Connector::new(store.clone(), clock, self.witness.clone(), owner, settings);
+        let opened = Opened { store, kind, refresher, connector: connector.clone() };
+        // A second store would be a mistake of ours: the first one serves on.
+        let _ = self.opened.set(opened);
+        connector
+    }
+
+    /// What the way through users' browsers is told of the configuration.
+    fn settings(&self, connections: &Connections) -> connect::Settings {
+        let browser = connections.browser.as_ref();
+        let known = self.providers.0.load();
+        connect::Settings {
+            // Without a listener nobody comes back, so no URL is listed and no ticket made.
+            base: browser.map_or_else(nowhere, |browser| browser.url.clone()),
+            return_urls: browser.map_or_else(Vec::new, |_| connections.return_urls.clone()),
+            ticket_life: browser.map_or(Duration::ZERO, |browser| browser.ticket_life),
+            attempt_life: browser.map_or(Duration::ZERO, |browser| browser.consent_life),
+            providers: known.iter().map(|(name, one)| (name.clone(), one.provider.clone())).collect(),
+        }
     }
 
     /// Whether connections can be used.
     pub(crate) fn is_open(&self) -> bool {
         self.opened.get().is_some()
-    }
-
-    /// A provider that is configured.
-    pub(crate) fn provider(&self, name: &str) -> Option<Arc<Provider>> {
-        self.providers.0.load().get(name).map(|one| one.provider.clone())
-    }
-
-    pub(crate) fn store(&self) -> Option<Arc<dyn Store>> {
-        self.opened.get().map(|opened| opened.store.clone())
     }
 
     /// The connections of a user at an environment, the newest first.
@@ -184,12 +210,6 @@ impl Broker {
         self.clients.refused(wanted, token);
     }
 
-    /// A connection was made, changed or ended here.
-    pub(crate) async fn changed(&self, id: ConnectionId) {
-        self.forget(id);
-        self.look().await;
-    }
-
     /// Does what goes on without anybody asking, until it is dropped.
     pub(crate) async fn upkeep(self: &Arc<Self>) {
         tokio::join!(
@@ -209,7 +229,7 @@ impl Broker {
     }
 
     async fn load(&self, id: ConnectionId) -> Result<Arc<Cell>, Unavailable> {
-        let opened = self.opened.get().ok_or(Unavailable::Later)?;
+        let opened = self.opened()?;
         let stored = opened.store.load(id).await.map_err(|error| unread(id, &error))?;
         let stored = stored.ok_or(Unavailable::Unknown)?;
         let cell = Cell::new(&stored, SystemTime::now(), dice());
@@ -219,7 +239,7 @@ impl Broker {
 
     async fn refreshed(&self, cell: &Arc<Cell>, because: Because) -> Result<(), Unavailable> {
         let id = cell.about.id;
-        let opened = self.opened.get().ok_or(Unavailable::Later)?;
+        let opened = self.opened()?;
         match opened.refresher.refresh(id, because).await {
             Outcome::Fresh(stored) => self.put(cell, &stored),
             Outcome::Gone | Outcome::Cannot => {
@@ -259,6 +279,10 @@ impl std::fmt::Debug for Broker {
 fn unread(id: ConnectionId, error: &store::Error) -> Unavailable {
     tracing::error!(connection = %id, reason = vault::chain(error), "a connection cannot be read");
     Unavailable::Later
+}
+
+fn nowhere() -> Endpoint {
+    Endpoint { tls: false, host: "localhost".into(), port: 80, target: "/".into() }
 }
 
 /// This process, as no other calls itself.

@@ -85,6 +85,11 @@ impl View {
         end_user.identify(caller, headers, &mut self.tokens.borrow_mut())
     }
 
+    /// Whether a listener serves connections instead of an environment.
+    pub(crate) fn serves_connections(&self, listener: usize) -> bool {
+        self.listener(listener).is_some_and(|settings| settings.environment.is_none())
+    }
+
     /// Whether the environment of a listener attaches tokens of a provider.
     pub(crate) fn attaches_tokens(&self, listener: usize) -> bool {
         let settings = self.listener(listener);

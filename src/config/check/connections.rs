@@ -103,7 +103,7 @@ fn browser(table: &Table<'_>) -> Option<BrowserListener> {
     let (address, url) = (table.parsed("address", network::socket_address), table.parsed("url", origin));
     let tls_table = table.section("tls");
     let tls = certificate(&tls_table);
-    if tls.is_some() && url.as_deref().is_some_and(|url| url.starts_with("http://")) {
+    if tls.is_some() && url.as_ref().is_some_and(|url: &Endpoint| !url.tls) {
         table.fault("url", Problem::new("is without TLS, and the listener has it").allowed("https://HOST"));
     }
     Some(BrowserListener {
@@ -116,11 +116,10 @@ fn browser(table: &Table<'_>) -> Option<BrowserListener> {
 }
 
 /// As browsers write it, and no other machine without TLS.
-fn origin(text: &str) -> Result<String, Problem> {
+fn origin(text: &str) -> Result<Endpoint, Problem> {
     let origin = network::origin(text)?;
     let form = "expected \"https://HOST\" or \"https://HOST:PORT\", with http:// only for this machine";
-    Endpoint::parse(&origin).map_err(|fault| Problem::new(fault.to_string()).allowed(form))?;
-    Ok(origin)
+    Endpoint::parse(&origin).map_err(|fault| Problem::new(fault.to_string()).allowed(form))
 }
 
 fn return_url(text: &str) -> Result<String, Problem> {
@@ -216,21 +215,19 @@ impl Across<'_> {
             return;
         };
         for provider in self.providers.values().flatten() {
-            let is_ours =
-                |uri: &String| uri.strip_prefix(&browser.url).is_some_and(|rest| rest.starts_with('/'));
-            if provider.redirect_uri.as_ref().is_some_and(|uri| !is_ours(uri)) {
+            let ours = browser.url.to_string();
+            if provider.redirect_uri.as_ref().is_some_and(|uri| !uri.starts_with(&ours)) {
                 let problem =
                     Problem::new("is not under connections.browser.url, where browsers come back to");
                 let key = format!("provider.{}.redirect_uri", provider.name);
-                self.file.warn(&key, problem.allowed(format!("expected \"{}/...\"", browser.url)));
+                self.file.warn(&key, problem.allowed(format!("expected \"{ours}...\"")));
             }
         }
     }
 
     fn provider(&self, key: &str, name: &str) {
-        match self.providers.get(name) {
-            None => self.file.fault(key, no_provider(name, self.providers.keys().map(String::as_str))),
-            Some(_) => {}
+        if !self.providers.contains_key(name) {
+            self.file.fault(key, no_provider(name, self.providers.keys().map(String::as_str)));
         }
     }
 }

@@ -1,13 +1,13 @@
 //! Finding keys and store, at the start.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use crate::{
     config::{Config, ConnectionStore, Connections},
     oauth::{
         seal::{self, Keys},
         store::{
-            Store,
+            self, Store,
             embedded::{self, Embedded},
         },
     },
@@ -44,11 +44,39 @@ impl Error {
     }
 }
 
+/// A store, and what only its kind can do.
+#[derive(Clone)]
+pub(crate) enum Kind {
+    Embedded(Embedded),
+}
+
+impl Kind {
+    pub(super) fn store(&self) -> Arc<dyn Store> {
+        match self {
+            Self::Embedded(store) => Arc::new(store.clone()),
+        }
+    }
+
+    /// Seals what a former key sealed with the present one.
+    pub(super) async fn reseal(&self) -> Result<usize, store::Error> {
+        match self {
+            Self::Embedded(store) => store.reseal().await,
+        }
+    }
+
+    /// Copies it to a new file. It blocks.
+    pub(super) fn backup(&self, to: &Path, now: u64) -> Result<usize, String> {
+        match self {
+            Self::Embedded(store) => store.backup(to, now).map_err(|error| vault::chain(&error)),
+        }
+    }
+}
+
 /// Opens the store that `connections` names; a file that is not there is made.
 ///
 /// # Errors
 /// [`Error`]; the store is untouched.
-pub(crate) async fn store(config: &Config, connections: &Connections) -> Result<Arc<dyn Store>, Error> {
+pub(crate) async fn store(config: &Config, connections: &Connections) -> Result<Kind, Error> {
     let keys = keys(config, connections).await?;
     match &connections.store {
         ConnectionStore::File(path) => {
@@ -61,10 +89,25 @@ pub(crate) async fn store(config: &Config, connections: &Connections) -> Result<
                 Embedded::open(&path, keys)
             };
             let opened = tokio::task::spawn_blocking(open).await.map_err(|_| Error::Interrupted)??;
-            Ok(Arc::new(opened))
+            Ok(Kind::Embedded(opened))
         }
         ConnectionStore::Postgres(_) => Err(Error::Interrupted),
     }
+}
+
+/// Puts a copy where no store is. Gives how many connections there are, and when the copy was made.
+///
+/// # Errors
+/// [`Error`]; nothing was changed.
+pub(crate) async fn restored(
+    config: &Config,
+    connections: &Connections,
+    path: &Path,
+    from: &Path,
+) -> Result<(usize, Option<u64>), Error> {
+    let keys = keys(config, connections).await?;
+    let embedded::Restored { connections, made } = embedded::restore(path, from, &keys)?;
+    Ok((connections, made))
 }
 
 async fn keys(config: &Config, connections: &Connections) -> Result<Keys, Error> {

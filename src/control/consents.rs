@@ -1,0 +1,269 @@
+//! Users' connections on the control socket: what an operator sees of them and does with them.
+//!
+//! | request | body | answer |
+//! |---|---|---|
+//! | `GET /connections` | | [`ConsentList`] |
+//! | `POST /connections` | [`Import`] | [`Imported`] |
+//! | `POST /connections/ticket` | [`TicketOrder`] | [`IssuedTicket`] |
+//! | `DELETE /connections/{id}`, `?force=true` | | [`Done`] |
+//! | `POST /connections/backup` | [`Backup`] | [`Done`] |
+
+use std::{path::PathBuf, sync::Arc};
+
+use axum::{
+    Extension, Router,
+    body::Bytes,
+    extract::{Path, RawQuery, State},
+    http::StatusCode,
+    routing::{delete, get, post},
+};
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use super::{
+    commands::{Masked, NotDone, Operator, done, parse},
+    messages::Done,
+};
+use crate::{
+    oauth::{
+        broker::{Broker, Unavailable},
+        connect::{self, Return, Wanted},
+        connection::{ConnectionId, State as ConsentState, Summary, Why},
+    },
+    vault::secret::Secret,
+};
+
+/// A user's connection, without its tokens. Times are Unix seconds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Consent {
+    /// `mxc_` and 32 hex digits.
+    pub id: String,
+    /// By its name in the configuration.
+    pub provider: String,
+    /// Where its tokens go.
+    pub environment: String,
+    /// The caller that it was made for.
+    pub caller: String,
+    /// The user at MX, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub user_guid: Option<String>,
+    /// What the provider granted.
+    pub scopes: Vec<String>,
+    /// When the user consented.
+    pub created: u64,
+    /// `live`, or `gone`: the user must consent again.
+    pub state: String,
+    /// When the access token expires.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub expires: Option<u64>,
+    /// When a consent ends that cannot be refreshed.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub ends: Option<u64>,
+    /// When it was found that it is gone.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub since: Option<u64>,
+    /// `refused` by the provider, or `ended`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reason: Option<String>,
+}
+
+impl Consent {
+    pub(crate) fn of(one: &Summary) -> Self {
+        let (state, expires, ends, since, reason) = match one.state {
+            ConsentState::Live { expires, ends, .. } => ("live", expires, ends, None, None),
+            ConsentState::Gone { since, why } => {
+                let reason = if why == Why::Refused { "refused" } else { "ended" };
+                ("gone", None, None, Some(since), Some(reason.to_owned()))
+            }
+        };
+        Self {
+            id: one.id.to_string(),
+            provider: one.provider.clone(),
+            environment: one.environment.clone(),
+            caller: one.caller.clone(),
+            user_guid: one.user_guid.clone(),
+            scopes: one.scopes.clone(),
+            created: one.created,
+            state: state.to_owned(),
+            expires,
+            ends,
+            since,
+            reason,
+        }
+    }
+}
+
+/// Connections, by age.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConsentList {
+    /// The oldest first.
+    pub connections: Vec<Consent>,
+}
+
+/// Whose connection is made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Order {
+    /// By its name in the configuration.
+    pub provider: String,
+    /// By its name in the configuration.
+    pub environment: String,
+    /// The caller that it is made for.
+    pub caller: String,
+    /// The user at MX.
+    pub user_guid: Option<String>,
+    /// Some of the provider's; none: all of them.
+    pub scopes: Vec<String>,
+}
+
+/// `POST /connections`: a refresh token that was had elsewhere.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Import {
+    /// Whose it is.
+    pub order: Order,
+    /// The token.
+    pub refresh_token: Zeroizing<String>,
+}
+
+/// What an import made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Imported {
+    /// The connection.
+    pub id: String,
+}
+
+/// `POST /connections/ticket`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TicketOrder {
+    /// Whose it is.
+    pub order: Order,
+    /// Where the browser goes in the end.
+    pub return_url: String,
+}
+
+/// A ticket.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IssuedTicket {
+    /// For the user's browser. Whoever has it may use it, once.
+    pub ticket_url: String,
+    /// In Unix seconds.
+    pub expires: u64,
+}
+
+/// `POST /connections/backup`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Backup {
+    /// A file of the gateway's machine that is not there yet.
+    pub to: PathBuf,
+}
+
+type Shares = State<Option<Arc<Broker>>>;
+
+pub(super) fn router(broker: Option<Arc<Broker>>) -> Router {
+    Router::new()
+        .route("/connections", get(list).post(import))
+        .route("/connections/ticket", post(ticket))
+        .route("/connections/backup", post(backup))
+        .route("/connections/{id}", delete(end))
+        .with_state(broker)
+}
+
+async fn list(State(broker): Shares) -> Result<Masked<ConsentList>, NotDone> {
+    let mut all = there(broker)?.list().await?;
+    all.sort_by_key(|one| (one.created, one.id));
+    Ok(Masked(ConsentList { connections: all.iter().map(Consent::of).collect() }))
+}
+
+async fn import(
+    State(broker): Shares,
+    Extension(operator): Extension<Operator>,
+    body: Bytes,
+) -> Result<Masked<Imported>, NotDone> {
+    let Import { order, mut refresh_token } = parse(&body)?;
+    let refresh = std::mem::take(&mut *refresh_token).into_bytes();
+    let refresh = Secret::new(refresh).map_err(|unfit| refused(&format!("the refresh token {unfit}")))?;
+    let id = there(broker)?.import(wanted(order), Arc::new(refresh)).await??;
+    tracing::warn!(uid = operator.uid, connection = %id, "a connection was imported");
+    Ok(Masked(Imported { id: id.to_string() }))
+}
+
+async fn ticket(
+    State(broker): Shares,
+    Extension(operator): Extension<Operator>,
+    body: Bytes,
+) -> Result<Unmasked<IssuedTicket>, NotDone> {
+    let TicketOrder { order, return_url } = parse(&body)?;
+    let back = Return { url: return_url, state: None };
+    let ticket = there(broker)?.ticket(wanted(order), back, None).await??;
+    tracing::warn!(uid = operator.uid, "an operator asked for a ticket");
+    Ok(Unmasked(IssuedTicket { ticket_url: ticket.url, expires: ticket.expires }))
+}
+
+async fn end(
+    State(broker): Shares,
+    Extension(operator): Extension<Operator>,
+    Path(id): Path<String>,
+    RawQuery(query): RawQuery,
+) -> Result<Masked<Done>, NotDone> {
+    let id: ConnectionId =
+        id.parse().map_err(|_| NotDone(StatusCode::NOT_FOUND, "there is no such connection".into()))?;
+    let force = query.as_deref() == Some("force=true");
+    let ended = there(broker)?.disconnect(id, force).await??;
+    tracing::warn!(uid = operator.uid, connection = %id, "a connection was ended by an operator");
+    Ok(done(format!("{id} is forgotten; revoked at its provider: {}", ended.revocation.word())))
+}
+
+async fn backup(
+    State(broker): Shares,
+    Extension(operator): Extension<Operator>,
+    body: Bytes,
+) -> Result<Masked<Done>, NotDone> {
+    let Backup { to } = parse(&body)?;
+    let shown = to.display().to_string();
+    let count = there(broker)?.backup(to).await?.map_err(|why| refused(&why))?;
+    tracing::warn!(uid = operator.uid, to = shown, count, "the connections were copied");
+    Ok(done(format!("{count} connections are in {shown}, sealed as they are")))
+}
+
+fn there(broker: Option<Arc<Broker>>) -> Result<Arc<Broker>, NotDone> {
+    broker.ok_or_else(|| NotDone(StatusCode::NOT_FOUND, "no [connections] are configured".into()))
+}
+
+fn wanted(order: Order) -> Wanted {
+    let Order { provider, environment, caller, user_guid, scopes } = order;
+    Wanted { provider, environment, caller, user_guid, scopes }
+}
+
+fn refused(why: &str) -> NotDone {
+    NotDone(StatusCode::BAD_REQUEST, why.to_owned())
+}
+
+impl From<Unavailable> for NotDone {
+    fn from(unavailable: Unavailable) -> Self {
+        match unavailable {
+            Unavailable::Unknown | Unavailable::Gone => {
+                Self(StatusCode::NOT_FOUND, "there is no such connection".into())
+            }
+            Unavailable::Later => {
+                Self(StatusCode::SERVICE_UNAVAILABLE, "the store of connections is not open; the log says why".into())
+            }
+        }
+    }
+}
+
+impl From<connect::Error> for NotDone {
+    fn from(error: connect::Error) -> Self {
+        let status = match error {
+            connect::Error::NoConnection => StatusCode::NOT_FOUND,
+            connect::Error::Store(_) | connect::Error::Held | connect::Error::NoRandom(_) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            connect::Error::NotRevoked(_) | connect::Error::ProviderGone => StatusCode::BAD_GATEWAY,
+            _ => StatusCode::BAD_REQUEST,
+        };
+        Self(status, crate::vault::chain(&error))
+    }
+}

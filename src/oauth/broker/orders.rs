@@ -1,0 +1,120 @@
+//! What callers and operators do with connections: tickets, lists, ends, copies.
+//!
+//! Who may is decided by whoever asks; here it is done, on the broker's thread.
+
+use std::{path::PathBuf, sync::Arc, time::{Duration, SystemTime}};
+
+use tokio::time::Instant;
+
+use super::{Broker, Opened, Unavailable};
+use crate::{
+    oauth::{
+        cell::seconds,
+        connect::{self, Disconnected, Return, Ticket, Wanted},
+        connection::{ConnectionId, Summary},
+    },
+    vault::secret::Secret,
+};
+
+/// Whoever asks for what is not there makes the store be looked at, no more often than this.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+impl Broker {
+    /// A ticket for a user's browser.
+    pub(crate) async fn ticket(
+        self: &Arc<Self>,
+        wanted: Wanted,
+        back: Return,
+        renews: Option<ConnectionId>,
+    ) -> Result<Result<Ticket, connect::Error>, Unavailable> {
+        let this = self.clone();
+        self.here(async move { Ok(this.connector()?.ticket(&wanted, &back, renews).await) }).await
+    }
+
+    /// Makes a connection of a refresh token.
+    pub(crate) async fn import(
+        self: &Arc<Self>,
+        wanted: Wanted,
+        refresh: Arc<Secret>,
+    ) -> Result<Result<ConnectionId, connect::Error>, Unavailable> {
+        let this = self.clone();
+        self.here(async move {
+            let imported = this.connector()?.import(&wanted, refresh).await;
+            this.look().await;
+            Ok(imported)
+        })
+        .await
+    }
+
+    /// Ends a connection, at its provider and here.
+    pub(crate) async fn disconnect(
+        self: &Arc<Self>,
+        id: ConnectionId,
+        force: bool,
+    ) -> Result<Result<Disconnected, connect::Error>, Unavailable> {
+        let this = self.clone();
+        self.here(async move {
+            let ended = this.connector()?.disconnect(id, force).await;
+            if ended.is_ok() {
+                this.forget(id);
+                this.look().await;
+            }
+            Ok(ended)
+        })
+        .await
+    }
+
+    /// All connections, as of now.
+    pub(crate) async fn list(self: &Arc<Self>) -> Result<Vec<Summary>, Unavailable> {
+        let this = self.clone();
+        self.here(async move {
+            this.opened()?;
+            this.look_again().await;
+            Ok(this.index.load().all.values().cloned().collect())
+        })
+        .await
+    }
+
+    /// One of them.
+    pub(crate) async fn summary(self: &Arc<Self>, id: ConnectionId) -> Result<Option<Summary>, Unavailable> {
+        if let Some(one) = self.index.load().all.get(&id) {
+            return Ok(Some(one.clone()));
+        }
+        let this = self.clone();
+        self.here(async move {
+            this.opened()?;
+            this.look_again().await;
+            Ok(this.index.load().all.get(&id).cloned())
+        })
+        .await
+    }
+
+    /// Copies a store in a file, sealed as it is. Gives how many connections there are.
+    pub(crate) async fn backup(self: &Arc<Self>, to: PathBuf) -> Result<Result<usize, String>, Unavailable> {
+        let this = self.clone();
+        self.here(async move {
+            let kind = this.opened()?.kind.clone();
+            let now = seconds(SystemTime::now());
+            let copied = tokio::task::spawn_blocking(move || kind.backup(&to, now)).await;
+            Ok(copied.map_err(|_| Unavailable::Later)?)
+        })
+        .await
+    }
+
+    /// The store is asked, unless it was just now.
+    async fn look_again(&self) {
+        let mut last = self.looked.lock().await;
+        if last.is_none_or(|last| last.elapsed() >= LOOK_AGAIN) {
+            self.look().await;
+            *last = Some(Instant::now());
+        }
+    }
+
+    pub(super) fn opened(&self) -> Result<&Opened, Unavailable> {
+        self.opened.get().ok_or(Unavailable::Later)
+    }
+
+    fn connector(&self) -> Result<&connect::Connector, Unavailable> {
+        Ok(&self.opened()?.connector)
+    }
+}
