@@ -155,10 +155,8 @@ impl App {
         if let Some(path) = &config.control_socket {
             control.socket = Some(control::socket::ControlSocket::bind(path)?);
         }
-        let browsers = connections::bind(&config).map_err(|source| Error::Bind {
-            address: "for browsers".to_owned(),
-            source,
-        })?;
+        let browsers = connections::bind(&config)
+            .map_err(|source| Error::Bind { address: "for browsers".to_owned(), source })?;
         let mask = |line: &mut Vec<u8>| {
             redaction::held().masker().mask(line);
         };
@@ -190,8 +188,18 @@ impl App {
     /// # Errors
     /// A thread or a signal handler could not be had, or a worker has ended by itself.
     pub fn run(self) -> Result<(), Error> {
-        let Self { config, config_path, log, listeners, socket_files, control, browsers, records, signals, runtime } =
-            self;
+        let Self {
+            config,
+            config_path,
+            log,
+            listeners,
+            socket_files,
+            control,
+            browsers,
+            records,
+            signals,
+            runtime,
+        } = self;
         let connections = connections::start(&config, browsers)?;
         let broker = connections.as_ref().map(|running| running.broker.clone());
         let workers = config.process.workers.unwrap_or_else(capacity::cores);

@@ -61,10 +61,8 @@ pub(super) fn start(config: &Config, browsers: Option<TcpListener>) -> Result<Op
     if config.connections.is_none() && config.providers.is_empty() {
         return Ok(None);
     }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .thread_name("mxgate-store")
-        .build()?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().thread_name("mxgate-store").build()?;
     let broker = Broker::new(runtime.handle().clone());
     broker.adopt(config);
     let (stop, stopped) = watch::channel(());
@@ -109,7 +107,9 @@ async fn serve(
     let browser = connections.browser.as_ref().zip(browsers);
     let browsers = async {
         match browser {
-            Some((settings, listener)) => browsers_served(settings, listener, &connector, stopped.clone()).await,
+            Some((settings, listener)) => {
+                browsers_served(settings, listener, &connector, stopped.clone()).await
+            }
             None => _ = stopped.clone().changed().await,
         }
     };

@@ -109,7 +109,8 @@ async fn run_on(client: &Client, command: Command, json: bool, out: &mut dyn Wri
         }
         Command::Ticket { whose, return_url } => {
             let ticket = client.ticket(&TicketOrder { order: whose.into(), return_url }).await?;
-            let text = format!("{}\nThe user opens it once, until {}.\n", ticket.ticket_url, time(ticket.expires));
+            let text =
+                format!("{}\nThe user opens it once, until {}.\n", ticket.ticket_url, time(ticket.expires));
             show(&ticket, &text, json, out)
         }
         Command::Import { whose, from_file } => {
@@ -143,10 +144,11 @@ fn refresh_token(from: Option<&Path>) -> anyhow::Result<Zeroizing<String>> {
         }
         None if io::stdin().is_terminal() => {
             let text = rpassword::prompt_password("refresh token: ").context("no terminal to ask at")?;
-            Zeroizing::new(text.into_bytes())
+            Some(Zeroizing::new(text.into_bytes()))
         }
         None => read_bounded(io::stdin().lock(), SECRET_BYTES_MAX).context("standard input")?,
     };
+    let bytes = bytes.context("the refresh token is larger than any secret")?;
     let text = std::str::from_utf8(&bytes).ok().map(str::trim_end).filter(|text| !text.is_empty());
     text.map(|text| Zeroizing::new(text.to_owned())).context("the refresh token is empty, or no text")
 }
@@ -211,7 +213,13 @@ mod tests {
             since: None,
             reason: None,
         };
-        let gone = Consent { state: "gone".into(), expires: None, since: Some(120), user_guid: None, ..live.clone() };
+        let gone = Consent {
+            state: "gone".into(),
+            expires: None,
+            since: Some(120),
+            user_guid: None,
+            ..live.clone()
+        };
         let text = list_text(&ConsentList { connections: vec![live, gone] });
         assert_eq!(
             text,

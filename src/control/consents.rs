@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::{
-    commands::{Masked, NotDone, Operator, done, parse},
+    commands::{Masked, NotDone, Operator, Unmasked, done, parse},
     messages::Done,
 };
 use crate::{
@@ -247,9 +247,10 @@ impl From<Unavailable> for NotDone {
             Unavailable::Unknown | Unavailable::Gone => {
                 Self(StatusCode::NOT_FOUND, "there is no such connection".into())
             }
-            Unavailable::Later => {
-                Self(StatusCode::SERVICE_UNAVAILABLE, "the store of connections is not open; the log says why".into())
-            }
+            Unavailable::Later => Self(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the store of connections is not open; the log says why".into(),
+            ),
         }
     }
 }

@@ -14,14 +14,14 @@
 
 use std::{pin::pin, rc::Rc, sync::Arc};
 
-use bytes::{Bytes, BytesMut};
-use http::{Method, Request, Response, StatusCode, request, uri::PathAndQuery};
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, uri::PathAndQuery};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    End, Trail,
+    End,
     answer::AnswerBody,
     entry::{Entry, Live},
     refusal::{Failure, Refusal},
@@ -29,12 +29,12 @@ use super::{
 };
 use crate::{
     admission::Caller,
-    browser,
+    control::consents::{Consent, ConsentList},
     listener::{connection::Connection, watch::Expiry},
     oauth::{
         broker::{Broker, Unavailable},
         connect::{self, Return, Wanted},
-        connection::{ConnectionId, State, Summary},
+        connection::{ConnectionId, Summary},
     },
     policy::{Call, target::Target},
     snapshot::MayUse,
@@ -111,8 +111,7 @@ async fn answered(
     let (head, body) = request.into_parts();
     let listener = view.listener(at.listener.index).ok_or(Failure::NotReady)?;
     let mut trail = Live { view, entry };
-    let (caller, end_user) =
-        super::admitted(&view.snapshot, listener, &at.peer, &head, &mut trail)?;
+    let (caller, end_user) = super::admitted(&view.snapshot, listener, &at.peer, &head, &mut trail)?;
     let path = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
     let target = Target::parse(path).map_err(|_| Refusal::MalformedTarget)?;
     let (asked, template) = Asked::of(&head.method, target.path())?;
@@ -127,7 +126,9 @@ async fn answered(
             asker.ticket(broker, order).await
         }
         Asked::List => asker.list(broker, &target).await,
-        Asked::One(id) => asker.one(broker, id).await.and_then(|one| json(StatusCode::OK, &Shown::of(&one))),
+        Asked::One(id) => {
+            asker.one(broker, id).await.and_then(|one| json(StatusCode::OK, &Consent::of(&one)))
+        }
         Asked::End(id) => asker.end(broker, id, &target).await,
     }
 }
@@ -164,7 +165,11 @@ async fn order(at: &Connection, body: Incoming) -> Result<Order, No> {
 }
 
 fn malformed(error: &serde_json::Error) -> String {
-    let what = if error.is_data() { "has a member that is missing, unknown or of another type" } else { "is no JSON" };
+    let what = if error.is_data() {
+        "has a member that is missing, unknown or of another type"
+    } else {
+        "is no JSON"
+    };
     format!("The body {what}, at line {}, column {}.", error.line(), error.column())
 }
 
@@ -224,8 +229,7 @@ impl Asker<'_> {
         let mut all = broker.list().await?;
         all.retain(|one| self.sees(one) && chosen.has(one));
         all.sort_by_key(|one| (one.created, one.id));
-        let all: Vec<Shown<'_>> = all.iter().map(Shown::of).collect();
-        json(StatusCode::OK, &serde_json::json!({ "connections": all }))
+        json(StatusCode::OK, &ConsentList { connections: all.iter().map(Consent::of).collect() })
     }
 
     async fn one(&self, broker: &Arc<Broker>, id: ConnectionId) -> Result<Summary, No> {
@@ -237,7 +241,9 @@ impl Asker<'_> {
         let force = match target.query() {
             None => false,
             Some("force=true") => true,
-            Some(_) => return Err(No::Told(Refusal::InvalidConnection, "The query may be force=true.".into())),
+            Some(_) => {
+                return Err(No::Told(Refusal::InvalidConnection, "The query may be force=true.".into()));
+            }
         };
         let one = self.one(broker, id).await?;
         if !self.may_use.is_own(&one) {
@@ -276,39 +282,11 @@ impl<'t> Chosen<'t> {
     }
 
     fn has(&self, one: &Summary) -> bool {
-        let is = |wanted: Option<&str>, there: Option<&str>| wanted.is_none_or(|wanted| there == Some(wanted));
+        let is =
+            |wanted: Option<&str>, there: Option<&str>| wanted.is_none_or(|wanted| there == Some(wanted));
         is(self.user_guid, one.user_guid.as_deref())
             && is(self.provider, Some(&one.provider))
             && is(self.environment, Some(&one.environment))
-    }
-}
-
-/// A connection as it is told. Times are Unix seconds.
-#[derive(Serialize)]
-pub(crate) struct Shown<'c> {
-    id: String,
-    provider: &'c str,
-    environment: &'c str,
-    caller: &'c str,
-    user_guid: Option<&'c str>,
-    scopes: &'c [String],
-    created: u64,
-    #[serde(flatten)]
-    state: State,
-}
-
-impl<'c> Shown<'c> {
-    pub(crate) fn of(one: &'c Summary) -> Self {
-        Self {
-            id: one.id.to_string(),
-            provider: &one.provider,
-            environment: &one.environment,
-            caller: &one.caller,
-            user_guid: one.user_guid.as_deref(),
-            scopes: &one.scopes,
-            created: one.created,
-            state: one.state,
-        }
     }
 }
 

@@ -134,8 +134,7 @@ impl Broker {
     /// The store is there.
     pub(crate) fn open(&self, kind: Kind, connections: &Connections) -> Connector {
         let (store, clock, owner) = (kind.store(), Arc::new(SystemClock), owner());
-        let refresher =
-            Refresher::new(store.clone(), self.providers.clone(), clock.clone(), owner.clone());
+        let refresher = Refresher::new(store.clone(), self.providers.clone(), clock.clone(), owner.clone());
         let settings = self.settings(connections);
         let connector = Connector::new(store.clone(), clock, self.witness.clone(), owner, settings);
         let opened = Opened { store, kind, refresher, connector: connector.clone() };
@@ -215,7 +214,8 @@ impl Broker {
         tokio::join!(
             upkeep::refresh_ahead(self.clone()),
             upkeep::renew_clients(self.clone()),
-            upkeep::follow(self.clone())
+            upkeep::follow(self.clone()),
+            upkeep::reseal(self.clone())
         );
     }
 

@@ -41,6 +41,7 @@ mod limits;
 mod listeners;
 mod metrics;
 mod mutual_tls;
+mod oauth;
 mod observe;
 mod openbao;
 mod pressure;

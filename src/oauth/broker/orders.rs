@@ -2,11 +2,15 @@
 //!
 //! Who may is decided by whoever asks; here it is done, on the broker's thread.
 
-use std::{path::PathBuf, sync::Arc, time::{Duration, SystemTime}};
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use tokio::time::Instant;
 
-use super::{Broker, Opened, Unavailable};
+use super::{Broker, Opened, Unavailable, unread};
 use crate::{
     oauth::{
         cell::seconds,
@@ -77,14 +81,11 @@ impl Broker {
 
     /// One of them.
     pub(crate) async fn summary(self: &Arc<Self>, id: ConnectionId) -> Result<Option<Summary>, Unavailable> {
-        if let Some(one) = self.index.load().all.get(&id) {
-            return Ok(Some(one.clone()));
-        }
         let this = self.clone();
         self.here(async move {
-            this.opened()?;
-            this.look_again().await;
-            Ok(this.index.load().all.get(&id).cloned())
+            // Not from the index, which is as of its last look.
+            let stored = this.opened()?.store.load(id).await.map_err(|error| unread(id, &error))?;
+            Ok(stored.map(|stored| stored.connection.summary()))
         })
         .await
     }

@@ -8,7 +8,7 @@ use std::{
 
 use tokio::{
     task::JoinSet,
-    time::{MissedTickBehavior, interval},
+    time::{MissedTickBehavior, interval, sleep},
 };
 
 use super::{Broker, index::Index};
@@ -32,6 +32,9 @@ const IDLE: u64 = 3600;
 
 /// Refreshes at once.
 const REFRESHING_MAX: usize = 32;
+
+/// How soon sealing anew is tried again.
+const RESEAL_AGAIN: Duration = Duration::from_secs(60);
 
 /// How long before its end a grant is warned of that cannot be refreshed.
 const ENDS_SOON: u64 = 7 * 24 * 3600;
@@ -77,6 +80,24 @@ pub(super) async fn renew_clients(broker: Arc<Broker>) {
             let _ = broker.clients.renew(&broker.providers, &wanted).await;
         }
     }
+}
+
+/// Seals what a former key sealed with the present one, once; then there is nothing to do any more.
+pub(super) async fn reseal(broker: Arc<Broker>) {
+    while let Some(opened) = broker.opened.get() {
+        match opened.kind.reseal().await {
+            Ok(0) => break,
+            Ok(count) => {
+                tracing::info!(count, "connections were sealed with the present key; drop former_key")
+            }
+            Err(error) => {
+                let reason = vault::chain(&error);
+                tracing::warn!(reason, "connections cannot be sealed with the present key yet; trying again");
+                sleep(RESEAL_AGAIN).await;
+            }
+        }
+    }
+    std::future::pending().await
 }
 
 /// Follows the store, until it is dropped.
