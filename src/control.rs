@@ -12,7 +12,7 @@
 
 pub mod client;
 pub mod commands;
-mod connections;
+pub(crate) mod connections;
 pub mod health;
 pub(crate) mod https;
 mod log_level;

@@ -14,6 +14,7 @@
 //! user, by `SO_PEERCRED`; each command that changes something is logged with the peer's uid.
 
 use std::{
+    future::ready,
     io,
     sync::Arc,
     time::{Duration, Instant},
@@ -42,6 +43,8 @@ use crate::{mx::catalogue::catalogue, redaction};
 
 /// A reload may have to wait for a vault.
 const BOUNDS: Bounds = Bounds {
+    of: "control socket",
+    head_bytes_max: connections::HEAD_BYTES_MIN,
     connections_max: 16,
     head_timeout: Duration::from_secs(5),
     total_timeout: Duration::from_secs(120),
@@ -72,7 +75,8 @@ pub(super) async fn serve(
             tracing::warn!(uid, "a user without the right to it was turned away from the control socket");
             return Ok(None);
         }
-        Ok(Some((stream, router.clone().layer(Extension(Operator { uid })))))
+        let router = router.clone().layer(Extension(Operator { uid }));
+        Ok(Some((ready(Ok(stream)), router)))
     })
     .await;
     Ok(())

@@ -31,6 +31,8 @@ use crate::{browser, config::Health, gateway::refusal::Refusal, metrics::Format}
 pub const SILENCE_MAX: Duration = Duration::from_secs(5);
 
 const BOUNDS: Bounds = Bounds {
+    of: "health",
+    head_bytes_max: connections::HEAD_BYTES_MIN,
     connections_max: 64,
     head_timeout: Duration::from_secs(2),
     total_timeout: Duration::from_secs(10),
@@ -60,7 +62,7 @@ pub(super) async fn serve(
     let router = router(parts.clone(), address, settings);
     connections::serve(BOUNDS, stopped, || async {
         let (stream, _peer) = listener.accept().await?;
-        Ok(Some((stream, router.clone())))
+        Ok(Some((std::future::ready(Ok(stream)), router.clone())))
     })
     .await;
     Ok(())
