@@ -5,7 +5,8 @@
 //! - `store`: where connections are kept, and who may renew one: a lease with a fence, and a version.
 //! - `provider`: who gives tokens; `discovery` says where its endpoints are, `token_endpoint` what is asked of them and
 //!   what an answer means.
-//! - `refresh`: one refresher for each connection, of all replicas.
+//! - `refresh`: one refresher for each connection, of all replicas; `holding` is how anybody holds a connection's lease.
+//! - `connect`: a user's browser consents, and a connection is made.
 //!
 //! In: what a provider answered. Out: a [`connection::Connection`] with its tokens, and a list of connections without.
 //!
@@ -13,8 +14,10 @@
 //! answer that brought it is durably stored; two holders write one connection; a connection is lost because a process,
 //! a disk or a lease ended at a bad moment.
 
+pub(crate) mod connect;
 pub(crate) mod connection;
 mod discovery;
+mod holding;
 pub(crate) mod provider;
 pub(crate) mod refresh;
 mod seal;

@@ -26,6 +26,7 @@ use oauth2::{
 use tokio::time::Instant;
 
 use super::{
+    connection::NoRandom,
     discovery,
     token_endpoint::{self, ANSWER_BYTES_MAX, Fault, Grant, Granted, Revoked, Writer},
 };
@@ -86,7 +87,8 @@ impl Provider {
         let client = BasicClient::new(ClientId::new(self.settings.client_id.clone()))
             .set_auth_uri(AuthUrl::new(place.to_string()).map_err(no_url)?)
             .set_redirect_uri(RedirectUrl::new(redirect).map_err(no_url)?);
-        let (state, verifier) = (random()?, random()?);
+        let no_random = |NoRandom| Fault::Unwritable("the system gives no random numbers");
+        let (state, verifier) = (random().map_err(no_random)?, random().map_err(no_random)?);
         let (state_text, verifier_text) = (state.clone(), PkceCodeVerifier::new(verifier.clone()));
         let challenge = PkceCodeChallenge::from_code_verifier_sha256(&verifier_text);
         let mut request = client
@@ -212,10 +214,10 @@ impl std::fmt::Debug for Provider {
     }
 }
 
-/// 256 bits as text: what a verifier may be made of, and a state.
-fn random() -> Result<String, Fault> {
+/// 256 bits as text: what a verifier may be made of, a state, and whatever else nobody may guess.
+pub(super) fn random() -> Result<String, NoRandom> {
     let mut bytes = zeroize::Zeroizing::new([0; 32]);
-    rand::fill(&mut *bytes).map_err(|_| Fault::Unwritable("the system gives no random numbers"))?;
+    rand::fill(&mut *bytes).map_err(|_| NoRandom)?;
     Ok(URL_SAFE_NO_PAD.encode(*bytes))
 }
 

@@ -1,6 +1,6 @@
 //! One attempt to refresh one connection, over its seams. It knows no event loop, so that a model can run it in any order.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use super::{
     Because, Clock, Guard, Later, Outcome, Providers,
@@ -9,23 +9,12 @@ use super::{
 use crate::{
     oauth::{
         connection::{Connection, ConnectionId, Consent, Why},
+        holding::{LEASE, LOOK, LOOKS_MAX, leased, leave},
         store::{Committed, Kept, Lease, Store, Stored, Taken, Version},
         token_endpoint::{Fate, Fault},
     },
     vault::{self, secret::Secret},
 };
-
-/// How long a replica that died keeps others from its connections.
-pub(super) const LEASE: Duration = Duration::from_secs(10);
-
-/// How often a lease is renewed while its holder is at work: it may fail to twice.
-const RENEWAL: Duration = Duration::from_secs(3);
-
-/// How often is looked whether somebody else is done.
-const LOOK: Duration = Duration::from_millis(500);
-
-/// How often. By then a lease has ended twice.
-const LOOKS_MAX: u32 = 48;
 
 /// Between two writes of what must not be lost.
 const WRITE_PAUSE: Duration = Duration::from_secs(1);
@@ -115,7 +104,7 @@ impl Attempt<'_> {
         let mut repeated = false;
         loop {
             let asked = self.clock.now();
-            let answer = self.leased(&lease, guard.ask(token)).await;
+            let answer = leased(self.store, self.clock, &lease, guard.ask(token)).await;
             guard.note(answer.as_ref().err(), self.clock.now());
             let fault = match answer {
                 Ok(granted) => {
@@ -201,23 +190,6 @@ impl Attempt<'_> {
         }
     }
 
-    /// Does `work` while the lease is renewed. Losing it does not end the work: what comes of it is nobody else's.
-    async fn leased<T>(&self, lease: &Lease, work: impl Future<Output = T>) -> T {
-        tokio::select! {
-            biased;
-            done = work => done,
-            never = self.renewals(lease) => match never {},
-        }
-    }
-
-    async fn renewals(&self, lease: &Lease) -> Infallible {
-        loop {
-            self.clock.sleep(RENEWAL).await;
-            // A failure is no end yet: the next one may succeed, and the fence stops whoever lost it.
-            let _ = self.store.renew(lease, self.clock.now(), LEASE).await;
-        }
-    }
-
     /// What somebody else has written.
     fn as_it_is(&self, stored: Stored) -> Result<Stored, Outcome> {
         match &stored.connection.consent {
@@ -234,9 +206,7 @@ impl Attempt<'_> {
 
     /// Nothing was sent under this lease, or the provider has said that it did nothing.
     async fn leave(&self, lease: &Lease, outcome: Outcome) -> Outcome {
-        if lease.abandoned_by.is_none() {
-            self.give_back(lease).await;
-        }
+        leave(self.store, lease).await;
         outcome
     }
 

@@ -1,0 +1,9 @@
+//! Its parts with each other, over HTTP.
+
+mod callback;
+mod existing;
+mod secrecy;
+mod tickets;
+mod world;
+
+use self::world::{Browsing, World, id_in};
