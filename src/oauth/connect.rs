@@ -24,7 +24,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 use self::{cookie::Browser, record::Order};
-#[expect(unused_imports, reason = "for whoever plugs it in")]
+#[cfg_attr(not(test), expect(unused_imports, reason = "the gateway does not use it yet"))]
 pub(crate) use self::{
     events::{Event, Failure, Logged, Visit, Whose, Witness},
     existing::{Disconnected, Revocation},

@@ -28,7 +28,7 @@ pub(super) enum Answer {
     /// The user, or the provider for it, said no. `back`: the return URL may be used.
     Refused { order: Box<Order>, back: bool, cookie: String },
     /// There is no connection for another reason.
-    Failed { order: Box<Order>, failure: Failure, back: bool, cookie: Option<String> },
+    Failed { order: Box<Order>, failure: Box<Failure>, back: bool, cookie: Option<String> },
     /// A ticket or a state that is none, or none any more. Which it is, is not said.
     Unknown,
     /// The store does not answer.

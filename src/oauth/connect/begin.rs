@@ -46,7 +46,7 @@ impl Connector {
             Ok(Err(failure)) => {
                 self.0.saw(&Event::Failed { whose: order.whose(), failure: &failure });
                 let back = self.settings().may_return(&order);
-                Answer::Failed { order: Box::new(order), failure, back, cookie: None }
+                Answer::Failed { order: Box::new(order), failure: Box::new(failure), back, cookie: None }
             }
         }
     }

@@ -133,7 +133,10 @@ impl Connector {
             Err(Failure::Said(Said::AccessDenied)) => {
                 Answer::Refused { order: Box::new(order), back, cookie }
             }
-            Err(failure) => Answer::Failed { order: Box::new(order), failure, back, cookie: Some(cookie) },
+            Err(failure) => {
+                let (order, failure) = (Box::new(order), Box::new(failure));
+                Answer::Failed { order, failure, back, cookie: Some(cookie) }
+            }
         }
     }
 

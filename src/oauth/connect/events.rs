@@ -321,8 +321,8 @@ impl Witness for Logged {
                 tracing::info!(caller, provider, environment, connection = %id, "a connection was imported");
             }
             Event::Disconnected { whose: Whose { caller, provider, environment }, id, revocation } => {
-                let revoked = revocation.word();
-                tracing::info!(caller, provider, environment, connection = %id, revoked, "a connection was forgotten");
+                let (revoked, reason) = (revocation.word(), revocation.reason());
+                tracing::info!(caller, provider, environment, connection = %id, revoked, reason, "a connection was forgotten");
             }
         }
     }

@@ -58,6 +58,14 @@ impl Revocation {
             Self::NoProvider => "no_provider",
         }
     }
+
+    /// Why they were not taken back, where the provider did not.
+    pub(super) fn reason(&self) -> Option<String> {
+        match self {
+            Self::Failed(fault) => Some(crate::vault::chain(fault)),
+            _ => None,
+        }
+    }
 }
 
 impl Connector {

@@ -60,15 +60,10 @@ pub(crate) async fn serve(
     .await;
 }
 
-fn handshake(
-    stream: TcpStream,
-    tls: Option<ServerTls>,
-) -> impl Future<Output = io::Result<Stream>> + Send + 'static {
-    async move {
-        match tls {
-            None => Ok(Stream::Tcp(stream)),
-            Some(ServerTls(acceptor)) => Ok(Stream::Tls(Box::new(acceptor.accept(stream).await?))),
-        }
+async fn handshake(stream: TcpStream, tls: Option<ServerTls>) -> io::Result<Stream> {
+    match tls {
+        None => Ok(Stream::Tcp(stream)),
+        Some(ServerTls(acceptor)) => Ok(Stream::Tls(Box::new(acceptor.accept(stream).await?))),
     }
 }
 
