@@ -62,6 +62,22 @@ pub struct GatewayStatus {
     /// Callers in observe mode.
     #[serde(default)]
     pub observing: Vec<Observing>,
+    /// Users' connections; `None`: none are configured.
+    #[serde(default)]
+    pub connections: Option<ConnectionsStatus>,
+}
+
+/// How many connections of users there are, as of the last look at their store.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectionsStatus {
+    /// Whether the store is open.
+    pub open: bool,
+    /// Whose consent holds.
+    pub live: usize,
+    /// Whose user must consent again.
+    pub gone: usize,
+    /// Of those that hold: what ends within a week and cannot be refreshed.
+    pub ending: usize,
 }
 
 /// One secret of an environment: never its value.
