@@ -4,7 +4,8 @@
 //! clear and tokens sealed, as in a file; a lease is part of its connection's row.
 //!
 //! - `schema`: what must be there before anything is used, and how it comes there.
-//! - `line`: the one connection to the database: TLS, time limits, a new one when it is lost.
+//! - `settings`: where the database is, and how a session there begins: TLS, what a role's defaults must not change.
+//! - `line`: the one connection to the database: time limits, a new one when it is lost.
 //! - `rows`: the statements.
 //!
 //! The time that a caller tells is not used. Replicas' clocks differ, and one that is ahead would end the others' leases:
@@ -16,13 +17,11 @@
 
 use std::time::Duration;
 
-pub(crate) use self::{
-    error::{Error, Fault},
-    line::{PasswordLookUp, Settings},
-};
+pub(crate) use self::error::{Error, Fault};
 use self::{
     line::Line,
     rows::{Leased, Named},
+    settings::Settings,
 };
 use super::{Committed, Doing, Kept, Lease, Store, Stored, Taken, Version, record::Record};
 use crate::{
@@ -37,6 +36,7 @@ mod error;
 mod line;
 mod rows;
 mod schema;
+pub(crate) mod settings;
 
 /// How often something is tried anew that others changed between two statements.
 const ROUNDS: u32 = 5;

@@ -57,7 +57,7 @@ pub(crate) enum Fault {
     #[error("its certificate is not accepted: {0}")]
     Untrusted(#[source] rustls::Error),
     #[error("its password cannot be had")]
-    Password(#[source] vault::Error),
+    Password(#[source] Box<vault::Error>),
     #[error("{0}")]
     Refused(State),
     /// No connection, or none any more. Never an error that the database reports.

@@ -2,18 +2,16 @@
 //!
 //! In: where the database is, and statements. Out: rows, or why not, always within a time. Statements of several calls
 //! are on their way at once; each stands for itself, since a transaction would mix with what others send. None is
-//! prepared, so there is nothing to prepare again. Sessions have the same settings whatever the role's defaults are.
+//! prepared, so there is nothing to prepare again. The password is asked for with each new connection; the client's
+//! copy of it is not wiped.
 //!
-//! TLS is verified in full. There is none on a Unix socket, nor for a loopback address without a `ca_file`, which no
-//! authority would vouch for. The password is asked for with each new connection; the client's copy of it is not wiped.
-//!
-//! What must never happen: a token or a password goes over a network without TLS; a call waits without end; a connection
-//! that missed its time is used again, whose next answer would belong to an earlier question.
+//! What must never happen: a call waits without end; a connection that missed its time is used again.
 
 use std::{
-    net::IpAddr,
-    path::PathBuf,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -23,118 +21,17 @@ use tokio::{
     time::timeout,
 };
 use tokio_postgres::{
-    Client, Config, Connection, NoTls, Row, Socket,
-    config::{SslMode, TargetSessionAttrs},
+    Client, Connection, NoTls, Row, Socket,
     types::{ToSql, Type},
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{
-    super::Doing,
     error::{Error, Fault},
     schema,
+    settings::Settings,
 };
-use crate::{
-    oauth::seal::StoreId,
-    tls::{self, TlsFault},
-    vault::{self, secret::Secret},
-};
-
-/// What the server has time for beyond its own limit, so that it is mostly the one that gives a statement up: that
-/// costs no connection.
-const ANSWER_GRACE: Duration = Duration::from_secs(1);
-
-/// A network that drops idle connections, or lost its way, is noticed before the next call.
-const KEEPALIVE: Duration = Duration::from_secs(15);
-
-/// Reads the password as it is now.
-pub(crate) type PasswordLookUp =
-    Arc<dyn Fn() -> Doing<'static, Result<Arc<Secret>, vault::Error>> + Send + Sync>;
-
-/// Where the database is, and how it is used.
-#[derive(Clone)]
-pub(crate) struct Settings {
-    /// A name, an address (an IPv6 one in brackets or not), or the folder of a Unix socket: an absolute path.
-    pub(crate) host: String,
-    pub(crate) port: u16,
-    pub(crate) database: String,
-    pub(crate) user: String,
-    /// `None`: the server lets this role in without one, as it may on a Unix socket.
-    pub(crate) password: Option<PasswordLookUp>,
-    /// Whom to believe, instead of the system's roots.
-    pub(crate) ca_file: Option<PathBuf>,
-    /// From the look-up of the name to a session that can be used. Whoever waits for a lease's renewal waits for this and
-    /// the next, and the second that is added to it: all of it should be less than half of a lease.
-    pub(crate) connect_timeout: Duration,
-    /// For one statement at the server.
-    pub(crate) statement_timeout: Duration,
-    /// Where the tables are.
-    pub(crate) schema: String,
-}
-
-impl Settings {
-    /// For messages.
-    pub(super) fn place(&self) -> String {
-        let Self { host, port, database, schema, .. } = self;
-        format!("PostgreSQL at {host}:{port}, database {database}, schema {schema}")
-    }
-
-    fn bare_host(&self) -> &str {
-        self.host.trim_matches(['[', ']'])
-    }
-
-    fn is_plain(&self) -> bool {
-        let is_loopback = |address: IpAddr| address.to_canonical().is_loopback();
-        self.host.starts_with('/')
-            || self.ca_file.is_none() && self.bare_host().parse().is_ok_and(is_loopback)
-    }
-
-    /// It stands in statements and options as it is.
-    fn check_schema(&self) -> Result<(), Error> {
-        let is_legal = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_');
-        let name = self.schema.as_bytes();
-        let begins = name.first().is_some_and(|first| !first.is_ascii_digit());
-        if begins && name.len() <= 63 && name.iter().copied().all(is_legal) {
-            return Ok(());
-        }
-        Err(Error::Schema { schema: self.schema.clone() })
-    }
-
-    fn config(&self) -> Config {
-        let mut config = Config::new();
-        config
-            .host(self.bare_host())
-            .port(self.port)
-            .dbname(&self.database)
-            .user(&self.user)
-            .application_name("mxgate")
-            .options(self.options())
-            .ssl_mode(if self.is_plain() { SslMode::Disable } else { SslMode::Require })
-            // Of a pair, the one that was promoted.
-            .target_session_attrs(TargetSessionAttrs::ReadWrite)
-            .keepalives_idle(KEEPALIVE)
-            .keepalives_interval(KEEPALIVE / 3)
-            .keepalives_retries(3)
-            .tcp_user_timeout(self.answer_timeout());
-        config
-    }
-
-    /// What a session must not have from the defaults of a role or a database: an answer that is not durable, and a
-    /// write that fails because of another one instead of seeing what that did.
-    fn options(&self) -> String {
-        format!(
-            "-c search_path={} -c statement_timeout={} -c synchronous_commit=on \
-             -c default_transaction_isolation=read\\ committed -c idle_in_transaction_session_timeout={}",
-            self.schema,
-            self.statement_timeout.as_millis().max(1),
-            schema::TIMEOUT.as_millis(),
-        )
-    }
-
-    fn answer_timeout(&self) -> Duration {
-        self.statement_timeout.saturating_add(ANSWER_GRACE)
-    }
-}
+use crate::{oauth::seal::StoreId, vault};
 
 /// A value, and its type there.
 pub(super) type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
@@ -152,12 +49,14 @@ pub(super) struct Line {
 pub(super) struct Session {
     pub(super) client: Client,
     driver: AbortHandle,
+    /// The client learns only later that nobody moves its bytes any more.
+    is_given_up: AtomicBool,
 }
 
 impl Line {
     pub(super) fn new(settings: Settings) -> Result<Self, Error> {
         settings.check_schema()?;
-        let tls = if settings.is_plain() { None } else { Some(tls_of(&settings)?) };
+        let tls = settings.tls()?;
         Ok(Self { settings, tls, id: OnceLock::new(), session: tokio::sync::Mutex::default() })
     }
 
@@ -195,7 +94,7 @@ impl Line {
         let limit = self.settings.connect_timeout;
         let session = timeout(limit, async {
             let mut kept = self.session.lock().await;
-            if let Some(session) = kept.as_ref().filter(|session| !session.client.is_closed()) {
+            if let Some(session) = kept.as_ref().filter(|session| session.is_usable()) {
                 return Ok(session.clone());
             }
             *kept = None;
@@ -220,7 +119,8 @@ impl Line {
     async fn dial(&self) -> Result<Session, Fault> {
         let mut config = self.settings.config();
         if let Some(look_up) = &self.settings.password {
-            config.password(look_up().await.map_err(Fault::Password)?.expose());
+            let password = look_up().await.map_err(|source| Fault::Password(Box::new(source)))?;
+            config.password(password.expose());
         }
         Ok(match &self.tls {
             Some(tls) => driven(config.connect(tls.clone()).await?),
@@ -230,6 +130,10 @@ impl Line {
 }
 
 impl Session {
+    fn is_usable(&self) -> bool {
+        !self.is_given_up.load(Ordering::Relaxed) && !self.client.is_closed()
+    }
+
     /// `statement`'s answer. A connection that owes one for too long is given up, with all that is on its way.
     pub(super) async fn within<T>(
         &self,
@@ -239,6 +143,7 @@ impl Session {
         match timeout(limit, statement).await {
             Ok(done) => Ok(done?),
             Err(_) => {
+                self.is_given_up.store(true, Ordering::Relaxed);
                 self.driver.abort();
                 Err(Fault::AnswerTimeout(limit))
             }
@@ -263,14 +168,7 @@ where
             tracing::warn!(reason, "the connection to the database of connections ended");
         }
     });
-    Session { client, driver: driver.abort_handle() }
-}
-
-fn tls_of(settings: &Settings) -> Result<MakeRustlsConnect, TlsFault> {
-    let pem = settings.ca_file.as_deref().map(tls::read).transpose()?;
-    let authority = settings.ca_file.as_deref().zip(pem.as_deref());
-    let config = tls::client()?.with_root_certificates(tls::roots(authority)?).with_no_client_auth();
-    Ok(MakeRustlsConnect::new(config))
+    Session { client, driver: driver.abort_handle(), is_given_up: AtomicBool::new(false) }
 }
 
 impl std::fmt::Debug for Line {

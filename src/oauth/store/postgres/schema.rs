@@ -13,7 +13,8 @@ use tokio_postgres::{Client, Row, Transaction, types::Type};
 
 use super::{
     error::{Error, Fault},
-    line::{Parameter, Session, Settings},
+    line::{Parameter, Session},
+    settings::Settings,
 };
 use crate::oauth::{
     connection::ConnectionId,
@@ -28,7 +29,6 @@ pub(super) const TIMEOUT: Duration = Duration::from_secs(60);
 const MIGRATIONS: &[&str] = &[include_str!("migrations/0001.sql")];
 
 /// The version that this program makes, and the newest that it uses.
-#[expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "a handful")]
 pub(super) const NEWEST: i32 = MIGRATIONS.len() as i32;
 
 /// Of all advisory locks, those of mxgate's schema: the letters `mxgate`.
