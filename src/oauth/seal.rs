@@ -66,6 +66,12 @@ impl fmt::Debug for KeyId {
     }
 }
 
+impl KeyId {
+    pub(crate) fn to_bytes(self) -> [u8; 8] {
+        self.0.to_be_bytes()
+    }
+}
+
 impl FromStr for KeyId {
     type Err = Error;
 
@@ -95,7 +101,7 @@ impl Bound<'_> {
     /// Of fixed lengths but for the last, so that no two of them are written alike.
     fn aad(&self) -> Vec<u8> {
         let version = self.version.0.to_be_bytes();
-        let key = self.key.0.to_be_bytes();
+        let key = self.key.to_bytes();
         [b"mxgate connection 1\0" as &[u8], &self.store.0, &self.id.to_bytes(), &version, &key, self.header]
             .concat()
     }
@@ -169,14 +175,27 @@ impl Keys {
     /// # Errors
     /// [`Error::UnknownKey`] or [`Error::Provider`].
     pub(crate) fn seal(&self, pair: &Pair, bound: &Bound<'_>) -> Result<Vec<u8>, Error> {
-        if bound.key != self.sealing.id {
-            return Err(Error::UnknownKey(bound.key));
+        self.seal_text(plaintext(pair)?, bound.key, bound.aad())
+    }
+
+    /// `text`, sealed under `key`, which must be [`Keys::sealing`]. `bound` is all that it is bound to, and begins with
+    /// what no other kind of seal's does.
+    ///
+    /// # Errors
+    /// As [`Keys::seal`].
+    pub(crate) fn seal_text(
+        &self,
+        mut text: Zeroizing<Vec<u8>>,
+        key: KeyId,
+        bound: Vec<u8>,
+    ) -> Result<Vec<u8>, Error> {
+        if key != self.sealing.id {
+            return Err(Error::UnknownKey(key));
         }
-        let mut text = plaintext(pair)?;
         let (nonce, tag) = self
             .sealing
             .aead
-            .seal_in_place_separate_tag(Aad::from(bound.aad()), &mut text)
+            .seal_in_place_separate_tag(Aad::from(bound), &mut text)
             .map_err(|_| Error::Provider)?;
         Ok([nonce.as_ref() as &[u8], &text, tag.as_ref()].concat())
     }
@@ -186,17 +205,32 @@ impl Keys {
     /// # Errors
     /// [`Error::UnknownKey`], [`Error::Damaged`] or [`Error::Unfit`].
     pub(crate) fn open(&self, sealed: &[u8], bound: &Bound<'_>) -> Result<Pair, Error> {
-        let key = self.find(bound.key)?;
-        let (nonce, rest) = sealed.split_at_checked(NONCE_LEN).ok_or(Error::Damaged)?;
-        let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| Error::Damaged)?;
-        let mut text = Zeroizing::new(rest.to_vec());
-        let text =
-            key.aead.open_in_place(nonce, Aad::from(bound.aad()), &mut text).map_err(|_| Error::Damaged)?;
-        let wire: Wire<'_> = serde_json::from_slice(text).map_err(|_| Error::Damaged)?;
+        let text = self.open_text(sealed, bound.key, bound.aad())?;
+        let wire: Wire<'_> = serde_json::from_slice(&text).map_err(|_| Error::Damaged)?;
         Ok(Pair {
             access: wire.access.map(decode).transpose()?,
             refresh: wire.refresh.map(decode).transpose()?,
         })
+    }
+
+    /// What [`Keys::seal_text`] sealed.
+    ///
+    /// # Errors
+    /// [`Error::UnknownKey`] or [`Error::Damaged`].
+    pub(crate) fn open_text(
+        &self,
+        sealed: &[u8],
+        key: KeyId,
+        bound: Vec<u8>,
+    ) -> Result<Zeroizing<Vec<u8>>, Error> {
+        let key = self.find(key)?;
+        let (nonce, rest) = sealed.split_at_checked(NONCE_LEN).ok_or(Error::Damaged)?;
+        let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| Error::Damaged)?;
+        let mut text = Zeroizing::new(rest.to_vec());
+        let opened = key.aead.open_in_place(nonce, Aad::from(bound), &mut text);
+        let length = opened.map_err(|_| Error::Damaged)?.len();
+        text.truncate(length);
+        Ok(text)
     }
 }
 

@@ -19,12 +19,15 @@
 mod cases;
 pub(crate) mod embedded;
 mod lease;
+pub(crate) mod pending;
 pub(crate) mod postgres;
 mod record;
 
-use std::{pin::Pin, time::Duration};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
+pub(crate) use self::pending::{Pending, PendingName};
 use super::connection::{Connection, ConnectionId, Summary};
+use crate::vault::secret::Secret;
 
 /// What a seam's method gives, later.
 pub(crate) type Doing<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -68,7 +71,20 @@ pub(crate) trait Store: Send + Sync {
     /// Forgets the connection, and the lease with it. It takes a lease, so that no refresh brings tokens that
     /// nobody revokes.
     fn remove<'a>(&'a self, lease: &'a Lease) -> Doing<'a, Result<Kept, Error>>;
+
+    /// Keeps what is used once, under its name, until it is taken or its time is over. What is over is forgotten with it.
+    fn put_pending<'a>(&'a self, pending: &'a Pending, now: u64) -> Doing<'a, Result<(), Error>>;
+
+    /// What is kept under `name`, which stays; `None`: it was never there, is taken, or its time is over. Nothing of it is
+    /// masked in logs yet.
+    fn look_pending(&self, name: PendingName, now: u64) -> Doing<'_, Result<Option<Arc<Secret>>, Error>>;
+
+    /// The same, once: to whoever asks first.
+    fn take_pending(&self, name: PendingName, now: u64) -> Doing<'_, Result<Option<Arc<Secret>>, Error>>;
 }
+
+/// How many pending records there are at most whose time is not over.
+pub(crate) const PENDING_MAX: u64 = 10_000;
 
 /// Rises by one with each [`Store::commit`], from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -150,6 +166,29 @@ pub(crate) enum Error {
     Unusable {
         /// Which.
         id: ConnectionId,
+        /// The store.
+        place: String,
+        /// Why.
+        #[source]
+        source: Source,
+    },
+    /// There are too many.
+    #[error(
+        "{PENDING_MAX} connections are being made already in {place}; no other can be begun until one is done or over"
+    )]
+    Full {
+        /// The store.
+        place: String,
+    },
+    /// A pending record that is larger than any needs to be.
+    #[error(
+        "what is to be kept of a connection that is being made is larger than {} bytes",
+        pending::BYTES_MAX
+    )]
+    TooLarge,
+    /// A pending record cannot be used; it stays until its time is over.
+    #[error("what was kept in {place} of a connection that is being made cannot be opened")]
+    PendingUnusable {
         /// The store.
         place: String,
         /// Why.

@@ -1,6 +1,7 @@
 //! What every kind of store must show: the cases of their tests, and what these are made of.
 
 pub(super) mod model;
+pub(super) mod pending;
 
 use std::{sync::Arc, time::Duration};
 
@@ -37,6 +38,12 @@ pub(super) trait Kind: Send {
 
     /// Whether several processes use it at once: it does not know that one has died, nor believes its callers' clocks.
     fn is_shared(&self) -> bool;
+
+    /// Puts pending records there that end after so many units. No process has the store open.
+    fn fill_pending(&self, count: u64, units: u64);
+
+    /// How many there are, taken or not. No process has the store open.
+    fn pending_count(&self) -> u64;
 
     /// How long leases are taken for.
     fn lasts(&self) -> Duration {

@@ -23,15 +23,19 @@ use self::{
     file::{About, Place},
     work::{Fault, Inner, Named, rows},
 };
-use super::{Committed, Doing, Kept, Lease, Store, Stored, Taken, Version};
-use crate::oauth::{
-    connection::{Connection, ConnectionId, Summary},
-    seal::{Keys, StoreId},
+use super::{Committed, Doing, Kept, Lease, Pending, PendingName, Store, Stored, Taken, Version};
+use crate::{
+    oauth::{
+        connection::{Connection, ConnectionId, Summary},
+        seal::{Keys, StoreId},
+    },
+    vault::secret::Secret,
 };
 
 mod error;
 mod file;
 mod overlay;
+mod pending;
 mod work;
 
 /// A store in one file. It works on tokio's threads for blocking work, and goes on there when nobody waits any more.
@@ -222,6 +226,27 @@ impl Store for Embedded {
     fn remove<'a>(&'a self, lease: &'a Lease) -> Doing<'a, Result<Kept, super::Error>> {
         let lease = named(lease);
         self.run(move |inner| inner.remove(lease))
+    }
+
+    fn put_pending<'a>(&'a self, pending: &'a Pending, now: u64) -> Doing<'a, Result<(), super::Error>> {
+        let pending = pending.clone();
+        self.run(move |inner| inner.put_pending(&pending, now))
+    }
+
+    fn look_pending(
+        &self,
+        name: PendingName,
+        now: u64,
+    ) -> Doing<'_, Result<Option<Arc<Secret>>, super::Error>> {
+        self.run(move |inner| inner.look_pending(name, now))
+    }
+
+    fn take_pending(
+        &self,
+        name: PendingName,
+        now: u64,
+    ) -> Doing<'_, Result<Option<Arc<Secret>>, super::Error>> {
+        self.run(move |inner| inner.take_pending(name, now))
     }
 }
 

@@ -6,16 +6,16 @@
 //! - `schema`: what must be there before anything is used, and how it comes there.
 //! - `settings`: where the database is, and how a session there begins: TLS, what a role's defaults must not change.
 //! - `line`: the one connection to the database: time limits, a new one when it is lost.
-//! - `rows`: the statements.
+//! - `rows`: the statements of connections and leases; `pending`: what is used once.
 //!
 //! The time that a caller tells is not used. Replicas' clocks differ, and one that is ahead would end the others' leases:
-//! all leases of this store are given, and judged, by the database's clock. Nothing here says that a holder has died;
-//! its lease ends by time.
+//! all that ends in this store does so by the database's clock. Nothing here says that a holder has died; its lease ends
+//! by time.
 //!
 //! What must never happen: a statement decides by what an earlier one read and does not say so in its condition; a
 //! record is replaced that could not be opened; an error is an answer.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 pub(crate) use self::error::{Error, Fault};
 use self::{
@@ -23,17 +23,21 @@ use self::{
     rows::{Leased, Named},
     settings::Settings,
 };
-use super::{Committed, Doing, Kept, Lease, Store, Stored, Taken, Version, record::Record};
+use super::{
+    Committed, Doing, Kept, Lease, Pending, PendingName, Store, Stored, Taken, Version, record::Record,
+};
 use crate::{
     oauth::{
         connection::{Connection, ConnectionId, Consent, Summary},
         seal::{Keys, StoreId},
     },
     redaction::held,
+    vault::secret::Secret,
 };
 
 mod error;
 mod line;
+mod pending;
 mod rows;
 mod schema;
 pub(crate) mod settings;
@@ -262,6 +266,29 @@ impl Store for Postgres {
 
     fn remove<'a>(&'a self, lease: &'a Lease) -> Doing<'a, Result<Kept, super::Error>> {
         Box::pin(self.remove(named(lease)))
+    }
+
+    /// `now` says how long it is good, and nothing else.
+    fn put_pending<'a>(&'a self, pending: &'a Pending, now: u64) -> Doing<'a, Result<(), super::Error>> {
+        Box::pin(self.put_pending(pending, now))
+    }
+
+    /// By the database's clock.
+    fn look_pending(
+        &self,
+        name: PendingName,
+        _: u64,
+    ) -> Doing<'_, Result<Option<Arc<Secret>>, super::Error>> {
+        Box::pin(self.look_pending(name))
+    }
+
+    /// By the database's clock.
+    fn take_pending(
+        &self,
+        name: PendingName,
+        _: u64,
+    ) -> Doing<'_, Result<Option<Arc<Secret>>, super::Error>> {
+        Box::pin(self.take_pending(name))
     }
 }
 

@@ -11,7 +11,7 @@ use std::{
 use super::super::{attempt::Attempt, *};
 use crate::oauth::{
     connection::{Access, Connection, Consent, Summary, Tokens},
-    store::{Committed, Error, Holder, Kept, Lease, Taken},
+    store::{Committed, Error, Holder, Kept, Lease, Pending, PendingName, Taken},
     token_endpoint::Code,
 };
 use http::StatusCode;
@@ -335,5 +335,17 @@ impl Store for World {
 
     fn remove<'a>(&'a self, _: &'a Lease) -> Doing<'a, Result<Kept, Error>> {
         Box::pin(async { Ok(Kept::Done) })
+    }
+
+    fn put_pending<'a>(&'a self, _: &'a Pending, _: u64) -> Doing<'a, Result<(), Error>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn look_pending(&self, _: PendingName, _: u64) -> Doing<'_, Result<Option<Arc<Secret>>, Error>> {
+        Box::pin(async { Ok(None) })
+    }
+
+    fn take_pending(&self, _: PendingName, _: u64) -> Doing<'_, Result<Option<Arc<Secret>>, Error>> {
+        Box::pin(async { Ok(None) })
     }
 }

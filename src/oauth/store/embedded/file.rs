@@ -1,10 +1,11 @@
 //! The file of an embedded store: how it is made, judged, opened and copied.
 //!
-//! In: a path and the keys. Out: an open database of redb's with three tables (what the store is, the connections, their
-//! leases), or why not.
+//! In: a path and the keys. Out: an open database of redb's with four tables (what the store is, the connections, their
+//! leases, and what is pending), or why not.
 //!
 //! What must never happen: a file that is refused was changed; a store is made or restored over another; half a file
-//! has the store's name; a file that others may read or write is used.
+//! has the store's name; a file that others may read or write is used; what is pending is in a copy, where it
+//! could be used once more.
 
 use std::{
     ffi::OsString,
@@ -40,6 +41,10 @@ pub(super) const CONNECTIONS: TableDefinition<'_, &[u8; 16], (&str, &[u8])> =
 
 /// A row of JSON by connection.
 pub(super) const LEASES: TableDefinition<'_, &[u8; 16], &str> = TableDefinition::new("leases");
+
+/// Its end, the key that sealed it, and the sealed content, by the name of a pending record.
+pub(super) const PENDING: TableDefinition<'_, &[u8; 32], (u64, &str, &[u8])> =
+    TableDefinition::new("pending");
 
 /// The format that this program writes, and the newest that it reads.
 pub(super) const FORMAT: u32 = 1;
@@ -207,10 +212,11 @@ pub(super) fn headers(read: &ReadTransaction) -> Result<Vec<(ConnectionId, Strin
     Ok(headers)
 }
 
-/// Replaces what the store says of itself.
+/// Replaces what the store says of itself. Makes the table that stores of before have not.
 pub(super) fn put_about(write: &WriteTransaction, about: &About) -> Result<(), redb::Error> {
     let text = serde_json::to_string(about).map_err(io::Error::from)?;
     write.open_table(ABOUT)?.insert(ABOUT_NAME, text.as_str())?;
+    write.open_table(PENDING)?;
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 mod copies;
 mod killed;
 mod model;
+mod pending;
 mod refused;
 
 use std::{
@@ -79,6 +80,14 @@ impl Kind for Folder {
 
     fn is_shared(&self) -> bool {
         false
+    }
+
+    fn fill_pending(&self, count: u64, units: u64) {
+        pending::fill(self, count, self.now + units);
+    }
+
+    fn pending_count(&self) -> u64 {
+        pending::count(self)
     }
 }
 

@@ -17,6 +17,7 @@ use super::{
     super::{
         Committed, Error, Kept, Lease, Source, Stored, Taken, Version,
         lease::{Row, Take},
+        pending,
         record::Record,
     },
     file::{self, CONNECTIONS, LEASES},
@@ -69,6 +70,10 @@ pub(super) enum Fault {
     Record(ConnectionId, #[source] Source),
     #[error("connection {0} exists already")]
     Exists(ConnectionId),
+    #[error("a pending record is not written or opened")]
+    Pending(#[source] pending::Error),
+    #[error("there are too many pending records")]
+    Full,
 }
 
 /// redb has an error type for each of its types, and one that they all become.
@@ -84,7 +89,7 @@ macro_rules! from_redb {
 from_redb!(Error, StorageError, TableError, TransactionError, CommitError);
 
 /// What becomes of a transaction.
-enum Change<T> {
+pub(super) enum Change<T> {
     Commit(T),
     /// Nothing was changed, so there is nothing to sync.
     Nothing(T),
@@ -105,12 +110,15 @@ impl Inner {
         done
     }
 
-    fn read<T>(&self, f: impl FnOnce(&ReadTransaction) -> Result<T, Fault>) -> Result<T, Error> {
+    pub(super) fn read<T>(&self, f: impl FnOnce(&ReadTransaction) -> Result<T, Fault>) -> Result<T, Error> {
         let done = self.with(|database| f(&database.begin_read()?));
         done.map_err(|fault| self.error(fault, |place, source| Error::Unread { place, source }))
     }
 
-    fn write<T>(&self, f: impl FnOnce(&WriteTransaction) -> Result<Change<T>, Fault>) -> Result<T, Error> {
+    pub(super) fn write<T>(
+        &self,
+        f: impl FnOnce(&WriteTransaction) -> Result<Change<T>, Fault>,
+    ) -> Result<T, Error> {
         let done = self.with(|database| {
             let write = file::begin(database)?;
             match f(&write)? {
@@ -127,6 +135,9 @@ impl Inner {
             Fault::Database(source) => failed(place, source),
             Fault::Record(id, source) => Error::Unusable { id, place, source },
             Fault::Exists(id) => Error::Exists { id },
+            Fault::Pending(pending::Error::TooLarge) => Error::TooLarge,
+            Fault::Pending(source) => Error::PendingUnusable { place, source: source.into() },
+            Fault::Full => Error::Full { place },
         }
     }
 

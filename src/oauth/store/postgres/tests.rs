@@ -3,6 +3,7 @@
 mod cluster;
 mod killed;
 mod lost;
+mod pending;
 mod proxy;
 mod refused;
 mod sealed;
@@ -78,10 +79,12 @@ async fn lease(store: &dyn Store, n: u8) -> Lease {
     cases::lease(store, id(n), NOW, LASTS).await
 }
 
-/// So much later, for the leases in `schema`.
+/// So much later, for all that ends in `schema`.
 fn pass(cluster: &Cluster, schema: &str, time: Duration) {
-    let earlier = format!("lease_until = lease_until - make_interval(secs => {})", time.as_secs_f64());
-    cluster.sql(DATABASE, &format!("UPDATE {schema}.mxgate_connections SET {earlier}"));
+    let time = format!("make_interval(secs => {})", time.as_secs_f64());
+    let connections = format!("UPDATE {schema}.mxgate_connections SET lease_until = lease_until - {time}");
+    let pending = format!("UPDATE {schema}.mxgate_pending SET until = until - {time}");
+    cluster.sql(DATABASE, &format!("{connections}; {pending}"));
 }
 
 /// A store in a schema of its own.
@@ -112,6 +115,20 @@ impl Kind for InSchema {
 
     fn is_shared(&self) -> bool {
         true
+    }
+
+    fn fill_pending(&self, count: u64, units: u64) {
+        let (schema, life) = (&self.schema, units * self.unit().as_secs());
+        let sql = format!(
+            "INSERT INTO {schema}.mxgate_pending SELECT sha256(n::text::bytea), 0, now() + make_interval(secs => {life}), \
+             'key', 'sealed' FROM generate_series(1, {count}) AS n"
+        );
+        self.cluster.sql(DATABASE, &sql);
+    }
+
+    fn pending_count(&self) -> u64 {
+        let count = format!("SELECT count(*) FROM {}.mxgate_pending", self.schema);
+        self.cluster.sql(DATABASE, &count).trim().parse().unwrap()
     }
 }
 

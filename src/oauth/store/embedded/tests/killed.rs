@@ -30,6 +30,21 @@ fn child() {
     }
 }
 
+/// The same, which takes what is pending and says what it got.
+#[test]
+fn taker() {
+    let named = std::env::args().find_map(|argument| argument.strip_prefix(STORE).map(PathBuf::from));
+    let Some(path) = named else { return };
+    let store = Embedded::open(&path, keys(KEY)).unwrap();
+    for ticket in TICKETS {
+        if store.0.take_pending(pending::name(ticket), NOW).unwrap().is_some() {
+            println!("taken {ticket}");
+        }
+    }
+}
+
+const TICKETS: [&str; 2] = ["ticket-1", "ticket-2"];
+
 /// Like somebody whose tokens nobody else has: an error is no reason to give them up. On this one thread, since strace
 /// counts each thread's calls by themselves.
 fn commit(store: &Inner, generation: u64) {
@@ -56,11 +71,16 @@ fn attempt(store: &Inner, next: &Connection) -> Result<(), crate::oauth::store::
 
 /// The child under strace, which does `what` to its `number`th system call on the file.
 fn child_under(folder: &Folder, calls: &str, what: &str, number: usize) -> Output {
+    under_strace("child", folder, calls, what, number)
+}
+
+/// The test of this name as a process of its own.
+fn under_strace(name: &str, folder: &Folder, calls: &str, what: &str, number: usize) -> Output {
     let mut command = Command::new("strace");
     command.args(["-f", "-qq", "-o", "/dev/null", "-P"]).arg(folder.path());
     command.args(["-e", &format!("trace={calls}"), "-e", &format!("inject={calls}:{what}:when={number}")]);
     command.arg(std::env::current_exe().unwrap());
-    let name = concat!(module_path!(), "::child");
+    let name = format!("{}::{name}", module_path!());
     let name = name.split_once("::").unwrap().1;
     // What names the store is one more name of a test to the test's program, of one that does not exist.
     command.args(["--exact", name, &format!("{STORE}{}", folder.path().display()), "--nocapture"]);
@@ -138,6 +158,31 @@ fn at_each_system_call_on_the_file() {
     println!("killed before each of {last} system calls; found by generation: {:?}", &found[1..]);
     assert!((20..MOST_CALLS - 1).contains(&last), "{last} system calls: change the test");
     assert!(found[1..].iter().all(|count| *count > 1), "{found:?}");
+}
+
+#[test]
+fn what_was_taken_is_not_given_again_after_a_kill() {
+    let got = AtomicUsize::new(0);
+    let last = for_each(|number| {
+        let folder = Folder::with_store();
+        let store = folder.open();
+        for ticket in TICKETS {
+            run(store.put_pending(&pending::pending(ticket, NOW + 10), NOW)).unwrap();
+        }
+        drop(store);
+        let output = under_strace("taker", &folder, CALLS, "signal=KILL", number);
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let store = folder.open();
+        for ticket in TICKETS {
+            let again = run(store.take_pending(pending::name(ticket), NOW)).unwrap();
+            let is_said = said.contains(&format!("taken {ticket}"));
+            assert!(again.is_none() || !is_said, "killed at {number}: {ticket} is given twice");
+            got.fetch_add(usize::from(is_said && output.status.code().is_none()), Ordering::Relaxed);
+        }
+        output.status.code().is_none()
+    });
+    assert!((10..MOST_CALLS - 1).contains(&last), "{last} system calls: change the test");
+    assert!(got.into_inner() > 1, "none was killed after it had said something");
 }
 
 #[test]

@@ -53,7 +53,7 @@ fn a_record_of_a_key_that_is_not_known() {
     assert!(error.to_string().contains(&keys(KEY).sealing().to_string()), "{error}");
 }
 
-fn edit(folder: &Folder, f: impl FnOnce(&redb::WriteTransaction)) {
+pub(super) fn edit(folder: &Folder, f: impl FnOnce(&redb::WriteTransaction)) {
     let database = redb::Database::open(folder.path()).unwrap();
     let write = database.begin_write().unwrap();
     f(&write);

@@ -1,4 +1,4 @@
--- What mxgate keeps in PostgreSQL, version 1: what the store is, the connections, and who may change one.
+-- What mxgate keeps in PostgreSQL, version 1: what the store is, the connections, who may change one, and what is used once.
 --
 -- mxgate runs this itself when its role may make tables. Whoever would rather do that by another role runs it with
 -- psql, in one transaction and in the schema that mxgate is to use, and grants rights: docs/oauth.md.
@@ -31,7 +31,18 @@ CREATE TABLE mxgate_connections (
     CHECK ((left_by IS NULL) = (left_until IS NULL))
 );
 
+-- What is good once and for minutes, under a digest of what its bearer shows. `ends` is what its maker said and the seal
+-- covers; `until` is the same by the clock of this database, and what counts.
+CREATE TABLE mxgate_pending (
+    name   bytea  PRIMARY KEY CHECK (octet_length(name) = 32),
+    ends   bigint NOT NULL,
+    until  timestamptz NOT NULL,
+    key    text   NOT NULL,
+    sealed bytea  NOT NULL
+);
+
 -- What is sealed does not get smaller.
 ALTER TABLE mxgate_connections ALTER COLUMN sealed SET STORAGE EXTERNAL;
+ALTER TABLE mxgate_pending ALTER COLUMN sealed SET STORAGE EXTERNAL;
 
 INSERT INTO mxgate_version (version) VALUES (1);

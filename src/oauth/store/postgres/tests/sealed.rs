@@ -4,7 +4,7 @@ use super::*;
 use crate::oauth::store::cases::holds_a_token;
 
 /// The text of a dump, and all bytes that it writes in hex.
-fn bytes_of(dump: &str) -> Vec<u8> {
+pub(super) fn bytes_of(dump: &str) -> Vec<u8> {
     let mut bytes = dump.as_bytes().to_vec();
     for part in dump.split("\\x").skip(1) {
         let digits: Vec<u8> =
@@ -130,7 +130,7 @@ fn a_role_without_the_right_to_make_tables_says_so_and_uses_those_that_others_ma
             DATABASE,
             "GRANT USAGE ON SCHEMA made TO poor; GRANT SELECT ON made.mxgate_version TO poor; \
              GRANT SELECT, INSERT, UPDATE ON made.mxgate_store TO poor; \
-             GRANT SELECT, INSERT, UPDATE, DELETE ON made.mxgate_connections TO poor",
+             GRANT SELECT, INSERT, UPDATE, DELETE ON made.mxgate_connections, made.mxgate_pending TO poor",
         );
         let store = Postgres::open(poor(), keys(KEY)).await.unwrap();
         store.insert(&connection(id(1), 1)).await.unwrap();

@@ -185,8 +185,8 @@ fn a_record_that_was_sealed_anew_meanwhile_is_written_nevertheless() {
         open_with_former(&cluster).await;
         let lease = lease(&store, 1).await;
         proxy.stop(Stop::Held(2), false);
-        let (store, next): (&dyn Store, _) = (&store, connection(id(1), 2));
-        let (done, ()) = tokio::join!(store.commit(&lease, Version(1), &next), async {
+        let next = connection(id(1), 2);
+        let (done, ()) = tokio::join!(seam(&store).commit(&lease, Version(1), &next), async {
             proxy.stopped().await;
             assert_eq!(other.reseal().await.unwrap(), 1);
             proxy.release();
@@ -194,6 +194,37 @@ fn a_record_that_was_sealed_anew_meanwhile_is_written_nevertheless() {
         assert_eq!(done.unwrap(), Committed::Stored(Version(2)));
         assert_eq!(proxy.seen(), 4, "once in vain");
         assert_eq!(generation(&other, id(1), 2).await, Some(Version(2)));
+    });
+}
+
+/// Between the same two, and whoever took it has written nothing yet.
+#[test]
+fn a_lease_that_is_taken_over_while_its_holder_writes_is_lost() {
+    let cluster = cluster();
+    let proxy = Proxy::before(cluster.folder(), cluster.port());
+    run(async {
+        let other = open(&cluster, "shared").await;
+        other.insert(&connection(id(1), 1)).await.unwrap();
+        let host = proxy.folder().display().to_string();
+        let store =
+            Postgres::open(Settings { host, ..settings(&cluster, "shared") }, keys(KEY)).await.unwrap();
+        let slow = lease(&store, 1).await;
+        proxy.stop(Stop::Held(2), false);
+        let (slow_next, next) = (connection(id(1), 2), connection(id(1), 3));
+        let (done, taken) = tokio::join!(seam(&store).commit(&slow, Version(1), &slow_next), async {
+            proxy.stopped().await;
+            pass(&cluster, "shared", LASTS);
+            let taken = lease(&other, 1).await;
+            proxy.release();
+            taken
+        });
+        assert_eq!(done.unwrap(), Committed::Lost);
+        assert!(taken.abandoned_by.is_some());
+        assert_eq!(
+            seam(&other).commit(&taken, Version(1), &next).await.unwrap(),
+            Committed::Stored(Version(2))
+        );
+        assert_eq!(generation(&other, id(1), 3).await, Some(Version(2)));
     });
 }
 
