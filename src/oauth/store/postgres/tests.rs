@@ -53,17 +53,27 @@ fn cluster_of(authority: &Authority) -> Cluster {
 
 /// Over the Unix socket.
 fn settings(cluster: &Cluster, schema: &str) -> Settings {
+    Settings { schema: schema.into(), ..settings_at(&cluster.folder().display().to_string(), cluster.port()) }
+}
+
+fn settings_at(host: &str, port: u16) -> Settings {
     Settings {
-        host: cluster.folder().display().to_string(),
-        port: cluster.port(),
+        host: host.into(),
+        port,
         database: DATABASE.into(),
         user: ROLE.into(),
         password: None,
         ca_file: None,
         connect_timeout: PATIENCE,
         statement_timeout: PATIENCE,
-        schema: schema.into(),
+        schema: "shared".into(),
     }
+}
+
+/// A store behind `proxy`.
+async fn open_behind(proxy: &Proxy, cluster: &Cluster, keys: Keys) -> Postgres {
+    let settings = settings_at(&proxy.folder().display().to_string(), cluster.port());
+    Postgres::open(settings, keys).await.unwrap()
 }
 
 async fn open(cluster: &Cluster, schema: &str) -> Postgres {

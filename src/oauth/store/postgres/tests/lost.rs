@@ -41,10 +41,8 @@ fn a_database_that_is_down_is_an_error_and_one_that_comes_back_works_again() {
 fn a_connection_that_breaks_costs_one_error_and_what_was_not_answered_may_have_been_done() {
     let cluster = cluster();
     let proxy = Proxy::before(cluster.folder(), cluster.port());
-    let host = proxy.folder().display().to_string();
     run(async {
-        let store =
-            Postgres::open(Settings { host, ..settings(&cluster, "shared") }, keys(KEY)).await.unwrap();
+        let store = open_behind(&proxy, &cluster, keys(KEY)).await;
         for (n, stop) in [(1, Stop::Before(1)), (2, Stop::After(1))] {
             proxy.stop(stop, false);
             let broken = store.insert(&connection(id(n), 1)).await.unwrap_err();
@@ -111,15 +109,8 @@ fn a_server_that_takes_connections_and_says_nothing_is_left_within_a_time() {
     let folder = tempfile::tempdir().unwrap();
     let silent = std::os::unix::net::UnixListener::bind(folder.path().join(".s.PGSQL.5432")).unwrap();
     let settings = Settings {
-        host: folder.path().display().to_string(),
-        port: 5432,
-        database: DATABASE.into(),
-        user: ROLE.into(),
-        password: None,
-        ca_file: None,
         connect_timeout: Duration::from_millis(50),
-        statement_timeout: PATIENCE,
-        schema: "shared".into(),
+        ..settings_at(&folder.path().display().to_string(), 5432)
     };
     let late = run(Postgres::open(settings, keys(KEY))).unwrap_err();
     assert!(said(&late).contains("no connection within 50 ms"), "{}", said(&late));

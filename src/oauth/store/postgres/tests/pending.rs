@@ -60,9 +60,7 @@ fn whoever_is_stopped_while_it_takes_one_leaves_it_to_one_other_at_most() {
             (Stop::After(2), false),
         ] {
             let proxy = Proxy::before(cluster.folder(), cluster.port());
-            let host = proxy.folder().display().to_string();
-            let settings = Settings { host, ..settings(&cluster, "shared") };
-            let store = Postgres::open(settings, keys(KEY)).await.unwrap();
+            let store = open_behind(&proxy, &cluster, keys(KEY)).await;
             seam(&other).put_pending(&cases::pending("ticket-1", NOW + 1000), NOW).await.unwrap();
             proxy.stop(stop, false);
             let broken = seam(&store).take_pending(cases::name("ticket-1"), NOW).await;

@@ -81,6 +81,25 @@ fn the_server_is_verified_in_full_and_the_role_by_its_password() {
     });
 }
 
+/// Whoever has the password cannot pass it on to another TLS connection.
+#[test]
+fn a_password_is_bound_to_its_tls_connection() {
+    let cluster = cluster();
+    let required = |settings: &Settings| {
+        let mut config = settings.config();
+        config.password(PASSWORD).channel_binding(tokio_postgres::config::ChannelBinding::Require);
+        config
+    };
+    run(async {
+        let settings = over_tls(&cluster, "localhost", "ca.pem");
+        let tls = settings.tls().unwrap().unwrap();
+        assert!(required(&settings).connect(tls).await.is_ok());
+        // Where there is neither TLS nor a password, there is nothing to bind.
+        let socket = self::settings(&cluster, "shared");
+        assert!(required(&socket).connect(tokio_postgres::NoTls).await.is_err());
+    });
+}
+
 #[test]
 fn an_expired_certificate_is_not_accepted() {
     let authority = Authority::new().unwrap();
@@ -111,37 +130,22 @@ async fn a_server_without_tls_gets_no_word() {
             (request, more)
         });
         let settings = Settings {
-            host: "127.0.0.1".into(),
-            port,
-            database: DATABASE.into(),
-            user: ROLE.into(),
             password: Some(password(PASSWORD)),
             ca_file: Some(ca.clone()),
-            connect_timeout: PATIENCE,
-            statement_timeout: PATIENCE,
-            schema: "shared".into(),
+            ..settings_at("127.0.0.1", port)
         };
         let refused = fault(settings).await;
         assert!(says(&refused, "server does not support TLS"), "{refused:?}");
         let (request, more) = server.await.unwrap();
-        // RFC-less, but documented: length 8, and the number that asks for TLS.
+        // Its length, and the number that asks for TLS.
         assert_eq!((request, more.as_slice()), ([0, 0, 0, 8, 4, 210, 22, 47], &b""[..]));
     }
 }
 
 #[test]
 fn tls_is_left_out_where_nothing_leaves_this_machine_and_nowhere_else() {
-    let at = |host: &str, ca: bool| Settings {
-        host: host.into(),
-        port: 5432,
-        database: "d".into(),
-        user: "u".into(),
-        password: None,
-        ca_file: ca.then(|| "ca.pem".into()),
-        connect_timeout: PATIENCE,
-        statement_timeout: PATIENCE,
-        schema: "s".into(),
-    };
+    let at =
+        |host: &str, ca: bool| Settings { ca_file: ca.then(|| "ca.pem".into()), ..settings_at(host, 5432) };
     for plain in ["/run/postgresql", "127.0.0.1", "127.9.9.9", "::1", "[::1]", "::ffff:127.0.0.1"] {
         assert!(at(plain, false).is_plain(), "{plain}");
     }

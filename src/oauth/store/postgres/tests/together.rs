@@ -30,11 +30,7 @@ fn replicas_that_start_at_once_on_an_empty_database_open_one_store() {
 fn of_many_who_want_a_lease_one_gets_it_and_whoever_lost_it_cannot_write() {
     let cluster = cluster();
     run(async {
-        let mut stores = Vec::new();
-        for _ in 0..REPLICAS {
-            stores.push(Arc::new(open(&cluster, "shared").await));
-        }
-        stores[0].insert(&connection(id(1), 1)).await.unwrap();
+        let stores = with_one_connection(&cluster).await;
         let mut before: Option<Lease> = None;
         for round in 1..=20 {
             let taken = all_at_once(&stores, |n, store| async move {
@@ -68,11 +64,7 @@ fn of_many_who_want_a_lease_one_gets_it_and_whoever_lost_it_cannot_write() {
 fn of_many_writes_by_one_lease_one_is_done() {
     let cluster = cluster();
     run(async {
-        let mut stores = Vec::new();
-        for _ in 0..REPLICAS {
-            stores.push(Arc::new(open(&cluster, "shared").await));
-        }
-        stores[0].insert(&connection(id(1), 1)).await.unwrap();
+        let stores = with_one_connection(&cluster).await;
         for version in 1..10 {
             let lease = lease(&*stores[0], 1).await;
             let named = super::super::named(&lease);
@@ -90,6 +82,16 @@ fn of_many_writes_by_one_lease_one_is_done() {
             assert_eq!(kept, Some(Version(version + 1)));
         }
     });
+}
+
+/// Each a replica's.
+async fn with_one_connection(cluster: &Cluster) -> Vec<Arc<Postgres>> {
+    let mut stores = Vec::new();
+    for _ in 0..REPLICAS {
+        stores.push(Arc::new(open(cluster, "shared").await));
+    }
+    stores[0].insert(&connection(id(1), 1)).await.unwrap();
+    stores
 }
 
 /// What each store makes of it, all at one time.
@@ -180,8 +182,7 @@ fn a_record_that_was_sealed_anew_meanwhile_is_written_nevertheless() {
     let both = || Keys::new(&secret(OTHER), &[secret(KEY)]).unwrap();
     run(async {
         let other = Postgres::open(settings(&cluster, "shared"), both()).await.unwrap();
-        let host = proxy.folder().display().to_string();
-        let store = Postgres::open(Settings { host, ..settings(&cluster, "shared") }, both()).await.unwrap();
+        let store = open_behind(&proxy, &cluster, both()).await;
         open_with_former(&cluster).await;
         let lease = lease(&store, 1).await;
         proxy.stop(Stop::Held(2), false);
@@ -205,9 +206,7 @@ fn a_lease_that_is_taken_over_while_its_holder_writes_is_lost() {
     run(async {
         let other = open(&cluster, "shared").await;
         other.insert(&connection(id(1), 1)).await.unwrap();
-        let host = proxy.folder().display().to_string();
-        let store =
-            Postgres::open(Settings { host, ..settings(&cluster, "shared") }, keys(KEY)).await.unwrap();
+        let store = open_behind(&proxy, &cluster, keys(KEY)).await;
         let slow = lease(&store, 1).await;
         proxy.stop(Stop::Held(2), false);
         let (slow_next, next) = (connection(id(1), 2), connection(id(1), 3));
