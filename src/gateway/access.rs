@@ -21,7 +21,12 @@ use super::{
 use crate::{
     config::OAuthGrant,
     listener::connection::Connection,
-    oauth::{broker::Unavailable, cell::Cell, connection::ConnectionId, refresh::Because},
+    oauth::{
+        broker::Unavailable,
+        cell::Cell,
+        connection::{ConnectionId, Summary},
+        refresh::Because,
+    },
     policy::{Grant, target::Target},
     snapshot::{Environment, TokensOf},
     upstream::{Answer, headers, outgoing::Outgoing},
@@ -142,8 +147,12 @@ async fn cell(
             if !broker.is_open() {
                 return Err(Failure::TokenUnavailable.into());
             }
-            let mut theirs = broker.of_user(here, user).into_iter();
-            let one = theirs.find(|one| *one.provider == *wanted.provider && may_use.allows(one));
+            let fits = |one: &Summary| *one.provider == *wanted.provider && may_use.allows(one);
+            let one = match broker.of_user(here, user).into_iter().find(fits) {
+                Some(one) => Some(one),
+                // It may be new, and made by another replica.
+                None => waited(broker.of_user_now(here, user)).await?.into_iter().find(fits),
+            };
             (one.ok_or(Refusal::ConnectionRequired)?.id, Some(user.as_str()))
         }
         Whose::Gateway(_) => return Err(denied.into()),
