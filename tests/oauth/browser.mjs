@@ -2,7 +2,7 @@
 // arguments: CERTIFICATE KEY BASE BANK. It prints the port of the caller's page; then it asks on its output, a line each,
 // and is answered on its input: "ticket", "connections", "later SECONDS", "seen EVENT". It ends with "done".
 import https from 'node:https';
-import { existsSync, mkdirSync, readFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { chromium } from 'playwright-core';
 
@@ -50,7 +50,7 @@ const looks = [];
 // A browser of its own: cookies, and no others' history.
 const person = async (options = {}) => {
   const context = await browser.newContext({ ignoreHTTPSErrors: true, ...options });
-  context.setDefaultTimeout(20_000);
+  context.setDefaultTimeout(40_000);
   context.on('request', (request) => {
     const url = new URL(request.url());
     // What the bank's own pages load is theirs.
@@ -198,15 +198,7 @@ const back = await carol.window();
 const darkTicket = await ask('ticket');
 await back.goto(darkTicket);
 await shot(back, 'ticket-dark');
-const held = await carol.newCDPSession(back);
-await held.send('Fetch.enable', { patterns: [{ urlPattern: `${bank}auth*` }] });
-const waits = new Promise((begun) => { held.once('Fetch.requestPaused', begun); });
-await back.getByRole('button').click({ noWaitAfter: true });
-const { requestId } = await waits;
-same(await heading(back), 'Continue to bank', 'the page between');
-await shot(back, 'away-dark');
-await held.send('Fetch.continueRequest', { requestId });
-await held.send('Fetch.disable');
+await back.getByRole('button').click();
 await at(back, bank);
 await back.goBack();
 await refused(back);
@@ -215,6 +207,19 @@ await at(back, bank);
 await signIn(back, 'carol');
 await consent(back);
 await connected(back);
+
+// The page between, which is gone before anybody could look at it.
+const { port, pathname, host: named } = new URL(await ask('ticket'));
+const between = await new Promise((resolve, reject) => {
+  const headers = { host: named, 'sec-fetch-site': 'same-origin', 'content-length': 0 };
+  https.request({ host: '127.0.0.1', port, path: pathname, method: 'POST', headers, rejectUnauthorized: false }, (answer) => {
+    answer.setEncoding('utf8').toArray().then((parts) => resolve(parts.join('')), reject);
+  }).on('error', reject).end();
+});
+const still = await carol.window();
+await still.setContent(between.replace(/<meta http-equiv[^>]*>/, ''));
+same(await heading(still), 'Continue to bank', 'the page between');
+await shot(still, 'away-dark');
 
 step('a refusal');
 // The user says no.

@@ -108,7 +108,7 @@ pub(super) fn away(provider: &str, url: &str) -> Markup {
         &title,
         Some(refresh),
         html! {
-            p { "You are being sent to " strong { (provider) } "." }
+            p { "You are being sent to " strong { (provider) } ". If nothing happens, go on by yourself:" }
             p { a class="button" rel="noreferrer" href=(url) { "Continue to " (provider) } }
         },
     )
