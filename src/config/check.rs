@@ -35,6 +35,7 @@ use super::{
     schema::keys::FILE,
     walk::{Table, absolute_path},
 };
+use crate::vault::elsewhere::Elsewhere;
 
 /// Reads the whole file.
 pub(super) fn config(root: &Node, report: &Report<'_>) -> Option<Config> {
@@ -72,10 +73,16 @@ pub(super) fn config(root: &Node, report: &Report<'_>) -> Option<Config> {
         caller::beside_each_other(&file, &callers, &environments);
         recognition::recognisable(&file, &callers, &listeners, &environments);
         across::references(report, &file, &exec, aws.as_ref(), &environments);
+        across::what_opens_the_vault(report);
         across::proxies(report, &environments);
         across::networks(&file, &allow, &trusted_proxies, &listeners);
         across::addresses(report, &listeners, health.as_ref(), control_socket.as_deref());
     }
+    let exec = exec.into_iter().map(|(name, one)| Some((name, one?))).collect::<Option<_>>()?;
+    let vault = vault.map(|vault| VaultFile {
+        elsewhere: Elsewhere::new(vault.opened_with(), &exec, openbao.as_ref(), aws.as_ref()),
+        ..vault
+    });
     Some(Config {
         allow,
         trusted_proxies,
@@ -84,7 +91,7 @@ pub(super) fn config(root: &Node, report: &Report<'_>) -> Option<Config> {
         limits,
         vault,
         refresh,
-        exec: exec.into_iter().map(|(name, one)| Some((name, one?))).collect::<Option<_>>()?,
+        exec,
         openbao,
         aws,
         callers: callers.into_iter().map(caller::Draft::finish).collect::<Option<_>>()?,
@@ -123,8 +130,9 @@ fn vault(file: &Table<'_>) -> (Option<VaultFile>, Option<Refresh>) {
     // `file` is the one kind so far.
     let Some((_, table)) = file.variant("vault") else { return (None, None) };
     let (path, identity) = (table.path("path"), table.reference("identity"));
-    let passphrase = table.reference("passphrase");
-    let vault = path.zip(identity).map(|(path, identity)| VaultFile { path, identity, passphrase });
+    let (passphrase, elsewhere) = (table.reference("passphrase"), Elsewhere::nowhere());
+    let vault = path.zip(identity);
+    let vault = vault.map(|(path, identity)| VaultFile { path, identity, passphrase, elsewhere });
     (vault, Some(refresh::refresh(&table)))
 }
 
