@@ -62,3 +62,4 @@ mod two_keys;
 mod upstream;
 mod upstream_tls;
 mod users;
+mod vault_opener;
