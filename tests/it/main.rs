@@ -39,6 +39,7 @@ mod leaving;
 mod lifecycle;
 mod limits;
 mod listeners;
+mod many_secrets;
 mod metrics;
 mod mutual_tls;
 mod observe;
