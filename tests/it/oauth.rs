@@ -295,6 +295,25 @@ fn tokens_are_in_no_log_record_metric_list_or_file() {
 }
 
 #[test]
+fn who_moves_an_environment_moves_no_tokens() {
+    let bank = Bank::start(60);
+    let mut gateway = bank.setup("").start();
+    let id = import(&gateway, &bank.mint("alice"), &[]);
+    assert_eq!(get(&gateway, LEDGER, "/api/accounts", &id).status, 200);
+    let (here, there) = (bank.address.to_string(), format!("localhost:{}", bank.address.port()));
+    let moved = gateway.setup.environments.replace(&format!("https://{here}"), &format!("https://{there}"));
+    assert_ne!(moved, gateway.setup.environments);
+    let before = std::mem::replace(&mut gateway.setup.environments, moved);
+    gateway.reconfigure();
+    gateway.command(&["reload"]).unwrap();
+    assert_eq!(outcome(&get(&gateway, LEDGER, "/api/accounts", &id)), no(403, "connection_denied"));
+    gateway.setup.environments = before;
+    gateway.reconfigure();
+    gateway.command(&["reload"]).unwrap();
+    assert_eq!(get(&gateway, LEDGER, "/api/accounts", &id).status, 200);
+}
+
+#[test]
 fn a_wrong_key_of_the_store_ends_the_start_and_the_store_is_as_it_was() {
     let bank = Bank::start(60);
     let mut gateway = bank.setup("").start();
