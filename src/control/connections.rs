@@ -17,6 +17,8 @@ use tokio::{
     task::JoinSet,
 };
 
+use super::https::Stream;
+
 /// What one listener's connections may cost.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bounds {
@@ -80,6 +82,7 @@ async fn serve_one<S>(bounds: Bounds, stream: S, router: Router, slot: OwnedSema
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let stream: Box<dyn Stream> = Box::new(stream);
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(bounds.head_timeout)
