@@ -17,6 +17,8 @@ use tokio::{
     task::JoinSet,
 };
 
+use super::https::Stream;
+
 /// What one listener's connections may cost.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bounds {
@@ -91,6 +93,7 @@ where
         tracing::debug!(listener = bounds.of, "a handshake failed, or took too long");
         return;
     };
+    let stream: Box<dyn Stream> = Box::new(stream);
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(bounds.head_timeout)

@@ -209,3 +209,13 @@ async fn whatever_is_no_token_answer_is_a_failed_attempt() {
     server.end();
     assert!(matches!(ask(&patient, "plain").await.unwrap_err(), Fault::Unreached(_)));
 }
+
+/// The crate that reads these has no tables of Unicode (`idna_adapter` in Cargo.toml).
+#[test]
+fn a_host_is_ascii_and_another_one_is_written_in_punycode() {
+    let reads = |url: &str| oauth2::AuthUrl::new(url.to_owned()).is_ok();
+    for url in ["https://bank.example/a", "https://BANK.example:8443", "https://xn--bcher-kva.example/a"] {
+        assert!(reads(url), "{url}");
+    }
+    assert!(!reads("https://b\u{fc}cher.example/a"));
+}
