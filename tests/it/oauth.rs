@@ -1,6 +1,7 @@
 //! Access tokens of a provider: whose goes out, when they are refreshed, and what callers are told when there is none.
 
 mod bank;
+mod connecting;
 mod odd;
 mod replicas;
 
