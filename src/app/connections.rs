@@ -26,9 +26,6 @@ const RETRY: Duration = Duration::from_secs(2);
 /// How often the certificate towards browsers is read again.
 const CERTIFICATE_AGE_MAX: Duration = Duration::from_secs(60);
 
-/// How long what a provider has answered is waited for in the end: it would be lost with the process.
-const LAST_WAIT: Duration = Duration::from_secs(10);
-
 /// The thread.
 pub(super) struct Running {
     pub(super) broker: Arc<Broker>,
@@ -117,7 +114,8 @@ async fn serve(
         () = broker.upkeep() => {}
         () = browsers => {}
     }
-    let _ = tokio::time::timeout(LAST_WAIT, connector.idle()).await;
+    // Whoever does not wait for so long kills the process; most answers come within a second.
+    let _ = tokio::time::timeout(broker.patience(), broker.finish()).await;
 }
 
 /// The store, as soon as it can be had. `None`: it cannot, and that was told.

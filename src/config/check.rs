@@ -94,6 +94,7 @@ pub(super) fn config(root: &Node, report: &Report<'_>) -> Option<Config> {
         parts.environments();
         parts.callers(&callers);
         parts.listeners(&listeners);
+        parts.redirects();
     }
     let exec = exec.into_iter().map(|(name, one)| Some((name, one?))).collect::<Option<_>>()?;
     let vault = vault.map(|vault| VaultFile {

@@ -7,7 +7,11 @@
 //! to another environment than its connection is for, out for another user than the path's, or without a scope that the call
 //! needs; a request that may have had an effect is sent again.
 
-use std::{rc::Rc, sync::Arc, time::Duration};
+use std::{
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use http::{HeaderMap, HeaderName, Method, StatusCode, header::WWW_AUTHENTICATE, request};
 use tokio::time::timeout;
@@ -22,8 +26,8 @@ use crate::{
     config::OAuthGrant,
     listener::connection::Connection,
     oauth::{
-        broker::Unavailable,
-        cell::Cell,
+        broker::{self, Unavailable},
+        cell::{Cell, seconds},
         connection::{ConnectionId, Summary},
         refresh::Because,
     },
@@ -104,7 +108,12 @@ pub(super) async fn obtain(
     let tokens = at.worker.tokens();
     let (access, from) = match &wanted.whose {
         Whose::Gateway(scopes) => {
-            let wanted = (wanted.provider.to_string(), scopes.clone());
+            let wanted = broker::Wanted {
+                provider: wanted.provider.to_string(),
+                environment: environment.settings.name.to_string(),
+                host: environment.settings.dial.host.clone(),
+                scopes: scopes.clone(),
+            };
             (waited(tokens.client(&wanted)).await?, From::Client(wanted))
         }
         Whose::Connection(..) | Whose::User(_) => {
@@ -147,7 +156,9 @@ async fn cell(
             if !broker.is_open() {
                 return Err(Failure::TokenUnavailable.into());
             }
-            let fits = |one: &Summary| *one.provider == *wanted.provider && may_use.allows(one);
+            let host = &environment.settings.dial.host;
+            let fits =
+                |one: &Summary| *one.provider == *wanted.provider && one.host == *host && may_use.allows(one);
             let one = match broker.of_user(here, user).into_iter().find(fits) {
                 Some(one) => Some(one),
                 // It may be new, and made by another replica.
@@ -160,7 +171,6 @@ async fn cell(
     let cell = waited(at.worker.tokens().cell(id)).await?;
     let about = &cell.about;
     let fits = about.environment == here
-        && about.host == environment.settings.dial.host
         && about.provider == *wanted.provider
         && may_use.allows(about)
         && user.is_none_or(|user| about.user_guid.as_deref().is_none_or(|own| own == user));
@@ -175,7 +185,11 @@ async fn cell(
     if !fits || !may_reach {
         return Err(denied.into());
     }
-    cell.note_use(crate::oauth::cell::seconds(std::time::SystemTime::now()));
+    // Another host than the user consented to.
+    if about.host != environment.settings.dial.host {
+        return Err(Refusal::ReconnectRequired.into());
+    }
+    cell.note_use(seconds(SystemTime::now()));
     Ok(cell)
 }
 
@@ -190,7 +204,7 @@ pub(super) struct Renewal {
 /// Where a token is from.
 enum From {
     Cell(Arc<Cell>),
-    Client((String, Vec<String>)),
+    Client(broker::Wanted),
 }
 
 /// A request without a body, to be written again.
@@ -226,10 +240,10 @@ impl Renewal {
         first: Answer,
         entry: &mut Entry,
     ) -> Result<Answer, End> {
-        if !names_invalid_token(&first) {
+        let Self { from, carried, kept } = *self;
+        if !names_invalid_token(&first) || carried.token.is_new(seconds(SystemTime::now())) {
             return Ok(first);
         }
-        let Self { from, carried, kept } = *self;
         let Some(kept) = kept else {
             refuse(at, from, carried);
             return Ok(first);

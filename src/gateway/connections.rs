@@ -227,8 +227,7 @@ impl Asker<'_> {
 
     async fn list(&self, broker: &Arc<Broker>, target: &Target<'_>) -> Result<Answered, No> {
         let chosen = Chosen::of(target)?;
-        let mut all = broker.list().await?;
-        all.retain(|one| self.sees(one) && chosen.has(one));
+        let mut all = broker.list(|one| self.sees(one) && chosen.has(one)).await?;
         all.sort_by_key(|one| (one.created, one.id));
         json(StatusCode::OK, &ConsentList { connections: all.iter().map(Consent::of).collect() })
     }

@@ -19,7 +19,7 @@ mod orders;
 mod upkeep;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::{Duration, SystemTime},
 };
@@ -27,14 +27,10 @@ use std::{
 use arc_swap::ArcSwap;
 use tokio::{runtime::Handle, time::Instant};
 
-use self::{
-    client::{ClientTokens, Wanted},
-    counts::Counts,
-    index::Index,
-    open::Kind,
-};
+pub(crate) use self::client::Wanted;
+use self::{client::ClientTokens, counts::Counts, index::Index, open::Kind};
 use super::{
-    cell::{Cell, Token},
+    cell::{Cell, Held, Token},
     connect::{self, Connector},
     connection::{ConnectionId, Summary},
     provider::Provider,
@@ -45,6 +41,9 @@ use crate::{
     config::{Config, Connections, Endpoint},
     vault,
 };
+
+/// For an answer to be stored.
+const STORED: Duration = Duration::from_secs(5);
 
 /// Why there is no token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +63,8 @@ pub(crate) struct Broker {
     opened: OnceLock<Opened>,
     cells: Mutex<HashMap<ConnectionId, Arc<Cell>>>,
     index: ArcSwap<Index>,
+    /// One look at a time.
+    looking: tokio::sync::Mutex<()>,
     /// When the store was last looked at because somebody asked.
     looked: tokio::sync::Mutex<Option<Instant>>,
     clients: ClientTokens,
@@ -110,6 +111,15 @@ impl Known {
         };
         self.0.store(Arc::new(config.providers.iter().map(one).collect()));
     }
+
+    /// Which of them `config` leaves as they are.
+    fn same(&self, config: &Config) -> BTreeSet<String> {
+        let known = self.0.load();
+        let is_same = |(name, settings): &(&String, &Arc<crate::config::Provider>)| {
+            known.get(*name).is_some_and(|one| one.provider.settings() == &***settings)
+        };
+        config.providers.iter().filter(is_same).map(|(name, _)| name.clone()).collect()
+    }
 }
 
 impl Broker {
@@ -121,6 +131,7 @@ impl Broker {
             opened: OnceLock::new(),
             cells: Mutex::default(),
             index: ArcSwap::default(),
+            looking: tokio::sync::Mutex::default(),
             looked: tokio::sync::Mutex::default(),
             clients: ClientTokens::default(),
             hosts: ArcSwap::default(),
@@ -130,7 +141,9 @@ impl Broker {
 
     /// Takes up what a configuration says of providers.
     pub(crate) fn adopt(&self, config: &Config) {
+        let same = self.providers.same(config);
         self.providers.adopt(config);
+        self.clients.keep(|provider| same.contains(provider));
         let hosts = config.environments.values().map(|one| (one.name.clone(), one.host.clone()));
         self.hosts.store(Arc::new(hosts.collect()));
         if let (Some(opened), Some(connections)) = (self.opened.get(), &config.connections) {
@@ -221,6 +234,23 @@ impl Broker {
         self.clients.refused(wanted, token);
     }
 
+    /// Begins nothing any more, and waits for the refreshes that run: their answers would be lost.
+    pub(crate) async fn finish(&self) {
+        if let Some(opened) = self.opened.get() {
+            tokio::join!(opened.refresher.finish(), opened.connector.idle());
+        }
+    }
+
+    /// How long that may take: as long as a provider may take to answer, and what it says to be stored.
+    pub(crate) fn patience(&self) -> Duration {
+        let known = self.providers.0.load();
+        let longest = known.values().map(|one| {
+            let settings = one.provider.settings();
+            settings.connect_timeout.saturating_add(settings.read_timeout)
+        });
+        longest.max().unwrap_or_default().saturating_add(STORED)
+    }
+
     /// Does what goes on without anybody asking, until it is dropped.
     pub(crate) async fn upkeep(self: &Arc<Self>) {
         tokio::join!(
@@ -256,10 +286,12 @@ impl Broker {
         self.counts.refreshed(&outcome);
         match outcome {
             Outcome::Fresh(stored) => self.put(cell, &stored),
-            Outcome::Gone | Outcome::Cannot => {
+            Outcome::Gone => {
                 cell.end();
                 Err(Unavailable::Gone)
             }
+            // Without a refresh token it is what it is, until it expires.
+            Outcome::Cannot => Err(Unavailable::Gone),
             Outcome::Absent => {
                 self.forget(id);
                 Err(Unavailable::Unknown)
@@ -269,7 +301,13 @@ impl Broker {
     }
 
     fn put(&self, cell: &Cell, stored: &Stored) -> Result<(), Unavailable> {
-        cell.put(stored, SystemTime::now(), dice()).map_err(|_| Unavailable::Later)
+        cell.put(stored, SystemTime::now(), dice()).map_err(|_| Unavailable::Later)?;
+        if matches!(*cell.held(), Held::Retired) {
+            // Whoever comes next gets another.
+            self.cells().remove(&cell.about.id);
+            return Err(Unavailable::Later);
+        }
+        Ok(())
     }
 
     /// Whoever has the cell still finds it ended, and asks for another.

@@ -31,12 +31,15 @@ use crate::{
 const MARGIN_MIN: Duration = Duration::from_millis(500);
 const MARGIN_MAX: Duration = Duration::from_secs(10);
 
+/// A token that was refused is refreshed when it is at least so old, in seconds.
+const NEW: u64 = 10;
+
 /// How precisely it is known when a cell was last used, in seconds.
 const USE_PRECISION: u64 = 10;
 
 /// One connection.
 pub(crate) struct Cell {
-    /// Whose it is. Only its scopes change, and those that count are the token's.
+    /// Whose it is, as of when the cell was made; what its scopes and its state are now, the token knows.
     pub(crate) about: Summary,
     held: ArcSwap<Held>,
     /// In Unix seconds.
@@ -69,6 +72,8 @@ pub(crate) struct Token {
     pub(crate) expires: Option<u64>,
     /// When it is refreshed, in Unix seconds; `None`: when somebody needs it and it has expired.
     pub(crate) due: Option<u64>,
+    /// When it was seen first, in Unix seconds.
+    since: u64,
     deadline: Arc<Deadline>,
 }
 
@@ -98,8 +103,21 @@ impl Token {
             version,
             expires: access.expires,
             due: access.expires.map(|expires| rules::due(seconds(at), expires, dice)),
+            since: seconds(at),
             deadline,
         })
+    }
+
+    /// Whether it is so new that a refusal of it says more of the request than of the token: whoever asks for the same
+    /// again and again must not have it refreshed each time.
+    pub(crate) fn is_new(&self, now: u64) -> bool {
+        now < self.since.saturating_add(NEW)
+    }
+
+    /// The same, which nothing replaces ahead of its end.
+    fn that_ends(mut self) -> Self {
+        self.due = None;
+        self
     }
 
     /// Whether requests may carry it now.
@@ -137,13 +155,28 @@ impl Cell {
         }
     }
 
-    /// Takes up what a store has now, unless the cell is of a later version.
+    /// Takes up what a store has now, unless the cell is of a later version. One that nobody keeps stays so, and so is one
+    /// whose user consented anew: to another host, maybe.
     pub(super) fn put(&self, stored: &Stored, at: SystemTime, dice: u64) -> Result<(), Unusable> {
+        if matches!(**self.held.load(), Held::Retired) {
+            return Ok(());
+        }
+        if !self.is_about(&stored.connection.summary()) {
+            self.retire();
+            return Ok(());
+        }
         if self.version().is_some_and(|version| version >= stored.version) {
             return Ok(());
         }
         self.held.store(Arc::new(held(stored, at, dice)?));
         Ok(())
+    }
+
+    /// Whether this is still the consent that the cell was made for.
+    pub(super) fn is_about(&self, now: &Summary) -> bool {
+        let Summary { id, provider, environment, host, caller, user_guid, created, .. } = &self.about;
+        (id, provider, environment, host) == (&now.id, &now.provider, &now.environment, &now.host)
+            && (caller, user_guid, created) == (&now.caller, &now.user_guid, &now.created)
     }
 
     /// Its consent is over: nobody uses its token from now on.
@@ -198,7 +231,8 @@ fn held(stored: &Stored, at: SystemTime, dice: u64) -> Result<Held, Unusable> {
         Consent::Gone { .. } => Held::Gone,
         Consent::Live(tokens) => match &tokens.access {
             Some(access) => {
-                Held::Token(Arc::new(Token::new(&name(*id), access, scopes, *version, at, dice)?))
+                let token = Token::new(&name(*id), access, scopes, *version, at, dice)?;
+                Held::Token(Arc::new(if tokens.refresh.is_some() { token } else { token.that_ends() }))
             }
             None => Held::Nothing(*version),
         },

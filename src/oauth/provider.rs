@@ -3,7 +3,7 @@
 //! In: what the configuration says of it. Out: the URL that a user's browser is sent to, with what belongs to it; and
 //! tokens for a grant. Everything goes over the control plane's own HTTPS, bounded in time and size.
 //!
-//! The client secret is read for each request, so that a changed one is used at once. An endpoint that is discovered is
+//! The client secret is read anew after [`SECRET_AGE_MAX`], so that a changed one is soon used. An endpoint that is discovered is
 //! looked up again after [`DISCOVERED_AGE_MAX`]; when that fails, the last good document serves.
 //!
 //! What must never happen: a secret goes to a host that it is not sealed for; a code is exchanged without its verifier.
@@ -40,6 +40,9 @@ use crate::{
 /// How long a document of discovery is believed without another look.
 const DISCOVERED_AGE_MAX: Duration = Duration::from_secs(3600);
 
+/// How long the client secret is used without another look.
+const SECRET_AGE_MAX: Duration = Duration::from_secs(10);
+
 /// Reads the client secret, to be sent to this host.
 pub(crate) type LookUp = Arc<dyn Fn(String) -> LookedUp + Send + Sync>;
 type LookedUp = Pin<Box<dyn Future<Output = Result<Arc<Secret>, vault::Error>> + Send>>;
@@ -48,6 +51,9 @@ type LookedUp = Pin<Box<dyn Future<Output = Result<Arc<Secret>, vault::Error>> +
 pub(crate) struct Provider {
     settings: Arc<config::Provider>,
     look_up: LookUp,
+    /// The client secret as it was read last, for which host. Whoever reads it has the lock: a vault whose identity is sealed
+    /// with a passphrase takes a second and much memory to open.
+    secret: tokio::sync::Mutex<Option<(Instant, String, Arc<Secret>)>>,
     discovered: Mutex<Option<(Instant, Arc<Endpoints>)>>,
 }
 
@@ -70,7 +76,7 @@ impl Provider {
             let (reference, vault) = (reference.clone(), vault.clone());
             Box::pin(async move { once::read(reference, &host, vault).await })
         });
-        Self { settings, look_up, discovered: Mutex::default() }
+        Self { settings, look_up, secret: tokio::sync::Mutex::default(), discovered: Mutex::default() }
     }
 
     /// What the configuration says of it.
@@ -142,7 +148,16 @@ impl Provider {
     }
 
     async fn client_secret(&self, place: &Endpoint) -> Result<Arc<Secret>, Fault> {
-        (self.look_up)(place.host.clone()).await.map_err(Fault::ClientSecret)
+        let mut known = self.secret.lock().await;
+        if let Some((at, host, secret)) = &*known
+            && *host == place.host
+            && at.elapsed() < SECRET_AGE_MAX
+        {
+            return Ok(secret.clone());
+        }
+        let secret = (self.look_up)(place.host.clone()).await.map_err(Fault::ClientSecret)?;
+        *known = Some((Instant::now(), place.host.clone(), secret.clone()));
+        Ok(secret)
     }
 
     async fn send(&self, place: &Endpoint, request: oauth2::HttpRequest) -> Result<Answer, Fault> {

@@ -46,7 +46,7 @@ use super::{
     connection::ConnectionId,
     provider::Provider,
     store::{self, Doing, Store, Stored, Version},
-    token_endpoint::{Fault, Grant, Granted},
+    token_endpoint::{Blame, Fault, Grant, Granted},
 };
 use crate::vault::{self, secret::Secret};
 
@@ -168,9 +168,11 @@ impl Guard {
     }
 
     pub(super) fn note(&self, fault: Option<&Fault>, now: u64) {
-        match fault {
-            Some(fault) if !fault.is_of_the_grant() => locked(&self.breaker).failed(now, dice()),
-            _ => locked(&self.breaker).succeeded(),
+        match fault.map(Fault::blames) {
+            Some(Blame::Provider) => locked(&self.breaker).failed(now, dice()),
+            // It was not asked, and nothing is known of it.
+            Some(Blame::Us) => {}
+            Some(Blame::Grant) | None => locked(&self.breaker).succeeded(),
         }
     }
 
@@ -200,6 +202,23 @@ struct Shared {
     clock: Arc<dyn Clock>,
     owner: String,
     connections: Mutex<HashMap<ConnectionId, State>>,
+    /// Attempts that run, and whether more are begun.
+    attempts: watch::Sender<Attempts>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Attempts {
+    running: usize,
+    closed: bool,
+}
+
+/// Counts one attempt until it is dropped, also by a panic.
+struct Running(Arc<Shared>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.attempts.send_modify(|attempts| attempts.running -= 1);
+    }
 }
 
 /// What this process knows of a connection that is being refreshed, or failed to be.
@@ -221,7 +240,21 @@ impl Refresher {
         clock: Arc<dyn Clock>,
         owner: String,
     ) -> Self {
-        Self(Arc::new(Shared { store, providers, clock, owner, connections: Mutex::default() }))
+        let (connections, attempts) = (Mutex::default(), watch::Sender::default());
+        Self(Arc::new(Shared { store, providers, clock, owner, connections, attempts }))
+    }
+
+    /// Begins nothing any more, and waits for what runs: a provider's answer would be lost with the process.
+    pub(crate) async fn finish(&self) {
+        self.0.attempts.send_modify(|attempts| attempts.closed = true);
+        let mut attempts = self.0.attempts.subscribe();
+        // Its sender is in `self`.
+        let _ = attempts.wait_for(|attempts| attempts.running == 0).await;
+    }
+
+    /// Whether the connection's next attempt is not to be before a later time.
+    pub(crate) fn rests(&self, id: ConnectionId, now: u64) -> bool {
+        locked(&self.0.connections).get(&id).is_some_and(|state| now < state.rests_until)
     }
 
     /// Refreshes a connection, or waits for whoever does. It goes on when this is dropped.
@@ -250,9 +283,18 @@ impl Refresher {
             return Err(rests_until);
         }
         let (done, running) = watch::channel(None);
+        let mut may = false;
+        self.0.attempts.send_modify(|attempts| {
+            may = !attempts.closed;
+            attempts.running += usize::from(may);
+        });
+        if !may {
+            return Err(now);
+        }
         state.running = Some(running.clone());
-        let shared = self.0.clone();
+        let (shared, counted) = (self.0.clone(), Running(self.0.clone()));
         tokio::spawn(async move {
+            let _counted = counted;
             let outcome = shared.attempt(id, because).await;
             shared.note(id, &outcome);
             // Nobody may wait any more.
@@ -277,10 +319,14 @@ impl Shared {
             connections.remove(&id);
             return;
         };
-        tracing::warn!(connection = %id, reason = vault::chain(later), "a refresh failed");
         let state = connections.entry(id).or_default();
         state.running = None;
         state.failures = state.failures.saturating_add(1);
+        // A provider that is down must not fill the log with each of its connections again and again.
+        if state.failures.is_power_of_two() {
+            let (failures, reason) = (state.failures, vault::chain(later));
+            tracing::warn!(connection = %id, failures, reason, "a refresh failed");
+        }
         let rest = rules::rest(state.failures, REST_MAX, dice()).as_secs().max(1);
         state.rests_until = now.saturating_add(rest);
         state.may_be_refused = matches!(later, Later::Doubtful(_));

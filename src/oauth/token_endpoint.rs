@@ -148,6 +148,17 @@ impl Code {
     }
 }
 
+/// Whose fault it is that there are no tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Blame {
+    /// Nothing was asked.
+    Us,
+    /// This grant is not taken; the provider is well.
+    Grant,
+    /// The provider, or the way to it; or it does not know us.
+    Provider,
+}
+
 impl Fault {
     /// What became of the grant.
     pub(crate) fn fate(&self) -> Fate {
@@ -161,16 +172,26 @@ impl Fault {
             Self::Refused(_, Code::InvalidGrant) => Fate::Gone,
             Self::Refused(..) => Fate::Untouched,
             // What stands between says so; what is behind it may have done it.
-            Self::Failed(StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT) => Fate::Doubtful,
+            Self::Failed(status) if is_said_between(*status) => Fate::Doubtful,
             Self::Failed(_) => Fate::Untouched,
             Self::Lost(_) | Self::Odd { .. } => Fate::Doubtful,
         }
     }
 
-    /// Whether the provider is well, and only this grant is not.
-    pub(crate) fn is_of_the_grant(&self) -> bool {
-        self.fate() == Fate::Gone
+    /// Whose fault it is.
+    pub(crate) fn blames(&self) -> Blame {
+        match self {
+            Self::ClientSecret(_) | Self::Setup(_) | Self::Unwritable(_) => Blame::Us,
+            // It answers, and would take other grants.
+            Self::Refused(_, code) if *code != Code::InvalidClient => Blame::Grant,
+            _ => Blame::Provider,
+        }
     }
+}
+
+/// Whether what stands between us and a provider says so, and not the provider; 520 to 527 are Cloudflare's.
+fn is_said_between(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 502 | 504 | 520..=527)
 }
 
 impl From<https::Error> for Fault {
@@ -374,7 +395,7 @@ fn success(body: &[u8]) -> Result<Granted, Fault> {
     redaction::held().remember([&access, &refresh].into_iter().flatten().flatten());
     let kept = refresh.as_ref().and_then(|token| token.as_ref().ok()).cloned();
     if written.error.is_some() {
-        return Err(odd("it is an error", None));
+        return Err(odd("it is an error", kept));
     }
     let Some(Ok(access)) = access else { return Err(odd("its access_token is absent or not legal", kept)) };
     let Ok(refresh) = refresh.transpose() else { return Err(odd("its refresh_token is not legal", None)) };

@@ -8,7 +8,7 @@ use std::{cell::RefCell, collections::HashMap, rc::Rc, sync::Arc};
 use crate::{
     credential::Credential,
     oauth::{
-        broker::{Broker, Unavailable},
+        broker::{Broker, Unavailable, Wanted},
         cell::{Cell, Held, Token},
         connection::ConnectionId,
         refresh::Because,
@@ -90,7 +90,7 @@ impl Tokens {
     }
 
     /// The gateway's own token.
-    pub(crate) async fn client(&self, wanted: &(String, Vec<String>)) -> Result<Access, Unavailable> {
+    pub(crate) async fn client(&self, wanted: &Wanted) -> Result<Access, Unavailable> {
         let token = self.broker.as_ref().ok_or(Unavailable::Later)?.client(wanted).await?;
         Ok(self.copy(token))
     }

@@ -230,6 +230,23 @@ impl Across<'_> {
         }
     }
 
+    /// A provider that sends a browser back with another's code (RFC 9700, 4.4) is told apart by where it sends it, since not
+    /// all of them name themselves.
+    pub(super) fn redirects(&self) {
+        let mut seen = BTreeMap::new();
+        for provider in self.providers.values().flatten() {
+            let Some(uri) = &provider.redirect_uri else { continue };
+            if let Some(first) = seen.insert(uri, &provider.name) {
+                let problem = Problem::new(format!("is that of provider.{first}"));
+                let key = format!("provider.{}.redirect_uri", provider.name);
+                self.file.fault(
+                    &key,
+                    problem.allowed("another path for each, so that none can answer for another"),
+                );
+            }
+        }
+    }
+
     fn provider(&self, key: &str, name: &str) {
         if !self.providers.contains_key(name) {
             self.file.fault(key, no_provider(name, self.providers.keys().map(String::as_str)));

@@ -4,7 +4,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::SystemTime,
 };
 
@@ -22,24 +25,44 @@ use crate::{
     vault,
 };
 
+/// What nobody has used for so long is not asked for again.
+const IDLE: u64 = 3600;
+
 /// So many sets of scopes; the configuration makes a few.
 const SETS_MAX: usize = 1024;
 
 #[derive(Default)]
 pub(super) struct ClientTokens(Mutex<HashMap<Wanted, Arc<One>>>);
 
-/// A provider, and scopes.
-pub(super) type Wanted = (String, Vec<String>);
+/// Whose token is meant: one environment's at one host, so that none gets another's.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Wanted {
+    pub(crate) provider: String,
+    pub(crate) environment: String,
+    /// In lower case.
+    pub(crate) host: String,
+    pub(crate) scopes: Vec<String>,
+}
 
 #[derive(Default)]
 struct One {
     token: ArcSwapOption<Token>,
+    /// In Unix seconds.
+    used: AtomicU64,
     asking: tokio::sync::Mutex<()>,
 }
 
 impl ClientTokens {
     pub(super) fn usable(&self, wanted: &Wanted) -> Option<Arc<Token>> {
-        self.one(wanted).usable()
+        let one = self.one(wanted);
+        one.used.store(seconds(SystemTime::now()), Relaxed);
+        one.usable()
+    }
+
+    /// Forgets the tokens of providers that are not as they were.
+    pub(super) fn keep(&self, is_as_it_was: impl Fn(&str) -> bool) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|wanted, _| is_as_it_was(&wanted.provider));
     }
 
     /// Is asked for, unless there is one.
@@ -68,7 +91,8 @@ impl ClientTokens {
         let is_due = |one: &One| {
             one.token.load().as_ref().is_some_and(|token| token.due.is_some_and(|due| due <= now))
         };
-        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|_, one| one.used.load(Relaxed).saturating_add(IDLE) >= now);
         all.iter().filter(|(_, one)| is_due(one)).map(|(wanted, _)| wanted.clone()).collect()
     }
 
@@ -96,7 +120,8 @@ impl One {
     }
 }
 
-async fn ask(known: &Known, (name, scopes): &Wanted) -> Result<Token, Unavailable> {
+async fn ask(known: &Known, wanted: &Wanted) -> Result<Token, Unavailable> {
+    let Wanted { provider: name, scopes, .. } = wanted;
     let one = known.0.load().get(name).cloned().ok_or(Unavailable::Later)?;
     let asked = SystemTime::now();
     one.guard.may_ask(seconds(asked)).map_err(|_| Unavailable::Later)?;

@@ -44,7 +44,8 @@ impl Broker {
         let this = self.clone();
         self.here(async move {
             let imported = this.connector()?.import(&wanted, refresh).await;
-            this.look().await;
+            // It is found by the next look, if not by this one.
+            let _ = this.look().await;
             Ok(imported)
         })
         .await
@@ -61,22 +62,22 @@ impl Broker {
             let ended = this.connector()?.disconnect(id, force).await;
             if ended.is_ok() {
                 this.forget(id);
-                this.look().await;
+                let _ = this.look().await;
             }
             Ok(ended)
         })
         .await
     }
 
-    /// All connections, as of now.
-    pub(crate) async fn list(self: &Arc<Self>) -> Result<Vec<Summary>, Unavailable> {
+    /// Those connections that `chosen` chooses, as of now.
+    pub(crate) async fn list(
+        self: &Arc<Self>,
+        chosen: impl Fn(&Summary) -> bool,
+    ) -> Result<Vec<Summary>, Unavailable> {
         let this = self.clone();
-        self.here(async move {
-            this.opened()?;
-            this.look_again().await;
-            Ok(this.index.load().all.values().cloned().collect())
-        })
-        .await
+        self.here(async move { this.look_again().await }).await?;
+        // Here, and not on the broker's thread: there may be very many.
+        Ok(self.index.load().all.values().filter(|one| chosen(one)).cloned().collect())
     }
 
     /// The connections of a user at an environment, as of now.
@@ -86,11 +87,7 @@ impl Broker {
         user_guid: &str,
     ) -> Result<Vec<Summary>, Unavailable> {
         let this = self.clone();
-        self.here(async move {
-            this.look_again().await;
-            Ok(())
-        })
-        .await?;
+        self.here(async move { this.look_again().await }).await?;
         Ok(self.of_user(environment, user_guid))
     }
 
@@ -118,12 +115,13 @@ impl Broker {
     }
 
     /// The store is asked, unless it was just now.
-    async fn look_again(&self) {
+    async fn look_again(&self) -> Result<(), Unavailable> {
         let mut last = self.looked.lock().await;
         if last.is_none_or(|last| last.elapsed() >= LOOK_AGAIN) {
-            self.look().await;
+            self.look().await?;
             *last = Some(Instant::now());
         }
+        Ok(())
     }
 
     pub(super) fn opened(&self) -> Result<&Opened, Unavailable> {

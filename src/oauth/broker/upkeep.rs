@@ -8,10 +8,10 @@ use std::{
 
 use tokio::{
     task::JoinSet,
-    time::{MissedTickBehavior, interval, sleep},
+    time::{Instant, MissedTickBehavior, interval, sleep},
 };
 
-use super::{Broker, index::Index};
+use super::{Broker, Unavailable, index::Index};
 use crate::{
     oauth::{
         cell::{Cell, Held, seconds},
@@ -102,12 +102,13 @@ pub(super) async fn reseal(broker: Arc<Broker>) {
 
 /// Follows the store, until it is dropped.
 pub(super) async fn follow(broker: Arc<Broker>) {
-    let mut tick = interval(FOLLOW);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut warned = HashSet::new();
     loop {
-        tick.tick().await;
-        broker.look().await;
+        let began = Instant::now();
+        // The log has it, and the next one may succeed.
+        let _ = broker.look().await;
+        // Many connections are looked at less often, so that it never takes a store's time from refreshes.
+        sleep(FOLLOW.max(began.elapsed() * 20)).await;
         broker.warn_of_ends(&mut warned, seconds(SystemTime::now()));
     }
 }
@@ -123,6 +124,7 @@ impl Broker {
             }
             if let Held::Token(token) = &*cell.held()
                 && token.due.is_some_and(|due| due <= now)
+                && !self.opened.get().is_some_and(|opened| opened.refresher.rests(cell.about.id, now))
             {
                 due.push((cell.clone(), Because::Due(token.version)));
             }
@@ -131,16 +133,13 @@ impl Broker {
         due
     }
 
-    /// Takes up what is in the store now.
-    pub(super) async fn look(&self) {
-        let Some(opened) = self.opened.get() else { return };
-        let all = match opened.store.list().await {
-            Ok(all) => all,
-            Err(error) => {
-                tracing::warn!(reason = vault::chain(&error), "the connections cannot be listed");
-                return;
-            }
-        };
+    /// Takes up what is in the store now. One at a time: an older list must not come after a newer one.
+    pub(super) async fn look(&self) -> Result<(), Unavailable> {
+        let _one = self.looking.lock().await;
+        let all = self.opened()?.store.list().await.map_err(|error| {
+            tracing::warn!(reason = vault::chain(&error), "the connections cannot be listed");
+            Unavailable::Later
+        })?;
         let index = Index::new(all);
         let known: Vec<Arc<Cell>> = self.cells().values().cloned().collect();
         for cell in known {
@@ -152,6 +151,7 @@ impl Broker {
             }
         }
         self.index.store(Arc::new(index));
+        Ok(())
     }
 
     async fn take_up(&self, cell: &Cell) {
@@ -189,8 +189,11 @@ pub(super) fn ends_soon(ends: u64, now: u64) -> bool {
 /// Whether the store has another token than the cell.
 fn is_other(summary: &Summary, cell: &Cell) -> bool {
     let State::Live { expires, .. } = summary.state else { return true };
+    if !cell.is_about(summary) {
+        return true;
+    }
     match &*cell.held() {
-        Held::Token(token) => token.expires != expires,
+        Held::Token(token) => token.expires != expires || token.scopes != summary.scopes,
         Held::Nothing(_) => expires.is_some(),
         Held::Gone | Held::Retired => true,
     }

@@ -43,7 +43,6 @@ impl Attempt<'_> {
         if let Some(done) = self.decided(&before, because) {
             return done;
         }
-        guard.may_ask(self.clock.now()).map_err(|until| Outcome::Later(Later::Resting(until)))?;
         let lease = self.lease(id, because).await?;
         // Only what is read under the lease is the newest for certain.
         let stored = match self.load(id).await {
@@ -52,7 +51,11 @@ impl Attempt<'_> {
         };
         let doubtful = lease.abandoned_by.is_some();
         match rules::plan(&stored, because, doubtful, self.clock.now()) {
-            Plan::Ask(token) => self.ask(&guard, lease, stored, &token).await,
+            // Only who is going to ask takes the one probe of a provider that is left alone.
+            Plan::Ask(token) => match guard.may_ask(self.clock.now()) {
+                Ok(()) => self.ask(&guard, lease, stored, &token).await,
+                Err(until) => Err(self.leave(&lease, Outcome::Later(Later::Resting(until))).await),
+            },
             Plan::Use if doubtful => Ok(stored),
             Plan::Use => {
                 self.give_back(&lease).await;

@@ -113,10 +113,7 @@ impl Postgres {
 
     async fn list(&self) -> Result<Vec<Summary>, super::Error> {
         let headers = rows::headers(&self.line).await.map_err(|fault| self.unread(fault))?;
-        let summary = |(id, header): (ConnectionId, String)| {
-            Record::summary(&header, id).map_err(|source| self.unusable(id, source))
-        };
-        headers.into_iter().map(summary).collect()
+        Ok(Record::summaries(headers))
     }
 
     async fn insert(&self, connection: &Connection) -> Result<(), super::Error> {

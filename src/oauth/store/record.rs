@@ -66,6 +66,22 @@ impl Header {
 }
 
 impl Record {
+    /// What a list shows. A header that cannot be read is left out: one that is damaged, or of a later version, must not hide all
+    /// others.
+    pub(super) fn summaries(headers: Vec<(ConnectionId, String)>) -> Vec<Summary> {
+        let mut unreadable = 0;
+        let mut summary = |(id, header): (ConnectionId, String)| {
+            let read = Self::summary(&header, id);
+            unreadable += usize::from(read.is_err());
+            read.ok()
+        };
+        let all = headers.into_iter().filter_map(&mut summary).collect();
+        if unreadable > 0 {
+            tracing::error!(unreadable, "connections cannot be read, and are not in lists");
+        }
+        all
+    }
+
     /// `connection`, with its tokens sealed.
     pub(super) fn seal(
         connection: &Connection,

@@ -156,10 +156,8 @@ impl Inner {
 
     pub(super) fn list(&self) -> Result<Vec<Summary>, Error> {
         self.read(|read| {
-            let summary = |(id, header): (ConnectionId, String)| {
-                Record::summary(&header, id).map_err(|source| Fault::Record(id, source.into()))
-            };
-            file::headers(read)?.into_iter().map(summary).collect()
+            let all = file::headers(read)?;
+            Ok(Record::summaries(all))
         })
     }
 
