@@ -189,6 +189,7 @@ impl Connector {
         let settings = self.settings();
         let wanted = &settings.checked(wanted)?;
         settings.check_callback(&wanted.provider)?;
+        let issuer = settings.issuer(wanted)?;
         if !settings.return_urls.contains(&back.url) {
             return Err(Error::ReturnUrl);
         }
@@ -199,7 +200,7 @@ impl Connector {
             let there = self.0.store.load(id).await?.ok_or(Error::NoConnection)?;
             check_same(&there.connection, wanted)?;
         }
-        let order = Order::of(wanted, back, renews);
+        let order = Order::of(wanted, issuer, back, renews);
         let (code, expires) = (secret(provider::random()?)?, self.0.ends(settings.ticket_life));
         redaction::held().remember([&code]);
         let name = PendingName::of(Kind::Ticket, &code);
@@ -246,6 +247,11 @@ impl Drop for Running {
 }
 
 impl Settings {
+    /// As [`Connection::issuer`].
+    fn issuer(&self, wanted: &Wanted) -> Result<String, Error> {
+        self.providers.get(&wanted.provider).map(|provider| provider.identity()).ok_or(Error::NoProvider)
+    }
+
     /// What is wanted, with every scope that it comes to.
     fn checked(&self, wanted: &Wanted) -> Result<Wanted, Error> {
         let provider = self.providers.get(&wanted.provider).ok_or(Error::NoProvider)?;

@@ -89,6 +89,9 @@ pub(crate) struct Connection {
     pub(crate) id: ConnectionId,
     /// Who gave the tokens, by its name in the configuration.
     pub(crate) provider: String,
+    /// Who that was, as [`Provider::identity`](super::provider::Provider::identity) says: its refresh token goes to nobody
+    /// else who is given that name.
+    pub(crate) issuer: String,
     /// Where its tokens may be sent, by its name in the configuration.
     pub(crate) environment: String,
     /// The host of that environment when the user consented, in lower case: its tokens go nowhere else.
@@ -156,6 +159,8 @@ pub(crate) struct Summary {
     pub(crate) id: ConnectionId,
     /// As [`Connection::provider`].
     pub(crate) provider: String,
+    /// As [`Connection::issuer`].
+    pub(crate) issuer: String,
     /// As [`Connection::environment`].
     pub(crate) environment: String,
     /// As [`Connection::host`].
@@ -200,6 +205,7 @@ impl Connection {
         Summary {
             id: self.id,
             provider: self.provider.clone(),
+            issuer: self.issuer.clone(),
             environment: self.environment.clone(),
             host: self.host.clone(),
             caller: self.caller.clone(),
@@ -264,6 +270,7 @@ mod tests {
         let connection = Connection {
             id: ConnectionId(1),
             provider: "mx".into(),
+            issuer: "bank".into(),
             environment: "sandbox".into(),
             host: "api.mx.test".into(),
             caller: "ledger".into(),

@@ -79,6 +79,16 @@ impl Provider {
         Self { settings, look_up, secret: tokio::sync::Mutex::default(), discovered: Mutex::default() }
     }
 
+    /// Who this is to whoever has its tokens, in the clear: what it calls itself or where its tokens are had, and whose they
+    /// are. With another one, it is another provider of the same name.
+    pub(crate) fn identity(&self) -> String {
+        let place = match &self.settings.place {
+            ProviderPlace::Written(endpoints) => endpoints.token.to_string(),
+            ProviderPlace::Discovered { issuer, .. } => issuer.clone(),
+        };
+        format!("{place} {}", self.settings.client_id)
+    }
+
     /// What the configuration says of it.
     pub(crate) fn settings(&self) -> &config::Provider {
         &self.settings

@@ -102,6 +102,10 @@ pub(crate) enum Later {
     Resting(u64),
     #[error("its provider is not configured any more")]
     NoProvider,
+    #[error(
+        "the provider of that name is another one than gave its tokens, which are not sent there; put the configuration back, or have its user connect again"
+    )]
+    OtherProvider,
     #[error("its provider gave no token")]
     Provider(#[source] Arc<Fault>),
     #[error("the store failed")]
@@ -131,6 +135,9 @@ impl Clock for SystemClock {
 
 /// Who changes a refresh token for new tokens.
 pub(crate) trait Asked: Send + Sync {
+    /// As [`Connection::issuer`](super::connection::Connection::issuer): who is asked.
+    fn identity(&self) -> String;
+
     fn ask<'a>(&'a self, token: &'a Secret) -> Doing<'a, Result<Granted, Fault>>;
 
     /// For how long after its use the provider takes a refresh token again.
@@ -138,6 +145,10 @@ pub(crate) trait Asked: Send + Sync {
 }
 
 impl Asked for Provider {
+    fn identity(&self) -> String {
+        Provider::identity(self)
+    }
+
     fn ask<'a>(&'a self, token: &'a Secret) -> Doing<'a, Result<Granted, Fault>> {
         // Without scopes: those that were granted, in the provider's own words.
         Box::pin(async move { self.tokens(&Grant::Refresh { token, scopes: &[] }).await })
@@ -157,6 +168,11 @@ pub(crate) struct Guard {
 impl Guard {
     pub(crate) fn new(asked: Arc<dyn Asked>) -> Arc<Self> {
         Arc::new(Self { asked, breaker: Mutex::default() })
+    }
+
+    /// Whether it is who gave these tokens.
+    fn is(&self, issuer: &str) -> bool {
+        self.asked.identity() == issuer
     }
 
     pub(super) fn may_ask(&self, now: u64) -> Result<(), u64> {

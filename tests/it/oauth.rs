@@ -267,7 +267,7 @@ fn tokens_are_in_no_log_record_metric_list_or_file() {
         bank.count("token", "given") >= 3
     });
     bank.forget_access_tokens();
-    assert_eq!(get(&gateway, LEDGER, "/api/accounts", &id).status, 200);
+    until("another token", || get(&gateway, LEDGER, "/api/accounts", &id).status == 200);
     let gone = bank.mint("bob");
     assert_eq!((bank.use_up(&gone), bank.use_up(&gone)), ("200".into(), "400".into()));
     let gone = import(&gateway, &gone, &[]);
@@ -313,6 +313,28 @@ fn who_moves_an_environment_moves_no_tokens() {
     gateway.reconfigure();
     gateway.command(&["reload"]).unwrap();
     assert_eq!(get(&gateway, LEDGER, "/api/accounts", &id).status, 200);
+}
+
+#[test]
+fn who_moves_a_provider_gets_no_refresh_token() {
+    let (bank, other) = (Bank::start(60), Bank::start(60));
+    let mut gateway = bank.setup("").start();
+    let id = import(&gateway, &bank.mint("alice"), &[]);
+    let (here, there) =
+        (format!("https://{}/.well", bank.address), format!("https://{}/.well", other.address));
+    let moved = gateway.setup.tables.replace(&here, &there);
+    assert_ne!(moved, gateway.setup.tables);
+    let before = std::mem::replace(&mut gateway.setup.tables, moved);
+    gateway.reconfigure();
+    gateway.command(&["reload"]).unwrap();
+    assert_eq!(outcome(&get(&gateway, LEDGER, "/api/accounts", &id)), no(503, "token_unavailable"));
+    assert!(gateway.stderr.text().contains("another one than gave its tokens"));
+    assert!(other.lines().is_empty(), "it was asked for nothing: {:?}", other.lines());
+    gateway.setup.tables = before;
+    gateway.reconfigure();
+    gateway.command(&["reload"]).unwrap();
+    // It rests a few seconds after the failure.
+    until("it is refreshed", || get(&gateway, LEDGER, "/api/accounts", &id).status == 200);
 }
 
 #[test]

@@ -195,7 +195,10 @@ impl Back {
             return Err(Failure::ReturnUrl);
         }
         let provider = settings.providers.get(&attempt.order.provider).ok_or(Failure::NotConfigured)?;
-        if settings.callback_path(provider).as_deref() != Some(&path) {
+        // Also another one that has got its name since: neither code nor verifier is for that.
+        if settings.callback_path(provider).as_deref() != Some(&path)
+            || provider.identity() != attempt.order.issuer
+        {
             return Err(Failure::NotConfigured);
         }
         check_issuer(provider, &iss).await?;

@@ -158,7 +158,7 @@ fn made(id: ConnectionId, order: &Order, granted: Granted, asked: u64) -> Connec
         refresh: granted.refresh,
     };
     let Wanted { provider, environment, host, caller, user_guid, scopes } = order.wanted();
-    let scopes = granted.scopes.unwrap_or(scopes);
+    let (scopes, issuer) = (granted.scopes.unwrap_or(scopes), order.issuer.clone());
     let consent = Consent::Live(tokens);
-    Connection { id, provider, environment, host, caller, user_guid, scopes, created: asked, consent }
+    Connection { id, provider, issuer, environment, host, caller, user_guid, scopes, created: asked, consent }
 }

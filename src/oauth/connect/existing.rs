@@ -75,14 +75,25 @@ impl Connector {
         redaction::held().remember([&refresh]);
         let settings = self.settings();
         let wanted = settings.checked(wanted)?;
+        let issuer = settings.issuer(&wanted)?;
         if !is_token(&refresh) {
             return Err(Error::Token);
         }
         let Wanted { provider, environment, host, caller, user_guid, scopes } = wanted;
         let (id, created) = (ConnectionId::random()?, self.0.clock.now());
         let consent = Consent::Live(Tokens { access: None, refresh: Some(refresh), ends: None });
-        let connection =
-            Connection { id, provider, environment, host, caller, user_guid, scopes, created, consent };
+        let connection = Connection {
+            id,
+            provider,
+            issuer,
+            environment,
+            host,
+            caller,
+            user_guid,
+            scopes,
+            created,
+            consent,
+        };
         self.0.store.insert(&connection).await?;
         self.0.saw(&Event::Imported { whose: whose(&connection), id });
         Ok(id)
@@ -136,7 +147,8 @@ impl Connector {
             return Ok((connection, Revocation::Nothing));
         };
         let settings = self.settings();
-        let revocation = match settings.providers.get(&connection.provider) {
+        let provider = settings.providers.get(&connection.provider);
+        let revocation = match provider.filter(|provider| provider.identity() == connection.issuer) {
             None if force => Revocation::NoProvider,
             None => return Err(Error::ProviderGone),
             Some(provider) => {

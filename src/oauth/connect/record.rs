@@ -22,6 +22,8 @@ use crate::{
 #[serde(deny_unknown_fields)]
 pub(super) struct Order {
     pub(super) provider: String,
+    /// As [`Connection::issuer`](crate::oauth::connection::Connection::issuer).
+    pub(super) issuer: String,
     pub(super) environment: String,
     pub(super) host: String,
     pub(super) caller: String,
@@ -60,11 +62,11 @@ struct Wire<'a> {
 pub(super) struct Unknown;
 
 impl Order {
-    pub(super) fn of(wanted: &Wanted, back: &Return, renews: Option<ConnectionId>) -> Self {
+    pub(super) fn of(wanted: &Wanted, issuer: String, back: &Return, renews: Option<ConnectionId>) -> Self {
         let Wanted { provider, environment, host, caller, user_guid, scopes } = wanted.clone();
         let Return { url: return_url, state } = back.clone();
         let renews = renews.map(|id| id.to_string());
-        Self { provider, environment, host, caller, user_guid, scopes, return_url, state, renews }
+        Self { provider, issuer, environment, host, caller, user_guid, scopes, return_url, state, renews }
     }
 
     pub(super) fn seal(&self) -> Result<Arc<Secret>, store::Error> {
@@ -160,7 +162,7 @@ mod tests {
             scopes: vec!["read".into()],
         };
         let back = Return { url: "https://app.example/done?a=b".into(), state: Some("a \"b\" & c".into()) };
-        Order::of(&wanted, &back, Some(ConnectionId::from_bytes([1; 16])))
+        Order::of(&wanted, "bank".into(), &back, Some(ConnectionId::from_bytes([1; 16])))
     }
 
     #[test]

@@ -52,6 +52,9 @@ impl Attempt<'_> {
         let doubtful = lease.abandoned_by.is_some();
         match rules::plan(&stored, because, doubtful, self.clock.now()) {
             // Only who is going to ask takes the one probe of a provider that is left alone.
+            Plan::Ask(_) if !guard.is(&stored.connection.issuer) => {
+                Err(self.leave(&lease, Outcome::Later(Later::OtherProvider)).await)
+            }
             Plan::Ask(token) => match guard.may_ask(self.clock.now()) {
                 Ok(()) => self.ask(&guard, lease, stored, &token).await,
                 Err(until) => Err(self.leave(&lease, Outcome::Later(Later::Resting(until))).await),

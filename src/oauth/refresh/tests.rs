@@ -123,6 +123,10 @@ async fn consent_is_gone_when_the_provider_says_so_and_nobody_has_won() {
 struct Overtaken(World);
 
 impl Asked for Overtaken {
+    fn identity(&self) -> String {
+        "bank".into()
+    }
+
     fn ask<'a>(&'a self, _: &'a Secret) -> Doing<'a, Result<Granted, Fault>> {
         Box::pin(async {
             let code = crate::oauth::token_endpoint::Code::InvalidGrant;
@@ -150,6 +154,10 @@ async fn a_sibling_that_has_won_is_believed_more_than_invalid_grant() {
 struct Lenient(Mutex<u32>, Duration, Fortune);
 
 impl Asked for Lenient {
+    fn identity(&self) -> String {
+        "bank".into()
+    }
+
     fn ask<'a>(&'a self, _: &'a Secret) -> Doing<'a, Result<Granted, Fault>> {
         Box::pin(async {
             let mut asked = self.0.lock().unwrap();
@@ -192,6 +200,10 @@ async fn within_a_grace_a_lost_answer_is_asked_for_once_more_and_without_one_it_
 struct Slow(World, Arc<Notify>, Arc<Notify>);
 
 impl Asked for Slow {
+    fn identity(&self) -> String {
+        "bank".into()
+    }
+
     fn ask<'a>(&'a self, token: &'a Secret) -> Doing<'a, Result<Granted, Fault>> {
         Box::pin(async {
             self.1.notify_one();

@@ -93,6 +93,7 @@ pub(super) fn connection(id: ConnectionId, generation: u64) -> Connection {
     Connection {
         id,
         provider: "mx".into(),
+        issuer: "bank".into(),
         environment: "sandbox".into(),
         host: "api.mx.test".into(),
         caller: "ledger".into(),

@@ -39,6 +39,7 @@ struct Header {
     /// Which key sealed it.
     key: String,
     provider: String,
+    issuer: String,
     environment: String,
     host: String,
     caller: String,
@@ -59,9 +60,19 @@ impl Header {
     }
 
     fn summary(self, id: ConnectionId) -> Summary {
-        let Self { provider, environment, host, caller, user_guid, scopes, created, consent: state, .. } =
-            self;
-        Summary { id, provider, environment, host, caller, user_guid, scopes, created, state }
+        let Self {
+            provider,
+            issuer,
+            environment,
+            host,
+            caller,
+            user_guid,
+            scopes,
+            created,
+            consent: state,
+            ..
+        } = self;
+        Summary { id, provider, issuer, environment, host, caller, user_guid, scopes, created, state }
     }
 }
 
@@ -106,13 +117,14 @@ impl Record {
         store: StoreId,
         keys: &Keys,
     ) -> Result<Self, Error> {
-        let Summary { id, provider, environment, host, caller, user_guid, scopes, created, state } =
+        let Summary { id, provider, issuer, environment, host, caller, user_guid, scopes, created, state } =
             summary.clone();
         let key = keys.sealing();
         let header = Header {
             version: version.0,
             key: key.to_string(),
             provider,
+            issuer,
             environment,
             host,
             caller,
@@ -139,7 +151,9 @@ impl Record {
     /// With the tokens.
     pub(super) fn open(&self, id: ConnectionId, store: StoreId, keys: &Keys) -> Result<Stored, Error> {
         let (summary, version, pair) = self.parts(id, store, keys)?;
-        let Summary { provider, environment, host, caller, user_guid, scopes, created, state, .. } = summary;
+        let Summary {
+            provider, issuer, environment, host, caller, user_guid, scopes, created, state, ..
+        } = summary;
         let consent = match state {
             State::Live { expires, ends, .. } => Consent::Live(Tokens {
                 access: pair.access.map(|token| Access { token, expires }),
@@ -148,8 +162,18 @@ impl Record {
             }),
             State::Gone { since, why } => Consent::Gone { since, why },
         };
-        let connection =
-            Connection { id, provider, environment, host, caller, user_guid, scopes, created, consent };
+        let connection = Connection {
+            id,
+            provider,
+            issuer,
+            environment,
+            host,
+            caller,
+            user_guid,
+            scopes,
+            created,
+            consent,
+        };
         Ok(Stored { connection, version })
     }
 

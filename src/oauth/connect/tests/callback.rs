@@ -34,6 +34,7 @@ async fn a_user_is_connected_and_sent_on_with_the_id() {
     let should = Connection {
         id,
         provider: "bank".into(),
+        issuer: stored.connection.issuer.clone(),
         environment: "sandbox".into(),
         host: "api.mx.test".into(),
         caller: "ledger".into(),

@@ -30,10 +30,11 @@ impl Clock for StandingClock {
     }
 }
 
-fn connection(granted: &Granted) -> Connection {
+fn connection(granted: &Granted, provider: &Provider) -> Connection {
     Connection {
         id: ConnectionId::random().unwrap(),
         provider: "bank".into(),
+        issuer: provider.identity(),
         environment: "sandbox".into(),
         host: "api.mx.test".into(),
         caller: "ledger".into(),
@@ -58,7 +59,7 @@ fn tokens(outcome: &Outcome) -> Tokens {
 async fn many_callers_of_two_refreshers_use_each_token_once() {
     let server = Running::start("provider.mjs");
     let provider = Arc::new(Provider::new(Arc::new(server.client("gateway", server.discovered())), None));
-    let connection = connection(&server.connect(&provider).await);
+    let connection = connection(&server.connect(&provider).await, &provider);
     let path = server.folder.path().join("connections");
     let key = Arc::new(secret("0123456789abcdef0123456789abcdef"));
     create(&path, &Keys::new(&key, []).unwrap()).unwrap();

@@ -88,6 +88,7 @@ impl World {
         let connection = Connection {
             id: id(),
             provider: "bank".into(),
+            issuer: "bank".into(),
             environment: "sandbox".into(),
             host: "api.mx.test".into(),
             caller: "ledger".into(),
@@ -220,6 +221,10 @@ impl Clock for World {
 }
 
 impl Asked for World {
+    fn identity(&self) -> String {
+        "bank".into()
+    }
+
     fn ask<'a>(&'a self, sent: &'a Secret) -> Doing<'a, Result<Granted, Fault>> {
         Box::pin(async move {
             (self.pause)().await;

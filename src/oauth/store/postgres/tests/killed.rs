@@ -104,6 +104,10 @@ impl Clock for World {
 }
 
 impl Asked for World {
+    fn identity(&self) -> String {
+        "bank".into()
+    }
+
     fn ask<'a>(&'a self, sent: &'a Secret) -> Doing<'a, Result<Granted, Fault>> {
         let (good, asked) = &mut *self.bank.lock().unwrap();
         let sent = (0..9).find(|number| *token("refresh", *number) == *sent).unwrap();
