@@ -395,7 +395,7 @@ fn success(body: &[u8]) -> Result<Granted, Fault> {
     redaction::held().remember([&access, &refresh].into_iter().flatten().flatten());
     let kept = refresh.as_ref().and_then(|token| token.as_ref().ok()).cloned();
     if written.error.is_some() {
-        return Err(odd("it is an error", kept));
+        return Err(odd("it is an error", None));
     }
     let Some(Ok(access)) = access else { return Err(odd("its access_token is absent or not legal", kept)) };
     let Ok(refresh) = refresh.transpose() else { return Err(odd("its refresh_token is not legal", None)) };
