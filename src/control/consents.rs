@@ -8,7 +8,7 @@
 //! | `DELETE /connections/{id}`, `?force=true` | | [`Done`] |
 //! | `POST /connections/backup` | [`Backup`] | [`Done`] |
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::SystemTime};
 
 use axum::{
     Extension, Router,
@@ -27,6 +27,7 @@ use super::{
 use crate::{
     oauth::{
         broker::{Broker, Unavailable},
+        cell::seconds,
         connect::{self, Return, Wanted},
         connection::{ConnectionId, State as ConsentState, Summary, Why},
     },
@@ -69,13 +70,15 @@ pub struct Consent {
 
 impl Consent {
     pub(crate) fn of(one: &Summary) -> Self {
-        let (state, expires, ends, since, reason) = match one.state {
-            ConsentState::Live { expires, ends, .. } => ("live", expires, ends, None, None),
-            ConsentState::Gone { since, why } => {
-                let reason = if why == Why::Refused { "refused" } else { "ended" };
-                ("gone", None, None, Some(since), Some(reason.to_owned()))
-            }
-        };
+        let (state, expires, ends, since, reason) =
+            match (one.state.over(seconds(SystemTime::now())), one.state) {
+                (None, ConsentState::Live { expires, ends, .. }) => ("live", expires, ends, None, None),
+                (over, _) => {
+                    let (since, why) = over.unzip();
+                    let reason = why.map(|why| if why == Why::Refused { "refused" } else { "ended" });
+                    ("gone", None, None, since, reason.map(str::to_owned))
+                }
+            };
         Self {
             id: one.id.to_string(),
             provider: one.provider.clone(),

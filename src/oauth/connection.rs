@@ -199,6 +199,20 @@ pub(crate) enum State {
     },
 }
 
+impl State {
+    /// Since when its user must consent again, and why; `None`: the consent holds. One that cannot be refreshed is over with
+    /// its access token, also where nobody has written that down.
+    pub(crate) fn over(&self, now: u64) -> Option<(u64, Why)> {
+        match *self {
+            Self::Gone { since, why } => Some((since, why)),
+            Self::Live { can_refresh: false, expires: Some(end), .. } if end <= now => {
+                Some((end, Why::Ended))
+            }
+            Self::Live { .. } => None,
+        }
+    }
+}
+
 impl Connection {
     /// All of it but the tokens.
     pub(crate) fn summary(&self) -> Summary {
@@ -262,6 +276,17 @@ mod tests {
         ] {
             assert_eq!(wrong.parse::<ConnectionId>(), Err(NoId), "{wrong}");
         }
+    }
+
+    #[test]
+    fn what_cannot_be_refreshed_is_over_with_its_token() {
+        let live = |can_refresh, expires| State::Live { expires, can_refresh, ends: None };
+        assert_eq!(live(false, Some(10)).over(10), Some((10, Why::Ended)));
+        assert_eq!(live(false, Some(10)).over(9), None);
+        assert_eq!(live(true, Some(10)).over(10), None);
+        assert_eq!(live(false, None).over(10), None);
+        let gone = State::Gone { since: 5, why: Why::Refused };
+        assert_eq!(gone.over(10), Some((5, Why::Refused)));
     }
 
     #[test]

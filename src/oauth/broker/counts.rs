@@ -85,7 +85,8 @@ impl Broker {
         let mut status = ConnectionsStatus { open: self.is_open(), ..ConnectionsStatus::default() };
         for one in index.all.values() {
             match one.state {
-                State::Gone { .. } => status.gone += 1,
+                state if state.over(now).is_some() => status.gone += 1,
+                State::Gone { .. } => {}
                 State::Live { can_refresh: false, ends: Some(ends), .. }
                     if super::upkeep::ends_soon(ends, now) =>
                 {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::oauth::connection::{ConnectionId, State, Summary};
+use crate::oauth::connection::{ConnectionId, Summary};
 
 /// All connections of a store, as of one look.
 #[derive(Debug, Default)]
@@ -13,7 +13,7 @@ pub(super) struct Index {
 }
 
 impl Index {
-    pub(super) fn new(all: Vec<Summary>) -> Self {
+    pub(super) fn new(all: Vec<Summary>, now: u64) -> Self {
         let mut by_user: HashMap<_, Vec<&Summary>> = HashMap::new();
         for one in &all {
             if let Some(user) = &one.user_guid {
@@ -21,7 +21,7 @@ impl Index {
             }
         }
         let by_user = by_user.into_iter().map(|(user, mut connections)| {
-            let is_gone = |one: &Summary| matches!(one.state, State::Gone { .. });
+            let is_gone = |one: &Summary| one.state.over(now).is_some();
             connections.sort_by_key(|one| (is_gone(one), std::cmp::Reverse(one.created), one.id));
             (user, connections.into_iter().map(|one| one.id).collect())
         });

@@ -140,7 +140,7 @@ impl Broker {
             tracing::warn!(reason = vault::chain(&error), "the connections cannot be listed");
             Unavailable::Later
         })?;
-        let index = Index::new(all);
+        let index = Index::new(all, seconds(SystemTime::now()));
         let known: Vec<Arc<Cell>> = self.cells().values().cloned().collect();
         for cell in known {
             match index.all.get(&cell.about.id) {
