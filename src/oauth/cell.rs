@@ -198,7 +198,10 @@ fn held(stored: &Stored, at: SystemTime, dice: u64) -> Result<Held, Unusable> {
         Consent::Gone { .. } => Held::Gone,
         Consent::Live(tokens) => match &tokens.access {
             Some(access) => {
-                Held::Token(Arc::new(Token::new(&name(*id), access, scopes, *version, at, dice)?))
+                let mut token = Token::new(&name(*id), access, scopes, *version, at, dice)?;
+                // What cannot be refreshed is good until its end.
+                token.due = token.due.filter(|_| tokens.refresh.is_some());
+                Held::Token(Arc::new(token))
             }
             None => Held::Nothing(*version),
         },

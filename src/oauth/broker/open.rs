@@ -5,6 +5,7 @@ use std::{path::Path, sync::Arc};
 use crate::{
     config::{Config, ConnectionStore, Connections},
     oauth::{
+        handle::HandleKey,
         seal::{self, Keys},
         store::{
             self, Store,
@@ -54,6 +55,13 @@ impl Kind {
     pub(super) fn store(&self) -> Arc<dyn Store> {
         match self {
             Self::Embedded(store) => Arc::new(store.clone()),
+        }
+    }
+
+    /// What handles are made with.
+    pub(super) fn handles(&self) -> HandleKey {
+        match self {
+            Self::Embedded(store) => store.handles(),
         }
     }
 
