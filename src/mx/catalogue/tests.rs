@@ -87,12 +87,7 @@ fn the_four_bearer_operations_and_key_administration_are_marked() {
     let bearer = all.clone().filter(|o| o.credential == OperationCredential::Bearer).map(|o| o.template);
     assert_eq!(
         bearer.collect::<Vec<_>>(),
-        [
-            "/account/account_numbers",
-            "/account/check_balance",
-            "/account/transactions",
-            "/payment_account"
-        ]
+        ["/account/account_numbers", "/account/check_balance", "/account/transactions", "/payment_account"]
     );
     for operation in all {
         let admin = operation.template.starts_with("/clients");
