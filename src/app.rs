@@ -227,10 +227,8 @@ impl App {
         let suspensions = loader.suspensions();
         let control = control::start(
             control::Parts {
-                gateway: Arc::new(loader.clone()),
-                metrics: metrics.clone(),
-                suspensions,
                 connections: broker.clone(),
+                ..control::Parts::new(Arc::new(loader.clone()), metrics.clone(), suspensions)
             },
             control,
         )?;

@@ -1,4 +1,7 @@
 //! The commands, one file each, thin.
+//!
+//! They are part of the library because a program has a copy of its own of whatever generic or asynchronous code it shares
+//! with its library: 0.8 MB of machine code.
 
 mod caller;
 mod check;
@@ -79,7 +82,8 @@ const EXIT_USAGE: u8 = 2;
 const EXIT_FAULTS: u8 = 3;
 
 /// Runs the command of this process's arguments.
-pub(crate) fn run() -> ExitCode {
+#[must_use]
+pub fn run() -> ExitCode {
     mxgate::log::guard_panics();
     let Cli { socket, json, command } = Cli::try_parse().unwrap_or_else(|error| unrepeated(error).exit());
     let done = match command {

@@ -50,7 +50,7 @@ pub use self::{
 use crate::{
     policy::{self, grant},
     users::list::UserPattern,
-    vault::reference::Reference,
+    vault::{elsewhere::Elsewhere, reference::Reference},
 };
 
 /// Everything an operator decides, checked.
@@ -260,10 +260,12 @@ pub struct Limits {
 pub struct VaultFile {
     /// The age-encrypted file.
     pub path: PathBuf,
-    /// Where the age identity is: `file:` or `env:`, never `vault:`.
+    /// Where the age identity is; never `vault:`.
     pub identity: Reference,
-    /// Where the passphrase is that the identity is sealed with, if it is.
+    /// Where the passphrase is that the identity is sealed with, if it is; never `vault:`.
     pub passphrase: Option<Reference>,
+    /// How the two are read that are neither in a file nor in a variable.
+    pub elsewhere: Elsewhere,
 }
 
 /// One MX host, or another one that speaks with the same kinds of credential.

@@ -73,6 +73,8 @@ pub struct Readiness {
     pub draining: bool,
     /// Every secret could be read when it was last looked at.
     pub vault_read: bool,
+    /// The store of users' connections is open, or there is none.
+    pub store_open: bool,
 }
 
 impl Readiness {
@@ -83,6 +85,8 @@ impl Readiness {
             Some("draining")
         } else if !self.snapshot_loaded {
             Some("no usable configuration is loaded")
+        } else if !self.store_open {
+            Some("the store of users' connections is not open")
         } else if needs_vault && !self.vault_read {
             Some("a secret could not be read when it was last looked at")
         } else {
@@ -102,6 +106,14 @@ pub struct Parts {
     pub suspensions: Arc<Suspensions>,
     /// Users' connections, where there are any.
     pub(crate) connections: Option<Arc<Broker>>,
+}
+
+impl Parts {
+    /// Of a gateway without connections of users.
+    #[must_use]
+    pub fn new(gateway: Arc<dyn Gateway>, metrics: Metrics, suspensions: Arc<Suspensions>) -> Self {
+        Self { gateway, metrics, suspensions, connections: None }
+    }
 }
 
 /// Where the control plane is reached; both are bound by the caller, so that a failure stops the start.
@@ -189,13 +201,15 @@ impl Handle {
 mod tests {
     use super::*;
 
-    const READY: Readiness = Readiness { snapshot_loaded: true, draining: false, vault_read: true };
+    const READY: Readiness =
+        Readiness { snapshot_loaded: true, draining: false, vault_read: true, store_open: true };
 
     #[test]
     fn ready_means_loaded_and_not_draining() {
         assert_eq!(READY.obstacle(true), None);
         assert!(Readiness { draining: true, ..READY }.obstacle(false).is_some());
         assert!(Readiness { snapshot_loaded: false, ..READY }.obstacle(false).is_some());
+        assert!(Readiness { store_open: false, ..READY }.obstacle(false).is_some());
     }
 
     #[test]
@@ -224,7 +238,12 @@ pub(crate) mod fake {
     impl Fake {
         pub(crate) fn new() -> Arc<Self> {
             Arc::new(Self {
-                readiness: Mutex::new(Readiness { snapshot_loaded: true, draining: false, vault_read: true }),
+                readiness: Mutex::new(Readiness {
+                    snapshot_loaded: true,
+                    draining: false,
+                    vault_read: true,
+                    store_open: true,
+                }),
                 reload: Mutex::new(Ok(ReloadReport {
                     generation: 2,
                     changes: vec!["rate".into()],
@@ -239,7 +258,7 @@ pub(crate) mod fake {
             // A worker that is gone: its heartbeat is from the start and ages.
             drop(workers);
             let gateway = Arc::clone(self) as Arc<dyn Gateway>;
-            Parts { gateway, metrics, suspensions: Arc::default(), connections: None }
+            Parts::new(gateway, metrics, Arc::default())
         }
     }
 

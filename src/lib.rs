@@ -8,11 +8,16 @@
 //!
 //! Beside the walk: [`config`] and [`vault`] become one `snapshot`; [`control`] serves operators.
 
+// The commands name the library as whoever uses it would.
+extern crate self as mxgate;
+
 pub mod admission;
 pub mod app;
 mod blocking;
 mod browser;
 pub mod capacity;
+#[doc(hidden)]
+pub mod cli;
 mod coded;
 pub mod config;
 pub mod connections;

@@ -34,6 +34,7 @@ use self::{histogram::Histogram, versions::CallerVersions};
 use crate::{
     admission::reason::Reason,
     gateway::refusal::{Failure, Refusal},
+    oauth::broker::Broker,
     record::writer,
     rotation::Standings,
     snapshot::Snapshot,
@@ -64,6 +65,8 @@ struct Inner {
     shown: OnceLock<(Arc<ArcSwapOption<Snapshot>>, Arc<Keeper>)>,
     /// How old keys are, and where their rotations stand.
     rotations: OnceLock<Arc<Standings>>,
+    /// Users' connections.
+    broker: OnceLock<Arc<Broker>>,
     /// Of the callers of the snapshot in use. No worker takes this lock.
     versions: Mutex<Vec<Arc<CallerVersions>>>,
 }
@@ -107,6 +110,7 @@ impl Metrics {
             reloads: Reloads::default(),
             shown: OnceLock::new(),
             rotations: OnceLock::new(),
+            broker: OnceLock::new(),
             versions: Mutex::default(),
         };
         (Self(Arc::new(inner)), handles)
@@ -127,6 +131,12 @@ impl Metrics {
     pub(crate) fn show_rotations(&self, rotations: Arc<Standings>) {
         // Set once, at the start.
         let _ = self.0.rotations.set(rotations);
+    }
+
+    /// Shows users' connections, as of each scrape.
+    pub(crate) fn show_connections(&self, broker: Arc<Broker>) {
+        // Set once, at the start.
+        let _ = self.0.broker.set(broker);
     }
 
     /// A snapshot was swapped in, at start or by a reload.

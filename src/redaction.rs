@@ -10,7 +10,7 @@
 //! wiped, and the rest is wiped on drop. All beginnings are of one length:
 //! every place where a form could start is visited, and forms that overlap are all found.
 
-use std::{fmt, ops::Range};
+use std::{fmt, ops::Range, sync::Arc};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -33,12 +33,12 @@ const MASK: u8 = b'*';
 /// Finds a set of secrets in all their forms. Immutable; made once for each snapshot's credential.
 #[derive(Clone)]
 pub struct Masker {
-    /// One for all forms, or one for long forms and one for short ones; none without secrets.
-    searches: Vec<Search>,
+    /// One for all forms, or one for long forms and one for short ones; none without secrets, and more where maskers were
+    /// joined.
+    searches: Vec<Arc<Search>>,
 }
 
 /// Finds some of the forms.
-#[derive(Clone)]
 struct Search {
     /// Finds the first bytes of forms.
     finder: Finder,
@@ -67,9 +67,14 @@ impl Masker {
         // A few short secrets among many must not make the search for all of them as slow as theirs.
         let searches = finder::split(forms).into_iter().filter_map(|forms| {
             let forms = grouped(forms);
-            Some(Search { finder: Finder::new(&forms)?, forms })
+            Some(Arc::new(Search { finder: Finder::new(&forms)?, forms }))
         });
         Self { searches: searches.collect() }
+    }
+
+    /// Finds whatever one of `maskers` finds, without compiling anything.
+    pub(crate) fn joined<'a>(maskers: impl IntoIterator<Item = &'a Self>) -> Self {
+        Self { searches: maskers.into_iter().flat_map(|one| one.searches.iter().cloned()).collect() }
     }
 
     /// Masks nothing: for a test that shows that its search for a secret finds one where masking is left out.

@@ -253,9 +253,7 @@ impl Rotation {
         sources: &Sources,
         environment: &Environment,
     ) -> Result<Option<Standing>, Stopped> {
-        let Some(store) = store::look(config, sources, environment).map_err(Error::from)? else {
-            return Ok(None);
-        };
+        let Some(store) = store::look(config, sources, environment) else { return Ok(None) };
         let contents = store.load().await.map_err(Error::from)?;
         let now = SystemClock.unix();
         Ok(Some(Standing::of(&environment.name, &environment.rotation, &contents, now)))

@@ -23,6 +23,7 @@ use self::{
 use crate::config::VaultFile;
 
 pub mod destination;
+pub mod elsewhere;
 pub mod embedded;
 pub mod field;
 pub(crate) mod fields;
@@ -145,8 +146,8 @@ pub enum Error {
         /// Where it would go.
         host: String,
     },
-    /// The embedded vault's volume hangs.
-    #[error("the vault's volume did not answer in time")]
+    /// The embedded vault's volume hangs, or what opens it does not come.
+    #[error("the vault's volume, or the source of what opens it, did not answer in time")]
     VaultTimeout,
     /// The vault's identity was not loaded.
     #[error(transparent)]
@@ -169,6 +170,12 @@ impl Error {
             Self::Field { .. } => Reason::Malformed,
             Self::Unfit { .. } | Self::NotFor(_) | Self::Moved { .. } => Reason::Unfit,
             Self::VaultTimeout => Reason::Timeout,
+            // Without it the entries cannot be read; that they are gone, nobody has said.
+            Self::Identity(embedded::identity::Error::Source { source, .. })
+                if source.reason() != Reason::Absent =>
+            {
+                source.reason()
+            }
             Self::NoSource { .. } | Self::NotYet { .. } | Self::Identity(_) | Self::Embedded(_) => {
                 Reason::Unreachable
             }
@@ -182,8 +189,7 @@ impl Vault {
     /// # Errors
     /// [`Error::Identity`] or [`Error::Embedded`].
     pub fn open(config: &VaultFile) -> Result<Self, Error> {
-        let identity = Identity::of(config)?;
-        let opened = embedded::open(&config.path, &identity)?;
+        let (_, opened) = opening(config, |identity| embedded::open(&config.path, identity))?;
         for notice in &opened.notices {
             tracing::warn!(vault = %config.path.display(), "{notice}");
         }
@@ -195,8 +201,7 @@ impl Vault {
     /// # Errors
     /// As [`Vault::open`].
     pub fn peek(config: &VaultFile) -> Result<Self, Error> {
-        let identity = Identity::of(config)?;
-        let opened = embedded::peek(&config.path, &identity)?;
+        let (_, opened) = opening(config, |identity| embedded::peek(&config.path, identity))?;
         Ok(Self { config: config.clone(), opened })
     }
 
@@ -228,6 +233,44 @@ impl Vault {
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.opened.generation
+    }
+}
+
+/// Opens the vault of `config` by `open`. When what is kept of other sources does not open it, once more with what they
+/// say now.
+///
+/// # Errors
+/// [`Error::Identity`], or what `open` said.
+pub(crate) fn opening<T>(
+    config: &VaultFile,
+    open: impl Fn(&Identity) -> Result<T, embedded::Error>,
+) -> Result<(Identity, T), Error> {
+    let attempt = || {
+        let identity = Identity::of(config)?;
+        let opened = open(&identity)?;
+        Ok((identity, opened))
+    };
+    match attempt() {
+        Err(error) if is_of_identity(&error) && config.elsewhere.doubt() => {
+            let again = attempt();
+            if again.as_ref().is_err_and(is_of_identity) {
+                config.elsewhere.doubt();
+            }
+            again
+        }
+        outcome => outcome,
+    }
+}
+
+/// Whether another identity could have opened it.
+fn is_of_identity(error: &Error) -> bool {
+    use embedded::{Fault, identity};
+    match error {
+        Error::Identity(error) => matches!(error, identity::Error::Unfit { .. }),
+        Error::Embedded(embedded::Error::Unsound { source, .. }) => {
+            matches!(source, Fault::WrongIdentity | Fault::NotARecipient | Fault::Unproven)
+        }
+        _ => false,
     }
 }
 

@@ -117,6 +117,9 @@ impl Loader {
         let snapshot = Arc::<ArcSwapOption<Snapshot>>::default();
         let standings = Arc::<Standings>::default();
         metrics.show_rotations(standings.clone());
+        if let Some(broker) = &broker {
+            metrics.show_connections(broker.clone());
+        }
         let keeper = Keeper::new();
         metrics.show(snapshot.clone(), keeper.clone());
         Arc::new(Self {

@@ -8,10 +8,11 @@ use std::{io, path::PathBuf, process::ExitCode};
 use mxgate::{
     app::online,
     config::{
-        Config, Loaded,
+        Config, Loaded, VaultFile,
         fault::{Fault, Faults, Problem, Severity},
     },
     process,
+    vault::reference::Reference,
 };
 use serde_json::json;
 
@@ -51,6 +52,7 @@ fn check(args: &Args, json: bool) -> io::Result<ExitCode> {
         process::harden();
     }
     let file = args.config.as_ref().unwrap_or(&args.file);
+    let mut unasked = Vec::new();
     let (usable, found) = match Config::load(file) {
         Ok(Loaded { warnings, config }) if args.online => {
             let unread = online::faults(&config)?;
@@ -59,14 +61,22 @@ fn check(args: &Args, json: bool) -> io::Result<ExitCode> {
             };
             (unread.is_empty(), warnings.into_iter().chain(unread.into_iter().map(one)).collect())
         }
-        Ok(Loaded { warnings, .. }) => (true, warnings),
+        Ok(Loaded { warnings, config }) => {
+            let openers = config.vault.iter().flat_map(VaultFile::opened_from_elsewhere);
+            unasked.extend(openers.map(Reference::to_string));
+            (true, warnings)
+        }
         Err(Faults(faults)) => (false, faults),
     };
     if json {
         let found: Vec<_> = found.iter().map(Fault::to_json).collect();
-        out::json(&json!({ "file": file.to_string_lossy(), "ok": usable, "faults": found }))?;
+        let file = file.to_string_lossy();
+        out::json(&json!({ "file": file, "ok": usable, "faults": found, "not_asked": unasked }))?;
     } else {
         found.iter().try_for_each(out::line)?;
+        for opener in unasked {
+            out::line(format!("{opener}, which opens the vault, was not asked; --online does"))?;
+        }
         out::line(summary(&found))?;
     }
     Ok(if usable { ExitCode::SUCCESS } else { ExitCode::from(super::EXIT_FAULTS) })

@@ -273,7 +273,7 @@ mod tests {
         }
 
         fn readiness(&self) -> Readiness {
-            Readiness { snapshot_loaded: true, draining: false, vault_read: true }
+            Readiness { snapshot_loaded: true, draining: false, vault_read: true, store_open: true }
         }
 
         fn reload(&self) -> Pin<Box<dyn Future<Output = Result<ReloadReport, String>> + Send + '_>> {
@@ -310,7 +310,7 @@ mod tests {
         let suspensions = Arc::<Suspensions>::default();
         let (metrics, _workers) = Metrics::new(1, ["listUsers"], Arc::default());
         let gateway = Arc::clone(&fake) as Arc<dyn Gateway>;
-        let parts = Parts { gateway, metrics, suspensions: Arc::clone(&suspensions) };
+        let parts = Parts::new(gateway, metrics, Arc::clone(&suspensions));
         let listeners = Listeners { health: None, socket: Some(ControlSocket::bind(&path).unwrap()) };
         let handle = mxgate::control::start(parts, listeners).unwrap();
         Running { path, suspensions, fake, handle, _folder: folder }

@@ -10,9 +10,10 @@ use std::{
 
 use anyhow::{Context, anyhow, bail};
 use mxgate::{
-    config::{Config, VaultFile},
+    config::{Config, Loaded, VaultFile},
     process,
     vault::{
+        elsewhere::Elsewhere,
         embedded::{
             self, AuthorId, Identity, Notice, Opened, Passphrase, Trust, identity::Error as IdentityError,
         },
@@ -138,6 +139,8 @@ pub(crate) fn run(args: Args, json: bool) -> anyhow::Result<()> {
 struct Session {
     vault: VaultFile,
     trust: Trust,
+    /// A configuration says how servers and commands are asked.
+    is_configured: bool,
 }
 
 impl Session {
@@ -147,7 +150,7 @@ impl Session {
             None if location.trust_file => Trust::File,
             None => Trust::Proof,
         };
-        Ok(Self { vault: locate(location)?, trust })
+        Ok(Self { vault: locate(location)?, trust, is_configured: location.config.is_some() })
     }
 
     fn path(&self) -> &Path {
@@ -157,20 +160,46 @@ impl Session {
     /// The passphrase of the identity in use.
     fn passphrase(&self) -> Result<Passphrase, IdentityError> {
         match &self.vault.passphrase {
-            Some(reference) => Passphrase::load(reference),
+            Some(reference) => self.passphrase_at(reference),
             None => ask(&self.vault.identity),
         }
     }
 
+    fn passphrase_at(&self, reference: &Reference) -> Result<Passphrase, IdentityError> {
+        Passphrase::parse(&reference.to_string(), &self.vault.elsewhere.read(reference)?)
+    }
+
     /// What an identity is sealed with that is made in this place.
     fn seal_with(&self) -> anyhow::Result<Option<Passphrase>> {
-        let named = self.vault.passphrase.as_ref().map(Passphrase::load).transpose()?;
+        let named = self.vault.passphrase.as_ref().map(|one| self.passphrase_at(one)).transpose()?;
         named.map(recipients::long_enough).transpose()
     }
 
     fn identity(&self) -> anyhow::Result<Identity> {
-        let identity = Identity::load_with(&self.vault.identity, &|| self.passphrase())?;
-        Ok(identity.trusting(self.trust))
+        Ok(self.identity_at(&self.vault.identity, &|| self.passphrase())?.trusting(self.trust))
+    }
+
+    /// What a flag names besides.
+    fn reference(&self, flag: &str, text: &str) -> anyhow::Result<Reference> {
+        match text.split_once(':') {
+            Some((scheme, _)) if self.is_configured && ELSEWHERE.contains(&scheme) => {
+                text.parse().map_err(|fault| anyhow!("{flag} {fault}"))
+            }
+            _ => reference_of(flag, text),
+        }
+    }
+
+    /// Another identity than the one in use; somebody is asked for its passphrase.
+    fn other_identity(&self, reference: &Reference) -> Result<Identity, IdentityError> {
+        Ok(self.identity_at(reference, &|| ask(reference))?.with_comment(&comment_of(reference)))
+    }
+
+    fn identity_at(
+        &self,
+        reference: &Reference,
+        passphrase: &dyn Fn() -> Result<Passphrase, IdentityError>,
+    ) -> Result<Identity, IdentityError> {
+        Identity::unlock(&reference.to_string(), &self.vault.elsewhere.read(reference)?, passphrase)
     }
 
     fn open(&self) -> anyhow::Result<(Identity, Opened)> {
@@ -201,6 +230,7 @@ fn locate(location: &Location) -> anyhow::Result<VaultFile> {
                 .as_ref()
                 .map(|text| reference_of("--passphrase", text))
                 .transpose()?,
+            elsewhere: Elsewhere::nowhere(),
         }),
         (None, None, Some(config)) => from_configuration(config),
         _ => bail!("name the vault and what opens it: --vault PATH with --identity file:PATH or env:NAME"),
@@ -209,12 +239,17 @@ fn locate(location: &Location) -> anyhow::Result<VaultFile> {
 
 /// What that file's `[vault]` says.
 fn from_configuration(config: &Path) -> anyhow::Result<VaultFile> {
-    let loaded = Config::load(config).map_err(|faults| anyhow!("{faults}"))?;
-    loaded
-        .config
+    let Loaded { config: loaded, .. } = Config::load(config).map_err(|faults| anyhow!("{faults}"))?;
+    // Another identity or passphrase may be named besides.
+    let elsewhere = Elsewhere::of(&loaded);
+    let vault = loaded
         .vault
-        .with_context(|| format!("{} has no [vault]; use --vault and --identity", config.display()))
+        .with_context(|| format!("{} has no [vault]; use --vault and --identity", config.display()))?;
+    Ok(VaultFile { elsewhere, ..vault })
 }
+
+/// Kinds of reference that mean nothing on a command line.
+const ELSEWHERE: [&str; 4] = ["exec", "openbao", "aws", "vault"];
 
 /// `env:NAME`, `file:PATH` or a plain path, which may be relative here.
 fn reference_of(flag: &str, text: &str) -> anyhow::Result<Reference> {
@@ -224,6 +259,12 @@ fn reference_of(flag: &str, text: &str) -> anyhow::Result<Reference> {
     if text.trim_start().to_ascii_uppercase().starts_with("AGE-SECRET-KEY-") {
         bail!("{flag} takes file:PATH or env:NAME, never the identity itself; consider that one exposed");
     }
+    if let Some((scheme, _)) = text.split_once(':').filter(|(scheme, _)| ELSEWHERE.contains(scheme)) {
+        bail!(
+            "{flag} takes file:PATH or env:NAME: how {scheme}: is asked stands in a configuration; name it there as \
+             `identity` or `passphrase` of [vault], and use --config FILE instead"
+        );
+    }
     let path = text.strip_prefix("file:").unwrap_or(text);
     Ok(Reference::file(std::path::absolute(path).with_context(|| format!("{flag} names no file"))?))
 }
@@ -232,30 +273,27 @@ fn init(session: &Session) -> anyhow::Result<()> {
     if session.path().exists() {
         return Err(embedded::Error::Exists { path: session.path().into() }.into());
     }
-    let identity = load_or_create(&session.vault.identity, &|| session.passphrase(), session.seal_with()?)?;
+    let identity = match made(&session.vault.identity, || session.seal_with())? {
+        Some(identity) => identity,
+        None => session.identity()?.with_comment(&comment_of(&session.vault.identity)),
+    };
     embedded::create(session.path(), &identity)?;
     print(&format!("made the vault {}, for {}\n", session.path().display(), identity.recipient()))
 }
 
-/// The identity of `reference`, with a comment that says where it was. One that is made is sealed with
-/// `seal_with`.
-fn load_or_create(
+/// A new identity, with a comment that says where it is, when `reference` names a file that does not exist. It is sealed
+/// with `seal_with`.
+fn made(
     reference: &Reference,
-    passphrase: &dyn Fn() -> Result<Passphrase, IdentityError>,
-    seal_with: Option<Passphrase>,
-) -> anyhow::Result<Identity> {
-    let identity = match reference.as_file() {
-        Some(path) if !path.exists() => {
-            let identity = Identity::create_sealed(&path, seal_with.as_ref())?;
-            print(&format!(
-                "made the identity {}\nKeep a copy in another safe place: without it, nobody opens the vault.\n",
-                path.display()
-            ))?;
-            identity
-        }
-        _ => Identity::load_with(reference, passphrase)?,
-    };
-    Ok(identity.with_comment(&comment_of(reference)))
+    seal_with: impl FnOnce() -> anyhow::Result<Option<Passphrase>>,
+) -> anyhow::Result<Option<Identity>> {
+    let Some(path) = reference.as_file().filter(|path| !path.exists()) else { return Ok(None) };
+    let identity = Identity::create_sealed(&path, seal_with()?.as_ref())?;
+    print(&format!(
+        "made the identity {}\nKeep a copy in another safe place: without it, nobody opens the vault.\n",
+        path.display()
+    ))?;
+    Ok(Some(identity.with_comment(&comment_of(reference))))
 }
 
 /// A file's name, or the whole reference.

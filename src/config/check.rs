@@ -36,6 +36,7 @@ use super::{
     schema::keys::FILE,
     walk::{Table, absolute_path},
 };
+use crate::vault::elsewhere::Elsewhere;
 
 /// Reads the whole file.
 pub(super) fn config(root: &Node, report: &Report<'_>) -> Option<Config> {
@@ -74,6 +75,7 @@ pub(super) fn config(root: &Node, report: &Report<'_>) -> Option<Config> {
         caller::beside_each_other(&file, &callers, &environments);
         recognition::recognisable(&file, &callers, &listeners, &environments);
         across::references(report, &file, &exec, aws.as_ref(), &environments);
+        across::what_opens_the_vault(report);
         across::proxies(report, &environments);
         across::networks(&file, &allow, &trusted_proxies, &listeners);
         across::addresses(
@@ -93,6 +95,11 @@ pub(super) fn config(root: &Node, report: &Report<'_>) -> Option<Config> {
         parts.callers(&callers);
         parts.listeners(&listeners);
     }
+    let exec = exec.into_iter().map(|(name, one)| Some((name, one?))).collect::<Option<_>>()?;
+    let vault = vault.map(|vault| VaultFile {
+        elsewhere: Elsewhere::new(vault.opened_with(), &exec, openbao.as_ref(), aws.as_ref()),
+        ..vault
+    });
     Some(Config {
         allow,
         trusted_proxies,
@@ -101,7 +108,7 @@ pub(super) fn config(root: &Node, report: &Report<'_>) -> Option<Config> {
         limits,
         vault,
         refresh,
-        exec: exec.into_iter().map(|(name, one)| Some((name, one?))).collect::<Option<_>>()?,
+        exec,
         openbao,
         aws,
         callers: callers.into_iter().map(caller::Draft::finish).collect::<Option<_>>()?,
@@ -141,8 +148,9 @@ fn vault(file: &Table<'_>) -> (Option<VaultFile>, Option<Refresh>) {
     // `file` is the one kind so far.
     let Some((_, table)) = file.variant("vault") else { return (None, None) };
     let (path, identity) = (table.path("path"), table.reference("identity"));
-    let passphrase = table.reference("passphrase");
-    let vault = path.zip(identity).map(|(path, identity)| VaultFile { path, identity, passphrase });
+    let (passphrase, elsewhere) = (table.reference("passphrase"), Elsewhere::nowhere());
+    let vault = path.zip(identity);
+    let vault = vault.map(|(path, identity)| VaultFile { path, identity, passphrase, elsewhere });
     (vault, Some(refresh::refresh(&table)))
 }
 

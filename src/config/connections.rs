@@ -46,9 +46,9 @@ pub struct Postgres {
     pub schema: String,
     /// PEM file that replaces the system's roots.
     pub ca_file: Option<PathBuf>,
-    /// Name, TCP, TLS and login together. Default 5 s, 100 ms to 1 min.
+    /// Name, TCP, TLS and login together. Default 2 s, 100 ms to 1 min.
     pub connect_timeout: Duration,
-    /// One statement. Default 5 s, 100 ms to 1 min.
+    /// One statement. Default 2 s, 100 ms to 1 min.
     pub statement_timeout: Duration,
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{BearerOperations, Config, Environment};
+use super::{BearerOperations, Config, Environment, VaultFile};
 use crate::vault::reference::{Reference, Scheme};
 
 /// How a secret is kept fresh, and how long it is used when that fails.
@@ -92,6 +92,18 @@ impl Environment {
     /// The references of [`Self::needed`].
     pub fn references(&self) -> impl Iterator<Item = &Reference> {
         self.needed().into_iter().map(|needed| needed.reference)
+    }
+}
+
+impl VaultFile {
+    /// What opens it.
+    pub fn opened_with(&self) -> impl Iterator<Item = &Reference> {
+        [Some(&self.identity), self.passphrase.as_ref()].into_iter().flatten()
+    }
+
+    /// The same of what is neither in a file nor in a variable.
+    pub fn opened_from_elsewhere(&self) -> impl Iterator<Item = &Reference> {
+        self.opened_with().filter(|one| !matches!(one.scheme(), Scheme::File | Scheme::Env))
     }
 }
 

@@ -209,7 +209,8 @@ mod tests {
 
     #[tokio::test]
     async fn an_unread_vault_counts_only_where_it_is_asked_for() {
-        let unread = Readiness { snapshot_loaded: true, draining: false, vault_read: false };
+        let unread =
+            Readiness { snapshot_loaded: true, draining: false, vault_read: false, store_open: true };
         for (ready_needs_vault, expected) in [(false, 200), (true, 503)] {
             let running = start(Health { ready_needs_vault, ..settings() }).await;
             *running.fake.readiness.lock().unwrap() = unread;

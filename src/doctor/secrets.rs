@@ -2,9 +2,11 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use tokio::task::spawn_blocking;
+
 use super::{Part, Report, finding::Finding};
 use crate::{
-    config::{Config, Environment, Needed, Role},
+    config::{Config, Environment, Needed, Role, VaultFile},
     credential::Prepared,
     redaction,
     upstream::tunnel::Password,
@@ -36,7 +38,10 @@ pub(super) struct Own {
 
 impl Secrets {
     pub(super) async fn read(config: &Config, report: &mut Report) -> Self {
-        let opened = config.vault.as_ref().map(Vault::peek);
+        let opened = match config.vault.clone() {
+            Some(vault) => Some(peek(vault).await),
+            None => None,
+        };
         let vault_closed = opened.as_ref().is_some_and(Result::is_err);
         match &opened {
             Some(Ok(vault)) => {
@@ -147,6 +152,12 @@ impl Secrets {
         };
         self.keys.iter().find(is_twin).map(|(name, ..)| name.as_str())
     }
+}
+
+/// On a thread that may wait: for a volume, or for the source of what opens it.
+async fn peek(vault: VaultFile) -> Result<Vault, vault::Error> {
+    let opened = spawn_blocking(move || Vault::peek(&vault)).await;
+    opened.unwrap_or(Err(vault::Error::VaultTimeout))
 }
 
 fn finding(error: &vault::Error) -> Finding {

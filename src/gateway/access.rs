@@ -21,7 +21,13 @@ use super::{
 use crate::{
     config::OAuthGrant,
     listener::connection::Connection,
-    oauth::{broker::Unavailable, cell::Cell, connection::ConnectionId, handle, refresh::Because},
+    oauth::{
+        broker::Unavailable,
+        cell::Cell,
+        connection::{ConnectionId, Summary},
+        handle,
+        refresh::Because,
+    },
     policy::{Grant, target::Target},
     snapshot::{Environment, TokensOf},
     upstream::{Answer, headers, outgoing::Outgoing},
@@ -182,8 +188,12 @@ async fn cell(
             if !broker.is_open() {
                 return Err(Failure::TokenUnavailable.into());
             }
-            let mut theirs = broker.of_user(here, user).into_iter();
-            let one = theirs.find(|one| *one.provider == *wanted.provider && may_use.allows(one));
+            let fits = |one: &Summary| *one.provider == *wanted.provider && may_use.allows(one);
+            let one = match broker.of_user(here, user).into_iter().find(fits) {
+                Some(one) => Some(one),
+                // It may be new, and made by another replica.
+                None => waited(broker.of_user_now(here, user)).await?.into_iter().find(fits),
+            };
             (one.ok_or(Refusal::ConnectionRequired)?.id, Some(user.as_str()))
         }
         Whose::Gateway(_) | Whose::Handle(_) => return Err(denied.into()),

@@ -1,5 +1,6 @@
 //! The text of a scrape: OpenMetrics for scrapers that ask for it, the classic Prometheus text for the rest.
 
+mod consents;
 mod page;
 mod rotations;
 mod secrets;
@@ -107,6 +108,7 @@ impl Collector for Inner {
         self.upstreams(&mut page)?;
         self.keys(&mut page)?;
         self.rotations(&mut page)?;
+        self.consents(&mut page)?;
         let secrets = self.shown.get().map(|(_, keeper)| keeper.status()).unwrap_or_default();
         secrets::secrets(&mut page, &secrets)?;
         self.event_loops(&mut page)?;

@@ -12,6 +12,7 @@
 //! ended, here or by another replica, is used for longer than [`upkeep::FOLLOW`].
 
 mod client;
+mod counts;
 mod handles;
 mod index;
 pub(crate) mod open;
@@ -29,12 +30,13 @@ use tokio::{runtime::Handle, time::Instant};
 
 use self::{
     client::{ClientTokens, Wanted},
+    counts::Counts,
     index::Index,
     open::Kind,
 };
 use super::{
     cell::{Cell, Token},
-    connect::{self, Connector, Logged},
+    connect::{self, Connector},
     connection::{ConnectionId, Summary},
     handle::HandleKey,
     provider::Provider,
@@ -67,7 +69,7 @@ pub(crate) struct Broker {
     /// When the store was last looked at because somebody asked.
     looked: tokio::sync::Mutex<Option<Instant>>,
     clients: ClientTokens,
-    witness: Arc<Logged>,
+    counts: Arc<Counts>,
 }
 
 /// What there is once the store is open.
@@ -122,7 +124,7 @@ impl Broker {
             index: ArcSwap::default(),
             looked: tokio::sync::Mutex::default(),
             clients: ClientTokens::default(),
-            witness: Arc::default(),
+            counts: Arc::default(),
         })
     }
 
@@ -139,7 +141,7 @@ impl Broker {
         let (store, clock, owner) = (kind.store(), Arc::new(SystemClock), owner());
         let refresher = Refresher::new(store.clone(), self.providers.clone(), clock.clone(), owner.clone());
         let settings = self.settings(connections);
-        let connector = Connector::new(store.clone(), clock, self.witness.clone(), owner, settings);
+        let connector = Connector::new(store.clone(), clock, self.counts.clone(), owner, settings);
         let handles = kind.handles();
         let opened = Opened { store, kind, handles, refresher, connector: connector.clone() };
         // A second store would be a mistake of ours: the first one serves on.
@@ -244,7 +246,9 @@ impl Broker {
     async fn refreshed(&self, cell: &Arc<Cell>, because: Because) -> Result<(), Unavailable> {
         let id = cell.about.id;
         let opened = self.opened()?;
-        match opened.refresher.refresh(id, because).await {
+        let outcome = opened.refresher.refresh(id, because).await;
+        self.counts.refreshed(&outcome);
+        match outcome {
             Outcome::Fresh(stored) => self.put(cell, &stored),
             Outcome::Gone | Outcome::Cannot => {
                 cell.end();

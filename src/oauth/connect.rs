@@ -185,7 +185,7 @@ impl Connector {
         renews: Option<ConnectionId>,
     ) -> Result<Ticket, Error> {
         let settings = self.settings();
-        settings.check(wanted)?;
+        let wanted = &settings.checked(wanted)?;
         settings.check_callback(&wanted.provider)?;
         if !settings.return_urls.contains(&back.url) {
             return Err(Error::ReturnUrl);
@@ -244,14 +244,15 @@ impl Drop for Running {
 }
 
 impl Settings {
-    /// What an import needs, too. The provider, and scopes of its own.
-    fn check(&self, wanted: &Wanted) -> Result<&Arc<Provider>, Error> {
+    /// What is wanted, with every scope that it comes to.
+    fn checked(&self, wanted: &Wanted) -> Result<Wanted, Error> {
         let provider = self.providers.get(&wanted.provider).ok_or(Error::NoProvider)?;
         let known = &provider.settings().scopes;
         if !wanted.scopes.iter().all(|scope| known.contains(scope)) {
             return Err(Error::Scope);
         }
-        Ok(provider)
+        let scopes = if wanted.scopes.is_empty() { known } else { &wanted.scopes };
+        Ok(Wanted { scopes: scopes.clone(), ..wanted.clone() })
     }
 
     /// A browser that comes back elsewhere has no cookie of ours.

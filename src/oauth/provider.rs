@@ -222,4 +222,4 @@ pub(super) fn random() -> Result<String, NoRandom> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

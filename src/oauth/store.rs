@@ -8,15 +8,19 @@
 //! slept through its end, so each lease has a number that rises (its fence) and each record a version, and a write is
 //! done only when both are still those that its writer knows.
 //!
-//! What is answered is durable. The time is the caller's to tell, in Unix seconds, and no store reads a clock.
+//! What is answered is durable. The time is the caller's to tell, in Unix seconds, and no store reads a clock, but for one
+//! that replicas share: their clocks differ, so `postgres` goes by the database's.
 //!
 //! What must never happen: two holders of a lease both write; a holder that lost its lease writes; a write that failed
 //! is taken for one that did nothing ([`Error::Unwritten`] may have been done, so load before you repeat it); a token is
 //! kept unsealed, or opened where a list would do.
 
+#[cfg(test)]
+mod cases;
 pub(crate) mod embedded;
 mod lease;
 pub(crate) mod pending;
+pub(crate) mod postgres;
 mod record;
 
 use std::{pin::Pin, sync::Arc, time::Duration};

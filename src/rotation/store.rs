@@ -196,8 +196,8 @@ fn pair(environment: &Environment) -> Result<[&Reference; 2], Error> {
 /// The vault that holds the keys of `environment`, if it can be written. `sources` are those of `config`.
 ///
 /// # Errors
-/// [`Error::NoPair`], [`Error::ReadOnly`], [`Error::Apart`], [`Error::NoIdentity`], or why the vault cannot be opened.
-/// Nothing is written.
+/// [`Error::NoPair`], [`Error::ReadOnly`], [`Error::Apart`], [`Error::NoIdentity`] or [`Error::NotFor`]. Nothing is read or
+/// written.
 pub(crate) fn open(
     config: &Config,
     sources: &Sources,
@@ -212,7 +212,7 @@ pub(crate) fn open(
         }
         Place::Entries => {
             let vault = config.vault.as_ref().ok_or_else(read_only)?;
-            Ok(Arc::new(Embedded::open(vault, environment, primary, Some(secondary))?))
+            Ok(Arc::new(Embedded::new(vault, environment, primary, Some(secondary))))
         }
         Place::Fields(scheme) => {
             let source = sources.get(scheme).ok_or_else(read_only)?;
@@ -233,25 +233,18 @@ fn refused(primary: &Reference, secondary: &Reference) -> Error {
 
 /// The vault that holds the primary key of `environment`, to be looked at only; `None` when it is of a kind that does not
 /// tell how old a key is.
-///
-/// # Errors
-/// Why the vault cannot be opened.
-pub(crate) fn look(
-    config: &Config,
-    sources: &Sources,
-    environment: &Environment,
-) -> Result<Option<Arc<dyn Store>>, Error> {
-    let Some(primary) = environment.credential.reference() else { return Ok(None) };
+pub(crate) fn look(config: &Config, sources: &Sources, environment: &Environment) -> Option<Arc<dyn Store>> {
+    let primary = environment.credential.reference()?;
     let secondary = environment.credential.secondary().filter(|secondary| is_writable(primary, secondary));
     match Place::of(primary, primary) {
         Some(Place::Entries) => {
-            let Some(vault) = config.vault.as_ref() else { return Ok(None) };
-            Ok(Some(Arc::new(Embedded::open(vault, environment, primary, secondary)?)))
+            let vault = config.vault.as_ref()?;
+            Some(Arc::new(Embedded::new(vault, environment, primary, secondary)))
         }
-        Some(Place::Fields(scheme)) => Ok(sources.get(scheme).map(|source| {
+        Some(Place::Fields(scheme)) => sources.get(scheme).map(|source| {
             let pair = [primary, secondary.unwrap_or(primary)];
             Arc::new(InDocument::look(source, environment, pair)) as Arc<dyn Store>
-        })),
-        None => Ok(None),
+        }),
+        None => None,
     }
 }

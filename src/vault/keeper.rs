@@ -197,12 +197,14 @@ impl Keeper {
     async fn open_vault(&self, before: Option<Arc<Vault>>) -> Option<Result<Arc<Vault>, Arc<Error>>> {
         let config = self.state().parts().find_map(|part| part.vault.clone())?;
         let (peeks, name) = (self.peeks, format!("vault {}", config.path.display()));
+        // Who looks once waits for what opens it. A gateway has others to serve, and comes again.
+        let patience = if peeks { VAULT_TIMEOUT + config.elsewhere.patience() } else { VAULT_TIMEOUT };
         let open = move || match before {
             _ if peeks => Vault::peek(&config),
             Some(before) => before.reopen(),
             None => Vault::open(&config),
         };
-        let opened = in_time(name, VAULT_TIMEOUT, open).await.unwrap_or(Err(Error::VaultTimeout));
+        let opened = in_time(name, patience, open).await.unwrap_or(Err(Error::VaultTimeout));
         Some(opened.map(Arc::new).map_err(Arc::new))
     }
 

@@ -46,8 +46,9 @@ async fn of_vault(reference: &Reference, vault: Option<VaultFile>) -> Result<Rea
     let Some(config) = vault else {
         return Err(Error::NoSource { reference, section: Scheme::Vault.name() });
     };
+    let patience = VAULT_TIMEOUT + config.elsewhere.patience();
     let read = spawn_blocking(move || Vault::peek(&config)?.read(&reference));
-    let read = timeout(VAULT_TIMEOUT, read).await;
+    let read = timeout(patience, read).await;
     read.ok().and_then(Result::ok).unwrap_or(Err(Error::VaultTimeout))
 }
 
@@ -61,7 +62,10 @@ fn for_host(reference: &Reference, read: Read, host: &str) -> Result<Arc<Secret>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vault::embedded::{self, Identity};
+    use crate::vault::{
+        elsewhere::Elsewhere,
+        embedded::{self, Identity},
+    };
 
     async fn read_text(reference: &str, vault: Option<&VaultFile>) -> Result<Arc<Secret>, Error> {
         read(reference.parse().unwrap(), "bao.example", vault.cloned()).await
@@ -77,7 +81,12 @@ mod tests {
         let hosts = |host: &str| Some(vec![host.to_owned()]);
         embedded::set(&path, &opened, "bao", secret("of-the-vault-0001"), hosts("bao.example")).unwrap();
         embedded::set(&path, &opened, "mx", secret("of-the-vault-0002"), hosts("api.mx.com")).unwrap();
-        let vault = VaultFile { path, identity: Reference::file(identity), passphrase: None };
+        let vault = VaultFile {
+            path,
+            identity: Reference::file(identity),
+            passphrase: None,
+            elsewhere: Elsewhere::nowhere(),
+        };
         let file = folder.path().join("file");
         std::fs::write(&file, r#"{"id":"of-the-file-00001"}"#).unwrap();
         let file = format!("file:{}#id", file.display());

@@ -126,6 +126,17 @@ impl Error {
     }
 }
 
+/// What sources are made from.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Settings<'s> {
+    pub(super) exec: &'s BTreeMap<String, config::Exec>,
+    pub(super) openbao: Option<&'s config::OpenBao>,
+    #[cfg_attr(not(feature = "aws"), expect(dead_code, reason = "such a build has no such source"))]
+    pub(super) aws: Option<&'s config::Aws>,
+    /// Where what a login sends may be.
+    pub(super) vault: Option<&'s config::VaultFile>,
+}
+
 /// The sources that a configuration has, by kind.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Sources(BTreeMap<Scheme, Kept>);
@@ -140,21 +151,31 @@ struct Kept {
 impl Sources {
     /// Those of `previous` whose settings are the same stay, with their connections and logins.
     pub(crate) fn new(config: &Config, previous: &Self) -> Self {
+        let Config { exec, openbao, aws, vault, .. } = config;
+        Self::of(
+            &Settings { exec, openbao: openbao.as_ref(), aws: aws.as_ref(), vault: vault.as_ref() },
+            previous,
+        )
+    }
+
+    /// The same from the settings alone.
+    pub(super) fn of(settings: &Settings<'_>, previous: &Self) -> Self {
+        let Settings { exec, vault, .. } = *settings;
         let mut sources = Making { previous, made: Self::default() };
         // Each kind once. The embedded vault is none: it is opened once for all of its entries.
         sources.add(Scheme::Env, &(), || Arc::new(env::Env));
         sources.add(Scheme::File, &(), || Arc::new(file::Files));
-        sources.add(Scheme::Exec, &config.exec, || Arc::new(exec::Commands(config.exec.clone())));
-        if let Some(openbao) = &config.openbao {
+        sources.add(Scheme::Exec, exec, || Arc::new(exec::Commands(exec.clone())));
+        if let Some(openbao) = settings.openbao {
             // How fresh its secrets are kept is not its business.
             let settings = config::OpenBao { refresh: config::Refresh::NEVER, ..openbao.clone() };
-            let made_from = (&settings, &config.vault);
+            let made_from = (&settings, vault);
             sources.add(Scheme::OpenBao, &made_from, || {
-                Arc::new(openbao::OpenBao::new(&settings, config.vault.clone()))
+                Arc::new(openbao::OpenBao::new(&settings, vault.cloned()))
             });
         }
         #[cfg(feature = "aws")]
-        if let Some(aws) = &config.aws {
+        if let Some(aws) = settings.aws {
             let settings = config::Aws { refresh: config::Refresh::NEVER, ..aws.clone() };
             sources.add(Scheme::Aws, &settings, || Arc::new(aws::Aws::new(&settings)));
         }

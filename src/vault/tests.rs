@@ -1,6 +1,6 @@
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
-use super::{gathered::Gathered, source::file::SECRET_BYTES_MAX, *};
+use super::{elsewhere::Elsewhere, gathered::Gathered, source::file::SECRET_BYTES_MAX, *};
 use crate::config::{Config, overrides::Overrides};
 
 const VALUE: &str = "canary-secret-value";
@@ -12,8 +12,12 @@ fn secret(text: &str) -> Secret {
 fn vault(folder: &Path) -> (VaultFile, Identity) {
     let file = folder.join("identity");
     let identity = Identity::create(&file).unwrap();
-    let config =
-        VaultFile { path: folder.join("vault.age"), identity: Reference::file(file), passphrase: None };
+    let config = VaultFile {
+        path: folder.join("vault.age"),
+        identity: Reference::file(file),
+        passphrase: None,
+        elsewhere: Elsewhere::nowhere(),
+    };
     embedded::create(&config.path, &identity).unwrap();
     (config, identity)
 }

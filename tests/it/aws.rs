@@ -16,6 +16,7 @@ use self::{
 use crate::{
     harness::{API_KEY, Gateway, Setup, mx, mxgate, until},
     traffic::Traffic,
+    vault_opener,
 };
 
 /// How often these gateways read, and how long they go on without, in milliseconds.
@@ -265,4 +266,28 @@ fn a_check_names_the_source_the_reference_and_what_is_wrong() {
     fs::write(&file, text).unwrap();
     let (code, said) = check_online(&faulty);
     assert_eq!(code, Some(0), "{said}");
+}
+
+#[test]
+fn what_opens_the_vault_may_be_there_and_is_asked_for_once() {
+    let (mx, server) = (mx(), Server::start());
+    let mut setup = vault_opener::opened_with(Setup::with_vault(&mx), "aws:mx/vault#identity").table(&format!(
+        "[aws]\nregion = \"{REGION}\"\nendpoint = \"{}\"\nconnect_timeout_ms = 2000\nread_timeout_ms = 2000",
+        server.url()
+    ));
+    setup.variables.extend(credentials());
+    setup.tables = setup.tables.replace("[vault]\n", "[vault]\nrefresh_ms = 200\n");
+    let identity = vault_opener::set_aside(&setup);
+    let gateway = setup.start();
+    let line = gateway.stderr.wait_for(|line| line.contains("no new snapshot"));
+    assert!(line.contains("aws:mx/vault#identity, which opens the vault, could not be read"), "{line}");
+    assert_eq!(outcome(&gateway), (503, "not_ready".into()));
+    server.create("mx/vault", &json!({ "identity": identity }).to_string());
+    until("it serves", || outcome(&gateway) == served());
+    drop(server);
+    let reads = gateway.metric("mxgate_config_generation");
+    gateway.signal("HUP");
+    until("it has read its vault again", || gateway.metric("mxgate_config_generation") > reads);
+    assert_eq!(outcome(&gateway), served());
+    assert!(!gateway.stderr.text().contains(vault_opener::key_of(&identity)));
 }

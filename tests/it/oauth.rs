@@ -1,6 +1,8 @@
 //! Access tokens of a provider: whose goes out, when they are refreshed, and what callers are told when there is none.
 
 mod bank;
+mod odd;
+mod replicas;
 
 use std::net::IpAddr;
 
@@ -248,6 +250,48 @@ fn the_gateways_own_token_is_asked_for_once_and_again_before_it_ends() {
         bank.count("token", "given") >= 3
     });
     assert_eq!(bank.bad_calls(), [] as [Value; 0]);
+}
+
+#[test]
+fn tokens_are_in_no_log_record_metric_list_or_file() {
+    let bank = Bank::start(2);
+    let mut setup = bank.setup("");
+    setup.tables = setup.tables.replace("filter = \"info\"", "filter = \"trace\"");
+    let gateway = setup.start();
+    let id = import(&gateway, &bank.mint("alice"), &[]);
+    until("three tokens", || {
+        let head = format!("GET /api/accounts?a=b HTTP/1.1\nx-mxgate-connection: {id}");
+        assert_eq!(sent(&gateway, 0, LEDGER, &head, "").status, 200);
+        bank.count("token", "given") >= 3
+    });
+    bank.forget_access_tokens();
+    assert_eq!(get(&gateway, LEDGER, "/api/accounts", &id).status, 200);
+    let gone = bank.mint("bob");
+    assert_eq!((bank.use_up(&gone), bank.use_up(&gone)), ("200".into(), "400".into()));
+    let gone = import(&gateway, &gone, &[]);
+    assert_eq!(get(&gateway, LEDGER, "/api/accounts", &gone).status, 409);
+    let listed = asked(&gateway, LEDGER, "GET /connections", "").text();
+    let copy = gateway.setup.folder().join("copy");
+    gateway.command(&["connections", "backup", copy.to_str().unwrap()]).unwrap();
+    let mut said = [gateway.command(&["connections", "list"]).unwrap(), listed].concat();
+    assert_eq!(asked(&gateway, LEDGER, &format!("DELETE /connections/{id}"), "").status, 200);
+    said += &gateway.command(&["status", "--json"]).unwrap();
+    said += &gateway.page("/metrics").text();
+    said += &gateway.stderr.text();
+    said += &gateway.stdout.text();
+    let files = ["connections", "copy"].map(|name| std::fs::read(gateway.setup.folder().join(name)).unwrap());
+    let lines = bank.lines();
+    let tokens =
+        lines.iter().flat_map(|line| ["jti", "used", "next", "access"].map(|key| line[key].as_str()));
+    let tokens: std::collections::BTreeSet<&str> = tokens.flatten().collect();
+    assert!(tokens.len() > 8, "{tokens:?}");
+    assert!(said.contains(&id) && said.contains("a connection was imported"), "what is searched is there");
+    for token in tokens.into_iter().chain([bank::CLIENT_SECRET]) {
+        assert!(!said.contains(token), "{token} in {said}");
+        for file in &files {
+            assert!(!file.windows(token.len()).any(|there| there == token.as_bytes()), "{token} in a file");
+        }
+    }
 }
 
 #[test]

@@ -73,7 +73,7 @@ provider.use(async (context, next) => {
   const grant = (RefreshToken ?? AccessToken)?.grantId;
   const { grant_type: type, replica } = context.oidc?.body ?? {};
   const error = context.body?.error;
-  say({ token: error ?? 'given', type, grant, account: AccessToken?.accountId, replica, used: RotatedRefreshToken?.jti, next: error ? undefined : RefreshToken?.jti });
+  say({ token: error ?? 'given', type, grant, account: AccessToken?.accountId, replica, used: RotatedRefreshToken?.jti, next: error ? undefined : RefreshToken?.jti, access: error ? undefined : AccessToken?.jti });
   await late();
 });
 

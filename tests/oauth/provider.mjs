@@ -1,11 +1,11 @@
 // An OAuth 2.0 server that nobody here wrote, as an API's owner would run it: code with PKCE, refresh tokens that rotate
 // and whose reuse ends the grant, revocation, client credentials, TLS, access tokens of 5 s.
-// arguments: CERTIFICATE KEY. It prints its port, and then what became of grants.
+// arguments: CERTIFICATE KEY [CALLBACK HOST]. It prints its port, and then what became of grants.
 import https from 'node:https';
 import { readFileSync } from 'node:fs';
 import Provider from 'oidc-provider';
 
-const [certificate, key] = process.argv.slice(2);
+const [certificate, key, callback = 'https://127.0.0.1:18099/callback', host = '127.0.0.1'] = process.argv.slice(2);
 const RESOURCE = 'https://api.mx.test';
 const SECRET = 'gateway-secret:/+%0123456789';
 
@@ -17,12 +17,12 @@ const client = (id, method, grants) => ({
   client_id: id,
   client_secret: SECRET,
   grant_types: grants,
-  redirect_uris: grants.includes('authorization_code') ? ['https://127.0.0.1:18099/callback'] : [],
+  redirect_uris: grants.includes('authorization_code') ? [callback] : [],
   response_types: grants.includes('authorization_code') ? ['code'] : [],
   token_endpoint_auth_method: method,
 });
 
-const provider = new Provider(`https://127.0.0.1:${port}`, {
+const provider = new Provider(`https://${host}:${port}`, {
   clients: [
     client('gateway', 'client_secret_basic', ['authorization_code', 'refresh_token']),
     client('gateway-post', 'client_secret_post', ['client_credentials']),

@@ -7,11 +7,19 @@ use crate::{
     config,
     control::{
         Gateway, Readiness,
-        messages::{EnvironmentStatus, GatewayStatus, Observing, ReloadReport},
+        messages::{ConnectionsStatus, EnvironmentStatus, GatewayStatus, Observing, ReloadReport},
     },
     limits::CallerLimits,
+    oauth::cell::seconds,
     worker::Stage,
 };
+
+impl Loader {
+    fn connections_status(&self, config: &config::Config) -> Option<ConnectionsStatus> {
+        config.connections.as_ref()?;
+        self.broker.as_ref().map(|broker| broker.status(seconds(SystemTime::now())))
+    }
+}
 
 impl Gateway for Arc<Loader> {
     fn status(&self) -> GatewayStatus {
@@ -41,6 +49,7 @@ impl Gateway for Arc<Loader> {
             limits: limits.map(CallerLimits::status).collect(),
             rotations: self.standings.all(),
             secrets: self.keeper.status(),
+            connections: self.connections_status(&state.config),
             observing: state.config.callers.iter().filter_map(observing).collect(),
         }
     }
@@ -54,6 +63,7 @@ impl Gateway for Arc<Loader> {
             snapshot_loaded: self.snapshot.load().is_some(),
             draining: *self.stage.borrow() != Stage::Serving,
             vault_read: self.keeper.all_read(),
+            store_open: self.connections_status(&self.config()).is_none_or(|connections| connections.open),
         }
     }
 

@@ -4,8 +4,8 @@ use std::{fmt::Write as _, time::Duration};
 
 use mxgate::{
     control::messages::{
-        BreakerStatus, CallerLimitsStatus, Done, ReloadReport, SecretState, SecretStatus, Status,
-        UpstreamStatus, Use, VersionReport,
+        BreakerStatus, CallerLimitsStatus, ConnectionsStatus, Done, ReloadReport, SecretState, SecretStatus,
+        Status, UpstreamStatus, Use, VersionReport,
     },
     rotation::{Standing, unix_now},
 };
@@ -44,16 +44,24 @@ pub(super) fn status_text(status: &Status) -> String {
         lines.add("listener", listener);
     }
     for one in &gateway.environments {
-        let fingerprint = one.fingerprint.as_deref().unwrap_or("NOT READABLE");
+        let of_provider = one.credential.starts_with("provider ");
+        let fingerprint = match one.fingerprint.as_deref() {
+            Some(fingerprint) => format!(" ({fingerprint})"),
+            None if of_provider => String::new(),
+            None => " (NOT READABLE)".to_owned(),
+        };
         lines.add(
             "environment",
-            format_args!("{} at {}, {} ({fingerprint})", one.name, one.host, one.credential),
+            format_args!("{} at {}, {}{fingerprint}", one.name, one.host, one.credential),
         );
     }
     for one in &gateway.rotations {
         rotation_lines(one, &mut lines);
     }
     gateway.secrets.iter().for_each(|one| secret_line(one, &mut lines));
+    if let Some(connections) = &gateway.connections {
+        connections_line(connections, &mut lines);
+    }
     for one in &gateway.observing {
         lines.add("observe mode", format_args!("{}, until {}", one.caller, one.until));
     }
@@ -76,6 +84,22 @@ pub(super) fn status_text(status: &Status) -> String {
         lines.add("", format_args!("overridden by {} for {}", one.filter, duration(one.for_s)));
     }
     lines.0
+}
+
+fn connections_line(connections: &ConnectionsStatus, lines: &mut Lines) {
+    let ConnectionsStatus { open, live, gone, ending, kept, kept_ending } = connections;
+    if !open {
+        return lines.add("connections", "the store is NOT OPEN; the log says why");
+    }
+    let gone =
+        if *gone == 0 { String::new() } else { format!(", {gone} gone: their users must connect again") };
+    let ending = if *ending == 0 { String::new() } else { format!(", {ending} END WITHIN A WEEK") };
+    lines.add("connections", format_args!("{live} live{ending}{gone}"));
+    if *kept > 0 {
+        let ending =
+            if *kept_ending == 0 { String::new() } else { format!(", {kept_ending} end within a week") };
+        lines.add("", format_args!("{kept} tokens of MX's under handles{ending}"));
+    }
 }
 
 fn rotation_lines(standing: &Standing, lines: &mut Lines) {

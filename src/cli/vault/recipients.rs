@@ -15,7 +15,7 @@ use mxgate::vault::{
     source::file::{SECRET_BYTES_MAX, read_bounded},
 };
 
-use super::{Session, ask, comment_of, load_or_create, print, reference_of};
+use super::{Session, made, print, reference_of};
 
 #[derive(clap::Args)]
 #[command(
@@ -105,25 +105,29 @@ pub(super) fn rekey(session: &Session, rekey: &Rekey) -> anyhow::Result<()> {
     let mut joining = Vec::new();
     let mut change = Change::default();
     for text in &rekey.add {
-        match named("--add", text)? {
+        match named(session, "--add", text)? {
             Named::Private(identity) if identity.recipient().can_prove() => joining.push(*identity),
             Named::Private(identity) => change.add.push(identity.recipient().clone()),
             Named::Public(recipients) => change.add.extend(recipients),
         }
     }
     for text in &rekey.remove {
-        match named("--remove", text)? {
+        match named(session, "--remove", text)? {
             Named::Private(identity) => change.remove.push(identity.recipient().clone()),
             Named::Public(recipients) => change.remove.extend(recipients),
         }
     }
     let new = rekey.new_identity.as_ref().map(|text| -> anyhow::Result<_> {
-        let reference = reference_of("--new-identity", text)?;
-        Ok((load_or_create(&reference, &|| ask(&reference), None)?, reference))
+        let reference = session.reference("--new-identity", text)?;
+        let identity = match made(&reference, || Ok(None))? {
+            Some(identity) => identity,
+            None => session.other_identity(&reference)?,
+        };
+        Ok((identity, reference))
     });
     let new = new.transpose()?;
     for text in &rekey.add_new {
-        joining.push(made(text)?);
+        joining.push(made_new(text)?);
     }
     change.join = joining.iter().collect();
     change.replace = new.as_ref().map(|(identity, _)| identity);
@@ -146,14 +150,14 @@ fn report(session: &Session, change: &Change<'_>, new: Option<&Reference>, membe
 }
 
 /// A new identity in a new file.
-fn made(text: &str) -> anyhow::Result<Identity> {
+fn made_new(text: &str) -> anyhow::Result<Identity> {
     let reference = reference_of("--add-new", text)?;
-    match reference.as_file() {
-        Some(path) if path.exists() => {
+    match (made(&reference, || Ok(None))?, reference.as_file()) {
+        (Some(identity), _) => Ok(identity),
+        (None, Some(path)) => {
             bail!("{} exists already and is not overwritten; --add takes what is there", path.display())
         }
-        Some(_) => load_or_create(&reference, &|| ask(&reference), None),
-        None => bail!("--add-new names a file that is to be made"),
+        (None, None) => bail!("--add-new names a file that is to be made"),
     }
 }
 
@@ -163,21 +167,20 @@ enum Named {
     Private(Box<Identity>),
 }
 
-fn named(flag: &str, text: &str) -> anyhow::Result<Named> {
+fn named(session: &Session, flag: &str, text: &str) -> anyhow::Result<Named> {
     let is_key = ["AGE1", "SSH-", "AGE-SECRET-KEY-"].iter();
     let upper = text.trim_start().to_ascii_uppercase();
     if is_key.clone().any(|prefix| upper.starts_with(prefix)) {
         let recipient = text.parse().map_err(|fault| anyhow!("what {flag} names {fault}"))?;
         return Ok(Named::Public(vec![recipient]));
     }
-    let reference = reference_of(flag, text)?;
+    let reference = session.reference(flag, text)?;
     if let Some(path) = reference.as_file()
         && let Some(recipients) = recipients_of(&path)?
     {
         return Ok(Named::Public(recipients));
     }
-    let identity = Identity::load_with(&reference, &|| ask(&reference))?;
-    Ok(Named::Private(Box::new(identity.with_comment(&comment_of(&reference)))))
+    Ok(Named::Private(Box::new(session.other_identity(&reference)?)))
 }
 
 /// What a file of recipients holds; `None` for any other file.
@@ -208,7 +211,7 @@ pub(super) fn passphrase(session: &Session, new: &NewPassphrase) -> anyhow::Resu
     let Some(path) = session.vault.identity.as_file() else {
         bail!("only an identity in a file can be sealed; --identity file:PATH")
     };
-    let passphrase = if new.none { None } else { Some(new_passphrase(new)?) };
+    let passphrase = if new.none { None } else { Some(new_passphrase(session, new)?) };
     let identity = identity::protect(&path, &|| session.passphrase(), passphrase.as_ref())?;
     let state = match passphrase {
         Some(_) => "sealed with the passphrase; a gateway needs `passphrase` in [vault] from now on",
@@ -217,9 +220,9 @@ pub(super) fn passphrase(session: &Session, new: &NewPassphrase) -> anyhow::Resu
     print(&format!("{} is {state}\nIt is still {}.\n", path.display(), identity.recipient()))
 }
 
-fn new_passphrase(new: &NewPassphrase) -> anyhow::Result<Passphrase> {
+fn new_passphrase(session: &Session, new: &NewPassphrase) -> anyhow::Result<Passphrase> {
     let passphrase = match &new.new_passphrase {
-        Some(text) => Passphrase::load(&reference_of("--new-passphrase", text)?)?,
+        Some(text) => session.passphrase_at(&session.reference("--new-passphrase", text)?)?,
         None if io::stdin().is_terminal() => {
             let ask = |prompt| rpassword::prompt_password(prompt).map(Passphrase::new);
             let first = ask("New passphrase: ").context("the prompt could not be read")?;

@@ -23,6 +23,9 @@ use crate::{
     vault::reference::{AwsPlace, Reference, Scheme},
 };
 
+/// Where what opens the embedded vault may be.
+const OPENS: &str = "expected file:/PATH, env:NAME, exec:NAME, openbao:MOUNT/PATH#FIELD or aws:NAME";
+
 /// Each listener goes to an environment that exists, and each environment is used.
 pub(super) fn environments(file: &Table<'_>, listeners: &[Draft<'_>], names: &[&str]) {
     for listener in listeners {
@@ -137,6 +140,26 @@ pub(super) fn proxies(report: &Report<'_>, environments: &BTreeMap<String, Optio
     }
 }
 
+/// What opens the embedded vault is not at a server whose login is in that vault.
+pub(super) fn what_opens_the_vault(report: &Report<'_>) {
+    let references = report.references();
+    let login = |(path, reference): &&(String, Reference)| {
+        path.starts_with("openbao.login.") && reference.scheme() == Scheme::Vault
+    };
+    let Some((login, _)) = references.iter().find(login) else { return };
+    for (path, reference) in references.iter() {
+        if path.starts_with("vault.") && reference.scheme() == Scheme::OpenBao {
+            let problem = Problem::new(format!(
+                "is at a server where {login} logs in, which is in the vault that it opens"
+            ));
+            report.fault(
+                path,
+                problem.allowed(format!("expected {login} at env:NAME or file:/PATH, or this one elsewhere")),
+            );
+        }
+    }
+}
+
 /// Why nothing can be read for a reference.
 fn without_source(
     path: &str,
@@ -147,13 +170,8 @@ fn without_source(
 ) -> Option<Problem> {
     match reference.scheme() {
         Scheme::Env | Scheme::File => None,
-        _ if path.starts_with("vault.") => {
-            let what = if reference.scheme() == Scheme::Vault {
-                "is in the vault that it opens"
-            } else {
-                "is elsewhere"
-            };
-            Some(Problem::new(what).allowed("expected env:NAME or file:/PATH"))
+        Scheme::Vault if path.starts_with("vault.") => {
+            Some(Problem::new("is in the vault that it opens").allowed(OPENS))
         }
         Scheme::OpenBao | Scheme::Aws | Scheme::Exec if path.starts_with("openbao.login.") => {
             let problem = Problem::new("is at a server or a command, and is needed to log in");

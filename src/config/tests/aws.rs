@@ -23,6 +23,13 @@ mod built {
     }
 
     #[test]
+    fn what_opens_the_vault_may_be_there() {
+        let vault = "[vault]\nkind = \"file\"\npath = \"/v.age\"\nidentity = \"aws:mx/identity\"\n";
+        assert_accepted(&(key("vault:a") + SECTION + vault), &[]);
+        assert_fault(&(key("vault:a") + vault), "vault.identity: needs a section [aws]; add one");
+    }
+
+    #[test]
     fn an_arn_is_of_the_configured_region() {
         let arn =
             |region: &str| format!("aws:arn:aws:secretsmanager:{region}:123456789012:secret:mx-AbCdEf#key");

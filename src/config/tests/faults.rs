@@ -185,7 +185,8 @@ fn a_vault_reference_needs_a_vault_that_something_else_opens() {
     assert_accepted(&vault("file:/id"), &[]);
     assert_fault(
         &vault("vault:id"),
-        ": vault.identity: is in the vault that it opens; expected env:NAME or file:/PATH",
+        ": vault.identity: is in the vault that it opens; expected file:/PATH, env:NAME, exec:NAME, \
+         openbao:MOUNT/PATH#FIELD or aws:NAME",
     );
     assert_fault(
         &stored,

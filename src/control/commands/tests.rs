@@ -187,7 +187,7 @@ async fn a_reload_goes_on_when_its_client_leaves() {
         }
 
         fn readiness(&self) -> Readiness {
-            Readiness { snapshot_loaded: true, draining: false, vault_read: true }
+            Readiness { snapshot_loaded: true, draining: false, vault_read: true, store_open: true }
         }
         fn reload(&self) -> Pin<Box<dyn Future<Output = Result<ReloadReport, String>> + Send + '_>> {
             Box::pin(async {

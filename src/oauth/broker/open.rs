@@ -3,13 +3,17 @@
 use std::{path::Path, sync::Arc};
 
 use crate::{
-    config::{Config, ConnectionStore, Connections},
+    config::{self, Config, ConnectionStore, Connections},
     oauth::{
         handle::HandleKey,
         seal::{self, Keys},
         store::{
             self, Store,
             embedded::{self, Embedded},
+            postgres::{
+                self, Postgres,
+                settings::{PasswordLookUp, Settings},
+            },
         },
     },
     vault::{self, once},
@@ -30,6 +34,9 @@ pub(crate) enum Error {
     /// The file.
     #[error(transparent)]
     Embedded(#[from] embedded::Error),
+    /// The database.
+    #[error(transparent)]
+    Postgres(#[from] postgres::Error),
     /// A thread was not to be had, or panicked.
     #[error("the store of connections could not be opened")]
     Interrupted,
@@ -39,8 +46,8 @@ impl Error {
     /// Whether it can end by itself. What cannot is a mistake, which nobody should find out later.
     pub(crate) fn may_pass(&self) -> bool {
         match self {
-            Self::NoKey(_) | Self::Interrupted => true,
-            Self::Key(_) | Self::Embedded(_) => false,
+            Self::NoKey(_) | Self::Interrupted | Self::Postgres(postgres::Error::Failed { .. }) => true,
+            Self::Key(_) | Self::Embedded(_) | Self::Postgres(_) => false,
         }
     }
 }
@@ -49,12 +56,14 @@ impl Error {
 #[derive(Clone)]
 pub(crate) enum Kind {
     Embedded(Embedded),
+    Postgres(Arc<Postgres>),
 }
 
 impl Kind {
     pub(super) fn store(&self) -> Arc<dyn Store> {
         match self {
             Self::Embedded(store) => Arc::new(store.clone()),
+            Self::Postgres(store) => store.clone(),
         }
     }
 
@@ -62,6 +71,7 @@ impl Kind {
     pub(super) fn handles(&self) -> HandleKey {
         match self {
             Self::Embedded(store) => store.handles(),
+            Self::Postgres(store) => store.handles(),
         }
     }
 
@@ -69,6 +79,7 @@ impl Kind {
     pub(super) async fn reseal(&self) -> Result<usize, store::Error> {
         match self {
             Self::Embedded(store) => store.reseal().await,
+            Self::Postgres(store) => store.reseal().await,
         }
     }
 
@@ -76,6 +87,7 @@ impl Kind {
     pub(super) fn backup(&self, to: &Path, now: u64) -> Result<usize, String> {
         match self {
             Self::Embedded(store) => store.backup(to, now).map_err(|error| vault::chain(&error)),
+            Self::Postgres(_) => Err("a database is copied with its own tools, such as pg_dump".to_owned()),
         }
     }
 }
@@ -99,7 +111,33 @@ pub(crate) async fn store(config: &Config, connections: &Connections) -> Result<
             let opened = tokio::task::spawn_blocking(open).await.map_err(|_| Error::Interrupted)??;
             Ok(Kind::Embedded(opened))
         }
-        ConnectionStore::Postgres(_) => Err(Error::Interrupted),
+        ConnectionStore::Postgres(settings) => {
+            let opened = Postgres::open(postgres_settings(config, settings), keys).await?;
+            Ok(Kind::Postgres(Arc::new(opened)))
+        }
+    }
+}
+
+fn postgres_settings(config: &Config, settings: &config::Postgres) -> Settings {
+    let (host, vault) = (settings.host.clone(), config.vault.clone());
+    let password = settings.password.clone().map(|reference| -> PasswordLookUp {
+        Arc::new(move || {
+            let (reference, host, vault) = (reference.clone(), host.clone(), vault.clone());
+            // A socket of this machine's is no host that a secret could be sealed for.
+            let host = if host.starts_with('/') { HERE.to_owned() } else { host };
+            Box::pin(async move { once::read(reference, &host, vault).await })
+        })
+    });
+    Settings {
+        host: settings.host.clone(),
+        port: settings.port,
+        database: settings.database.clone(),
+        user: settings.user.clone(),
+        password,
+        ca_file: settings.ca_file.clone(),
+        connect_timeout: settings.connect_timeout,
+        statement_timeout: settings.statement_timeout,
+        schema: settings.schema.clone(),
     }
 }
 

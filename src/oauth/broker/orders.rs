@@ -79,6 +79,21 @@ impl Broker {
         .await
     }
 
+    /// The connections of a user at an environment, as of now.
+    pub(crate) async fn of_user_now(
+        self: &Arc<Self>,
+        environment: &str,
+        user_guid: &str,
+    ) -> Result<Vec<Summary>, Unavailable> {
+        let this = self.clone();
+        self.here(async move {
+            this.look_again().await;
+            Ok(())
+        })
+        .await?;
+        Ok(self.of_user(environment, user_guid))
+    }
+
     /// One of them.
     pub(crate) async fn summary(self: &Arc<Self>, id: ConnectionId) -> Result<Option<Summary>, Unavailable> {
         let this = self.clone();

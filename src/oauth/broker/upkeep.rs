@@ -170,7 +170,7 @@ impl Broker {
         warned.retain(|id| index.all.contains_key(id));
         for one in index.all.values() {
             if let State::Live { can_refresh: false, ends: Some(ends), .. } = one.state
-                && ends <= now.saturating_add(ENDS_SOON)
+                && ends_soon(ends, now)
                 && warned.insert(one.id)
             {
                 let (provider, caller) = (&one.provider, &one.caller);
@@ -183,6 +183,11 @@ impl Broker {
             }
         }
     }
+}
+
+/// Whether a consent ends so soon that somebody should know.
+pub(super) fn ends_soon(ends: u64, now: u64) -> bool {
+    ends <= now.saturating_add(ENDS_SOON)
 }
 
 /// Whether the store has another token than the cell.

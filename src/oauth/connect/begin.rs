@@ -70,15 +70,12 @@ impl Connector {
         if !settings.may_return(order) {
             return Ok(Err(Failure::ReturnUrl));
         }
-        let provider = match settings.check(&order.wanted()) {
-            Ok(provider) if settings.callback_path(provider).is_some() => provider,
+        let provider = settings.providers.get(&order.provider);
+        let provider = match (provider, settings.checked(&order.wanted())) {
+            (Some(provider), Ok(_)) if settings.callback_path(provider).is_some() => provider,
             _ => return Ok(Err(Failure::NotConfigured)),
         };
-        let scopes = match order.scopes.is_empty() {
-            true => &provider.settings().scopes,
-            false => &order.scopes,
-        };
-        let Authorization { url, state, verifier } = match provider.authorization(scopes).await {
+        let Authorization { url, state, verifier } = match provider.authorization(&order.scopes).await {
             Ok(authorization) => authorization,
             Err(fault) => return Ok(Err(Failure::Provider(fault))),
         };

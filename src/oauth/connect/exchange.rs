@@ -11,7 +11,7 @@
 use std::time::Duration;
 
 use super::{
-    Failure, Shared, check_same,
+    Failure, Shared, Wanted, check_same,
     record::{Attempt, Order},
 };
 use crate::{
@@ -54,7 +54,7 @@ impl Exchange<'_> {
         let order = &self.attempt.order;
         let renews = order.renews().map_err(|_| Failure::Version)?;
         let id = renews.map_or_else(ConnectionId::random, Ok).map_err(|_| Failure::Interrupted)?;
-        let connection = made(id, order, self.scopes(), granted, asked);
+        let connection = made(id, order, granted, asked);
         let kept = match renews {
             None => self.inserted(&connection).await,
             Some(_) => self.renewed(&connection).await,
@@ -64,14 +64,6 @@ impl Exchange<'_> {
             return Err(failure);
         }
         Ok(id)
-    }
-
-    /// What was asked for.
-    fn scopes(&self) -> &[String] {
-        match self.attempt.order.scopes.as_slice() {
-            [] => &self.provider.settings().scopes,
-            scopes => scopes,
-        }
     }
 
     async fn inserted(&self, connection: &Connection) -> Result<(), Failure> {
@@ -158,15 +150,15 @@ impl Exchange<'_> {
 }
 
 /// `asked` is the moment before the code was sent: a life that is counted from later would end after the provider's.
-fn made(id: ConnectionId, order: &Order, asked_for: &[String], granted: Granted, asked: u64) -> Connection {
+fn made(id: ConnectionId, order: &Order, granted: Granted, asked: u64) -> Connection {
     let expires = granted.life.map(|life| asked.saturating_add(life.as_secs()));
     let tokens = Tokens {
         access: Some(Access { token: granted.access, expires }),
         ends: if granted.refresh.is_none() { expires } else { None },
         refresh: granted.refresh,
     };
-    let Order { provider, environment, caller, user_guid, .. } = order.clone();
-    let scopes = granted.scopes.unwrap_or_else(|| asked_for.to_vec());
+    let Wanted { provider, environment, caller, user_guid, scopes } = order.wanted();
+    let scopes = granted.scopes.unwrap_or(scopes);
     let consent = Consent::Live(tokens);
     Connection { id, provider, environment, caller, user_guid, scopes, created: asked, consent }
 }

@@ -77,15 +77,11 @@ impl Connector {
     pub(crate) async fn import(&self, wanted: &Wanted, refresh: Arc<Secret>) -> Result<ConnectionId, Error> {
         redaction::held().remember([&refresh]);
         let settings = self.settings();
-        let provider = settings.check(wanted)?;
+        let wanted = settings.checked(wanted)?;
         if !is_token(&refresh) {
             return Err(Error::Token);
         }
-        let scopes = match wanted.scopes.as_slice() {
-            [] => provider.settings().scopes.clone(),
-            scopes => scopes.to_vec(),
-        };
-        let Wanted { provider, environment, caller, user_guid, .. } = wanted.clone();
+        let Wanted { provider, environment, caller, user_guid, scopes } = wanted;
         let (id, created) = (ConnectionId::random()?, self.0.clock.now());
         let consent = Consent::Live(Tokens { access: None, refresh: Some(refresh), ends: None });
         let connection =

@@ -53,7 +53,7 @@ main { max-width: 36rem; margin: 0 auto; padding: clamp(1.5rem, 8vh, 5rem) 1.25r
 h1 { font-size: 1.75rem; line-height: 1.25; margin: 0 0 1.25rem; }
 p, ul { margin: 0 0 1.25rem; }
 code { font: 0.95em ui-monospace, Menlo, Consolas, monospace; }
-.soft { color: var(--soft); font-size: 1rem; }
+.soft { color: var(--soft); font-size: 1rem; margin-top: 2.5rem; }
 .button { display: inline-block; min-height: 2.75rem; padding: 0.6rem 1.4rem; border: 0; border-radius: 0.5rem;
   background: var(--main); color: var(--on); font: inherit; font-weight: 600; text-decoration: none; cursor: pointer; }
 .button:focus-visible { outline: 3px solid var(--text); outline-offset: 3px; }
@@ -95,7 +95,7 @@ pub(super) fn ticket(order: &Order) -> Markup {
             p { "You sign in at " (provider) " and decide there. Until then, nothing is connected." }
             // Without a target it is sent to this page's own address, which no page has to repeat.
             form method="post" { button class="button" type="submit" { "Continue to " (provider) } }
-            p class="soft" { br; "If you did not ask for this, close this page." }
+            p class="soft" { "If you did not ask for this, close this page." }
         },
     )
 }
@@ -108,7 +108,7 @@ pub(super) fn away(provider: &str, url: &str) -> Markup {
         &title,
         Some(refresh),
         html! {
-            p { "You are being sent to " strong { (provider) } "." }
+            p { "You are being sent to " strong { (provider) } ". If nothing happens, go on by yourself:" }
             p { a class="button" rel="noreferrer" href=(url) { "Continue to " (provider) } }
         },
     )
@@ -123,7 +123,7 @@ pub(super) fn refused(order: &Order, back: bool) -> Markup {
         html! {
             p { "Access was not given at " strong { (provider) } ", so nothing was connected." }
             @if back { (return_link(order, "access_denied")) }
-            p class="soft" { br; "If that was a mistake, go back to " (caller) " and start again." }
+            p class="soft" { "If that was a mistake, go back to " (caller) " and start again." }
         },
     )
 }
@@ -145,7 +145,7 @@ pub(super) fn failed(order: &Order, failure: &Failure, back: bool) -> Markup {
             }
             @if back { (return_link(order, failure.word())) }
             p class="soft" {
-                br; "If it happens again, tell the people who run " (caller) " this code: " code { (failure.code()) }
+                "If it happens again, tell the people who run " (caller) " this code: " code { (failure.code()) }
             }
         },
     )

@@ -2,6 +2,7 @@
 
 mod callback;
 mod existing;
+mod real;
 mod secrecy;
 mod tickets;
 mod world;

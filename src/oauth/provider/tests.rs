@@ -1,158 +1,20 @@
 //! Against servers that others wrote: one that is certified, and one that answers whatever it is told to. `tests/setup`
 //! installs both.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    io::{BufRead as _, BufReader, Write},
-    process::{Child, Command, Stdio},
-    sync::mpsc,
-};
+use std::{fs, io::Write};
 
-use tempfile::TempDir;
-
+use self::running::{Running, SCOPES, SECRET};
 use super::*;
 use crate::{
     config::ClientAuthentication,
     oauth::token_endpoint::{Code, Fate},
-    stand_in::certificate::ServerCertificate,
     vault::reference::Reference,
 };
 
 mod refreshing;
-
-const SECRET: &str = "gateway-secret:/+%0123456789";
-const CALLBACK: &str = "https://127.0.0.1:18099/callback";
-const SCOPES: [&str; 3] = ["openid", "offline_access", "mx:read"];
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// A program of Node's that prints its port; dropping it ends it.
-struct Running {
-    folder: TempDir,
-    child: Child,
-    lines: mpsc::Receiver<String>,
-    port: u16,
-}
+pub(in crate::oauth) mod running;
 
 impl Running {
-    fn start(script: &str) -> Self {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let modules = root.join("tests/.work/oauth/node_modules");
-        assert!(modules.exists(), "the OAuth servers are not installed here: run tests/setup");
-        let folder = tempfile::tempdir().unwrap();
-        let at = folder.path();
-        let tls = ServerCertificate::for_default_names().unwrap();
-        for (name, text) in [
-            ("ca.pem", tls.authority_pem()),
-            ("tls.pem", tls.pem()),
-            ("tls.key", tls.key_pem()),
-            ("secret", SECRET),
-        ] {
-            fs::write(at.join(name), text).unwrap();
-        }
-        // Node looks for modules beside the script.
-        fs::copy(root.join("tests/oauth").join(script), at.join(script)).unwrap();
-        std::os::unix::fs::symlink(modules, at.join("node_modules")).unwrap();
-        let mut child = Command::new("node")
-            .args([script, "tls.pem", "tls.key"])
-            .current_dir(at)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(fs::File::create(at.join("errors")).unwrap())
-            .spawn()
-            .unwrap();
-        let (said, lines) = mpsc::channel();
-        let output = child.stdout.take().unwrap();
-        std::thread::spawn(move || {
-            for line in BufReader::new(output).lines().map_while(Result::ok) {
-                if said.send(line).is_err() {
-                    return;
-                }
-            }
-        });
-        let port = loop {
-            let line = lines.recv_timeout(PATIENCE).unwrap_or_else(|_| {
-                panic!("{}", fs::read_to_string(at.join("errors")).unwrap());
-            });
-            if let Some(port) = line.strip_prefix("port ") {
-                break port.parse().unwrap();
-            }
-        };
-        Self { folder, child, lines, port }
-    }
-
-    /// Waits for what it says.
-    fn until(&self, said: &str) {
-        while self.lines.recv_timeout(PATIENCE).unwrap() != said {}
-    }
-
-    fn end(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-
-    fn client(&self, client_id: &str, place: ProviderPlace) -> config::Provider {
-        config::Provider {
-            name: "bank".into(),
-            place,
-            client_id: client_id.into(),
-            client_secret: Reference::file(self.folder.path().join("secret")),
-            client_authentication: ClientAuthentication::Basic,
-            scopes: vec![],
-            audience: None,
-            resource: None,
-            authorization_parameters: [("prompt".to_owned(), "consent".to_owned())].into(),
-            token_parameters: BTreeMap::new(),
-            redirect_uri: Some(CALLBACK.into()),
-            reuse_grace: Duration::ZERO,
-            ca_file: Some(self.folder.path().join("ca.pem")),
-            connect_timeout: PATIENCE,
-            read_timeout: PATIENCE,
-        }
-    }
-
-    fn discovered(&self) -> ProviderPlace {
-        let issuer = format!("https://127.0.0.1:{}", self.port);
-        let url = Endpoint::parse(&format!("{issuer}/.well-known/openid-configuration")).unwrap();
-        ProviderPlace::Discovered { url, issuer, hosts: vec!["127.0.0.1".into()] }
-    }
-
-    /// What a browser is sent on to.
-    fn follow(&self, url: &str, form: &[&str]) -> String {
-        let at = |name: &str| self.folder.path().join(name);
-        let mut curl = Command::new("curl");
-        curl.args(["--silent", "--show-error", "--output", "/dev/null", "--write-out", "%{redirect_url}"]);
-        curl.arg("--cacert").arg(at("ca.pem"));
-        curl.arg("--cookie").arg(at("cookies")).arg("--cookie-jar").arg(at("cookies"));
-        for field in form {
-            curl.args(["--data", field]);
-        }
-        let output = curl.arg(url).output().unwrap();
-        assert!(output.status.success(), "{output:?}");
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    /// Consents as a user does; gives the parameters that come back.
-    fn consent(&self, authorization: &Authorization) -> BTreeMap<String, String> {
-        let mut url = self.follow(&authorization.url, &[]);
-        for form in [&["prompt=login", "login=alice", "password=x"][..], &[], &["prompt=consent"], &[]] {
-            // Who is logged in already is asked for consent at once.
-            if url.starts_with(CALLBACK) {
-                break;
-            }
-            url = self.follow(&url, form);
-        }
-        let (_, query) = url.split_once('?').unwrap();
-        assert!(url.starts_with(CALLBACK), "{url}");
-        let decoded =
-            |text: &str| percent_encoding::percent_decode_str(text).decode_utf8().unwrap().into_owned();
-        query
-            .split('&')
-            .filter_map(|pair| pair.split_once('='))
-            .map(|(n, v)| (decoded(n), decoded(v)))
-            .collect()
-    }
-
     /// A user's first tokens.
     async fn connect(&self, provider: &Provider) -> Granted {
         // Each with cookies of its own.
@@ -170,12 +32,6 @@ impl Running {
         let stranger = provider.tokens(&Grant::Code { code: &code, verifier: &other }).await.unwrap_err();
         assert_eq!(stranger.fate(), Fate::Gone, "without the verifier: {stranger}");
         provider.tokens(&Grant::Code { code: &code, verifier: &authorization.verifier }).await.unwrap()
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.end();
     }
 }
 

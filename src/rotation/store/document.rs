@@ -45,7 +45,7 @@ impl InDocument {
     /// For a rotation. Both references name fields of the same document.
     ///
     /// # Errors
-    /// [`Error::NotFor`], or [`Error::Unread`] when the embedded vault's identity cannot be loaded.
+    /// [`Error::NotFor`].
     pub(super) fn open(
         source: Arc<dyn Source>,
         vault: &VaultFile,
@@ -53,7 +53,7 @@ impl InDocument {
         [primary, secondary]: [&Reference; 2],
     ) -> Result<Self, Error> {
         let name = format!("rotation/{}/secondary", environment.name);
-        let rescue = Arc::new(Rescue::new(vault, environment, &name)?);
+        let rescue = Arc::new(Rescue::new(vault, environment, &name));
         let opened = Self { rescue: Some(rescue), ..Self::look(source, environment, [primary, secondary]) };
         opened.check_hosts()?;
         Ok(opened)

@@ -81,23 +81,22 @@ pub(crate) fn record_in(entry: &Entry) -> Option<Record> {
 }
 
 impl Embedded {
-    /// # Errors
-    /// [`Error::Unread`] when the identity cannot be loaded.
-    pub(super) fn open(
+    /// Nothing is read yet.
+    pub(super) fn new(
         vault: &VaultFile,
         environment: &Environment,
         primary: &Reference,
         secondary: Option<&Reference>,
-    ) -> Result<Self, Error> {
+    ) -> Self {
         let name = secondary.map(Reference::place).unwrap_or_default();
-        Ok(Self(Arc::new(Place {
+        Self(Arc::new(Place {
             path: vault.path.clone(),
             host: environment.host.clone(),
             primary: primary.clone(),
             secondary: secondary.cloned(),
             record: record_name(&environment.name),
-            rescue: Rescue::new(vault, environment, name)?,
-        })))
+            rescue: Rescue::new(vault, environment, name),
+        }))
     }
 
     /// Files may hang on a network volume, and age takes its time.
@@ -200,7 +199,7 @@ impl Place {
     }
 
     fn store(&self, contents: &Contents) -> Result<Written, Error> {
-        let made = embedded::update(&self.path, self.rescue.identity(), None, |entries| {
+        let made = embedded::update(&self.path, self.rescue.identity()?, None, |entries| {
             self.change(entries, contents)
         });
         match made {

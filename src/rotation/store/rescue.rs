@@ -6,7 +6,7 @@
 
 use std::{
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
 use super::{Error, Source};
@@ -14,6 +14,7 @@ use crate::{
     config::{Environment, VaultFile},
     rotation::recovery,
     vault::{
+        self,
         embedded::{self, Identity, Opened},
         secret::Secret,
     },
@@ -22,8 +23,9 @@ use crate::{
 /// One environment's recovery file.
 #[derive(Debug)]
 pub(super) struct Rescue {
-    vault: PathBuf,
-    identity: Identity,
+    vault: VaultFile,
+    /// Read when it is needed first, on a thread that may wait.
+    identity: OnceLock<Identity>,
     environment: String,
     /// Under which name the file holds the key.
     name: String,
@@ -32,26 +34,37 @@ pub(super) struct Rescue {
 }
 
 impl Rescue {
-    /// # Errors
-    /// [`Error::Unread`] when the identity cannot be loaded.
-    pub(super) fn new(vault: &VaultFile, environment: &Environment, name: &str) -> Result<Self, Error> {
-        let identity = Identity::of(vault).map_err(|error| Error::Unread(error.into()))?;
-        Ok(Self {
-            vault: vault.path.clone(),
-            identity,
+    /// Nothing is read yet.
+    pub(super) fn new(vault: &VaultFile, environment: &Environment, name: &str) -> Self {
+        Self {
+            vault: vault.clone(),
+            identity: OnceLock::new(),
             environment: environment.name.clone(),
             name: name.to_owned(),
             opened: Mutex::default(),
-        })
+        }
     }
 
-    pub(super) fn identity(&self) -> &Identity {
-        &self.identity
+    /// # Errors
+    /// [`Error::Unread`] when it cannot be had.
+    pub(super) fn identity(&self) -> Result<&Identity, Error> {
+        if let Some(identity) = self.identity.get() {
+            return Ok(identity);
+        }
+        let identity = Identity::of(&self.vault).map_err(|error| Error::Unread(error.into()))?;
+        Ok(self.identity.get_or_init(|| identity))
     }
 
     /// What the embedded vault holds; nothing is written, not even that it was seen.
     pub(super) fn peek(&self) -> Result<Opened, Error> {
-        embedded::peek(&self.vault, &self.identity).map_err(|error| Error::Unread(error.into()))
+        let peek = |identity: &Identity| embedded::peek(&self.vault.path, identity);
+        if let Some(identity) = self.identity.get() {
+            return peek(identity).map_err(|error| Error::Unread(error.into()));
+        }
+        let (identity, opened) =
+            vault::opening(&self.vault, peek).map_err(|error| Error::Unread(error.into()))?;
+        self.identity.get_or_init(|| identity);
+        Ok(opened)
     }
 
     /// Remembers what a key will be sealed with.
@@ -85,7 +98,7 @@ impl Rescue {
         if !file.exists() {
             return Ok(None);
         }
-        let saved = embedded::saved(&self.vault, &self.identity, &file);
+        let saved = embedded::saved(&self.vault.path, self.identity()?, &file);
         let (name, entry) = saved.map_err(|error| self.failed(error.into()))?;
         if name != self.name {
             return Err(self.failed(format!("it holds {name}, not {}", self.name).into()));
@@ -99,7 +112,7 @@ impl Rescue {
     }
 
     fn file(&self) -> PathBuf {
-        recovery::beside(&self.vault, &self.environment)
+        recovery::beside(&self.vault.path, &self.environment)
     }
 
     fn failed(&self, source: Source) -> Error {

@@ -12,7 +12,7 @@
 use std::{
     io::{BufReader, Read as _, Write},
     iter,
-    path::{Path, PathBuf},
+    path::Path,
     time::SystemTime,
 };
 
@@ -20,6 +20,7 @@ use age::secrecy::ExposeSecret;
 use aws_lc_rs::{hkdf, hmac};
 use zeroize::Zeroizing;
 
+pub use self::error::{Error, Fault};
 use super::{
     author::{AuthorId, mac_key},
     document::timestamp,
@@ -30,11 +31,13 @@ use crate::{
     config::VaultFile,
     storage,
     vault::{
-        permissions,
+        field, permissions,
         reference::{Reference, Scheme},
         source::{self, file::SECRET_BYTES_MAX},
     },
 };
+
+mod error;
 
 /// An age X25519 identity, or an ssh key. It cannot be printed, copied or serialised.
 pub struct Identity {
@@ -73,110 +76,6 @@ pub enum Trust {
     File,
 }
 
-/// Why there is no identity. It never repeats the text.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The variable is not set.
-    #[error("env:{name} is not set; it should hold what opens the vault")]
-    Unset {
-        /// The variable's name.
-        name: String,
-    },
-    /// What opens a vault could not be reached without itself.
-    #[error("an identity or its passphrase comes from file:/PATH or env:NAME, not from {reference}")]
-    InVault {
-        /// As configured.
-        reference: Reference,
-    },
-    /// The file was not read.
-    #[error("the identity or its passphrase could not be loaded")]
-    File(#[from] source::file::Error),
-    /// Another source did not give it.
-    #[error("{reference}, which opens the vault, could not be read")]
-    Source {
-        /// As configured.
-        reference: Reference,
-        /// Why.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// The text is something else.
-    #[error("{place} is not usable: {fault}")]
-    Unfit {
-        /// Where it came from.
-        place: String,
-        /// What is wrong.
-        fault: Fault,
-    },
-    /// Somebody must be asked, and nobody is there.
-    #[error(
-        "{place} is sealed with a passphrase; say where that is: `passphrase` in [vault], or --passphrase"
-    )]
-    NoPassphrase {
-        /// Where the identity came from.
-        place: String,
-    },
-    /// It could not be sealed.
-    #[error("the identity could not be sealed with the passphrase")]
-    Seal(#[from] age::EncryptError),
-    /// It could not be written.
-    #[error("the age identity {} could not be written", .path.display())]
-    Unwritable {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// HKDF or HMAC failed inside aws-lc.
-    #[error("the cryptography library refused to derive a key")]
-    Derivation,
-}
-
-/// What is wrong with the text of an identity file or a passphrase.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum Fault {
-    /// Only comments and blank lines.
-    #[error("it holds no AGE-SECRET-KEY-1 line")]
-    None,
-    /// An identity file of mxgate's has one identity.
-    #[error("it holds more than one identity (line {line}); keep one")]
-    Several {
-        /// The second one's line.
-        line: usize,
-    },
-    /// A line that is neither comment nor X25519 identity.
-    #[error("line {line} is no AGE-SECRET-KEY-1 (X25519) identity; `age-keygen` makes one")]
-    Unknown {
-        /// The line.
-        line: usize,
-    },
-    /// An ssh key that is of no use here.
-    #[error("the ssh key {0}")]
-    Ssh(Malformed),
-    /// An ssh key that does not read as one.
-    #[error("it is no OpenSSH private key of the kind ed25519")]
-    NoSshKey,
-    /// An age file that ends early or was changed.
-    #[error("it is a damaged age file")]
-    Damaged,
-    /// An age file of another kind.
-    #[error("it is an age file for recipients; an identity may be sealed with a passphrase only")]
-    SealedForRecipients,
-    /// The passphrase is another one.
-    #[error("the passphrase is wrong")]
-    WrongPassphrase,
-    /// More stretching than anybody needs.
-    #[error("its passphrase is stretched with scrypt's work factor {required}, and at most {most} is tried")]
-    TooMuchWork {
-        /// log2 of N.
-        required: u8,
-        /// The bound.
-        most: u8,
-    },
-    /// Nothing, or no text.
-    #[error("it holds no passphrase in UTF-8")]
-    NoPassphrase,
-}
-
 /// What age said about a file that it could not decrypt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Undecryptable {
@@ -188,13 +87,13 @@ impl Identity {
     /// The identity of a configured vault, with the passphrase that is configured beside it.
     ///
     /// # Errors
-    /// As [`Identity::load`] and [`Passphrase::load`].
+    /// What [`Elsewhere::read`](crate::vault::elsewhere::Elsewhere::read) said, or [`Error::Unfit`].
     pub fn of(vault: &VaultFile) -> Result<Self, Error> {
-        Self::read_by(&read, vault)
+        Self::read_by(&|reference| vault.elsewhere.read(reference), vault)
     }
 
-    /// The same, with identity and passphrase from wherever `read` finds them: [`read`] knows files and
-    /// variables, and whoever knows more says what went wrong with [`Error::Source`].
+    /// The same, with identity and passphrase from wherever `read` finds them. What goes wrong there, it says with
+    /// [`Error::Source`].
     ///
     /// # Errors
     /// What `read` said, or [`Error::Unfit`].
@@ -393,13 +292,27 @@ pub type Read<'a> = dyn Fn(&Reference) -> Result<Zeroizing<Vec<u8>>, Error> + 'a
 /// Reads a file, which must be private (mode 0600 or 0400; 0440 when root owns it), or a variable.
 ///
 /// # Errors
-/// [`Error::File`], [`Error::Unset`] or [`Error::InVault`].
+/// [`Error::File`], [`Error::Unset`], [`Error::InVault`] or [`Error::NotHere`]; [`Error::Unfit`] without the field.
 pub fn read(reference: &Reference) -> Result<Zeroizing<Vec<u8>>, Error> {
-    match (reference.scheme(), reference.as_file(), reference.field()) {
-        (_, Some(path), None) => Ok(source::file::read(&path, SECRET_BYTES_MAX, permissions::private)?.bytes),
-        (Scheme::Env, _, None) => source::env::read(reference.place())
-            .ok_or_else(|| Error::Unset { name: reference.place().to_owned() }),
-        _ => Err(Error::InVault { reference: reference.clone() }),
+    let whole = match (reference.scheme(), reference.as_file()) {
+        (_, Some(path)) => source::file::read(&path, SECRET_BYTES_MAX, permissions::private)?.bytes,
+        (Scheme::Env, _) => source::env::read(reference.place())
+            .ok_or_else(|| Error::Unset { name: reference.place().to_owned() })?,
+        (Scheme::Vault, _) => return Err(Error::InVault { reference: reference.clone() }),
+        _ => return Err(Error::NotHere { reference: reference.clone() }),
+    };
+    in_document(whole, reference)
+}
+
+/// The field of `document` that `reference` names, or all of it.
+pub(in crate::vault) fn in_document(
+    document: Zeroizing<Vec<u8>>,
+    reference: &Reference,
+) -> Result<Zeroizing<Vec<u8>>, Error> {
+    let unfit = |fault| Error::Unfit { place: reference.to_string(), fault: Fault::Field(fault) };
+    match reference.field() {
+        Some(name) => field::of(&document, name).map_err(unfit),
+        None => Ok(document),
     }
 }
 

@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 use super::{Document, Reading, Reason, Source};
 use crate::{
-    blocking::in_time,
+    blocking::on_file,
     vault::permissions::{self, Refused},
 };
 
@@ -33,7 +33,7 @@ impl Source for Files {
         let path = PathBuf::from(place);
         let read = move || read(&path, SECRET_BYTES_MAX, permissions::unwritable_by_others);
         Box::pin(async move {
-            let read = in_time(format!("secret {place}"), TIMEOUT, read).await;
+            let read = on_file(Path::new(place), TIMEOUT, read).await;
             let slow = || super::Error::unreachable(Reason::Timeout, "its volume does not answer in time");
             Ok(Document { bytes: read.ok_or_else(slow)??.bytes, version: None, written: None })
         })

@@ -45,8 +45,14 @@ static POSTGRES: &[Key] = &[
     reference("password", Optional, "Its password; absent: none is sent"),
     text("schema", Text("mxgate"), "The schema that its tables are in"),
     path("ca_file", Optional, "PEM file that replaces the system's roots; absent: the system's"),
-    millis("connect_timeout_ms", 100, MINUTE, 5 * SECOND, "Name, TCP, TLS and login together"),
-    millis("statement_timeout_ms", 100, MINUTE, 5 * SECOND, "One statement"),
+    millis("connect_timeout_ms", 100, MINUTE, 2 * SECOND, "Name, TCP, TLS and login together"),
+    millis(
+        "statement_timeout_ms",
+        100,
+        MINUTE,
+        2 * SECOND,
+        "One statement; with the other time-out less than 5 s, half of what replicas wait for one that has died",
+    ),
 ];
 
 static BROWSER: &[Key] = &[

@@ -13,8 +13,8 @@ pub(super) static VAULT: &[Variant] = &[Variant {
     kind: "file",
     keys: &[
         path("path", Required, "The age-encrypted vault file"),
-        reference("identity", Required, "The age identity that opens it: file: or env:"),
-        reference("passphrase", Optional, "What the identity is sealed with, if it is: file: or env:"),
+        reference("identity", Required, "The age identity that opens it: anywhere but vault:"),
+        reference("passphrase", Optional, "What the identity is sealed with, if it is: anywhere but vault:"),
         refresh(MINUTE, "How often it is read though it looks unchanged"),
         grace(DAY),
         AFTER_GRACE,

@@ -38,6 +38,12 @@ pub(super) const NOW: u64 = 1_700_000_000;
 /// A clock that goes on when somebody waits, and not otherwise.
 pub(super) struct Time(pub(super) AtomicU64);
 
+impl Time {
+    pub(super) fn goes_on(&self, seconds: u64) {
+        self.0.fetch_add(seconds, Ordering::Relaxed);
+    }
+}
+
 impl Clock for Time {
     fn now(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
@@ -46,7 +52,7 @@ impl Clock for Time {
     fn sleep(&self, time: Duration) -> Doing<'_, ()> {
         Box::pin(async move {
             tokio::task::yield_now().await;
-            self.0.fetch_add(time.as_secs().max(1), Ordering::Relaxed);
+            self.goes_on(time.as_secs().max(1));
         })
     }
 }
@@ -275,7 +281,7 @@ impl World {
     }
 
     pub(super) fn waits(&self, seconds: u64) {
-        self.time.0.fetch_add(seconds, Ordering::Relaxed);
+        self.time.goes_on(seconds);
     }
 }
 

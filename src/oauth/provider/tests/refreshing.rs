@@ -1,5 +1,7 @@
 //! Refreshers on one store, against a provider that ends a grant when a token is used twice.
 
+use std::collections::BTreeMap;
+
 use tokio::task::JoinSet;
 
 use super::*;

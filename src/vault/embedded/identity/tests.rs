@@ -1,6 +1,7 @@
-use std::{fs, os::unix::fs::PermissionsExt};
+use std::{fs, os::unix::fs::PermissionsExt, sync::Arc};
 
 use super::*;
+use crate::vault::{elsewhere::Elsewhere, source::Reason};
 
 const KEY: &str = "AGE-SECRET-KEY-1GQ9778VQXMMJVE8SK7J6VT8UJ4HDQAJUVSFCWCM02D8GEWQ72PVQ2Y5J33";
 
@@ -98,8 +99,12 @@ fn a_configured_vault_names_the_passphrase_of_its_identity() {
     let folder = tempfile::tempdir().unwrap();
     let (path, secret) = (folder.path().join("identity"), folder.path().join("passphrase"));
     let made = Identity::create_sealed(&path, Some(&passphrase("correct horse"))).unwrap();
-    let mut vault =
-        VaultFile { path: folder.path().join("vault"), identity: Reference::file(path), passphrase: None };
+    let mut vault = VaultFile {
+        path: folder.path().join("vault"),
+        identity: Reference::file(path),
+        passphrase: None,
+        elsewhere: Elsewhere::nowhere(),
+    };
     assert!(matches!(Identity::of(&vault), Err(Error::NoPassphrase { .. })));
     vault.passphrase = Some(Reference::file(secret.clone()));
     for (content, fits) in [("correct horse\n", true), ("correct horse\n\n", false), ("\n", false)] {
@@ -125,7 +130,12 @@ fn text_from_anywhere_else_becomes_an_identity_too() {
 fn identity_and_passphrase_come_from_whoever_reads_them() {
     let sealed = passphrase::seal(KEY.as_bytes(), &passphrase("correct horse")).unwrap();
     let (identity, passphrase) = ("env:IDENTITY".parse().unwrap(), "env:PASSPHRASE".parse().unwrap());
-    let vault = VaultFile { path: "/vault.age".into(), identity, passphrase: Some(passphrase) };
+    let vault = VaultFile {
+        path: "/vault.age".into(),
+        identity,
+        passphrase: Some(passphrase),
+        elsewhere: Elsewhere::nowhere(),
+    };
     let elsewhere = |reference: &Reference| match reference.to_string().as_str() {
         "env:IDENTITY" => Ok(Zeroizing::new(sealed.clone())),
         _ => Ok(Zeroizing::new(b"correct horse\n".to_vec())),
@@ -133,7 +143,7 @@ fn identity_and_passphrase_come_from_whoever_reads_them() {
     let identity = Identity::read_by(&elsewhere, &vault).unwrap();
     assert_eq!(identity.recipient(), Identity::new(KEY.parse().unwrap()).unwrap().recipient());
     let down = |reference: &Reference| {
-        let source = Box::from("connection refused");
+        let source = Arc::new(source::Error::unreachable(Reason::Unreachable, "connection refused"));
         Err(Error::Source { reference: reference.clone(), source })
     };
     assert!(matches!(Identity::read_by(&down, &vault), Err(Error::Source { .. })));

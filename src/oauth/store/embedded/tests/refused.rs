@@ -142,7 +142,7 @@ fn a_file_that_others_may_use_and_a_folder_that_everybody_may_write() {
     mode(0o604);
     assert!(matches!(refusal(&folder, keys(KEY)), Error::Untrusted { source: Refused::Readable { .. }, .. }));
     mode(0o600);
-    let of_folder = |mode| fs::set_permissions(folder.0.path(), Permissions::from_mode(mode)).unwrap();
+    let of_folder = |mode| fs::set_permissions(folder.folder.path(), Permissions::from_mode(mode)).unwrap();
     of_folder(0o777);
     assert!(matches!(refusal(&folder, keys(KEY)), Error::Folder { mode: 0o777, .. }));
     of_folder(0o1777);
