@@ -348,6 +348,7 @@ fn what_cannot_be_kept_is_not_given() {
     setup.prelude = "trap '' XFSZ".into();
     let gateway = setup.start();
     let before = handle(&gateway, "a-code");
+    assert_eq!(with(&gateway, TEST, LEDGER, BEARER[3], &before).status, 200);
     let pid = Pid::from_raw(gateway.pid().try_into().unwrap());
     let bounds = |current| Rlimit { current, maximum: None };
     prlimit(pid, Resource::Fsize, bounds(Some(1))).unwrap();
@@ -355,7 +356,7 @@ fn what_cannot_be_kept_is_not_given() {
     assert_eq!(outcome(&answer), no(503, "token_unavailable"));
     assert_eq!(mx.count("exchangeProcessorCode"), 2);
     gateway.stderr.wait_for(|line| line.contains("a token that MX gave cannot be kept"));
-    // What was kept before is given again, and works.
+    // What is in use goes on.
     assert_eq!(with(&gateway, TEST, LEDGER, BEARER[3], &before).status, 200);
     let list = || sent(&gateway, TEST, LEDGER, "GET /tokens HTTP/1.1");
     assert_eq!(outcome(&list()), no(503, "token_unavailable"));
