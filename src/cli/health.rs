@@ -13,9 +13,9 @@ use std::{
 use anyhow::{Context as _, anyhow, bail};
 use bytes::Bytes;
 use http::{Request, StatusCode, header};
-use http_body_util::{BodyExt as _, Empty, Limited};
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::rt::TokioIo;
-use mxgate::log;
+use mxgate::{control::https::Stream, log};
 use serde_json::json;
 use tokio::{net::TcpStream, time::timeout};
 
@@ -83,8 +83,9 @@ async fn ask(args: &Args) -> anyhow::Result<(bool, String)> {
 }
 
 async fn get(address: SocketAddr, path: &str) -> anyhow::Result<(StatusCode, String)> {
-    let request = Request::get(path).header(header::HOST, address.to_string()).body(Empty::<Bytes>::new())?;
-    let stream = TcpStream::connect(address).await?;
+    let request =
+        Request::get(path).header(header::HOST, address.to_string()).body(Full::new(Bytes::new()))?;
+    let stream: Box<dyn Stream> = Box::new(TcpStream::connect(address).await?);
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let exchange = async {
         let answer = sender.send_request(request).await?;

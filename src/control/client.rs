@@ -13,8 +13,11 @@ use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::net::UnixStream;
 
-use super::consents::{Backup, ConsentList, Import, Imported, IssuedTicket, TicketOrder};
-use super::messages::{Done, Fault, ReloadReport, Resume, SetLogLevel, Status, Suspend, VersionReport};
+use super::{
+    consents::{Backup, ConsentList, Import, Imported, IssuedTicket, TicketOrder},
+    https::Stream,
+    messages::{Done, Fault, ReloadReport, Resume, SetLogLevel, Status, Suspend, VersionReport},
+};
 
 /// Longer than the server's own bound, so that its answer comes first.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(130);
@@ -188,6 +191,7 @@ impl Client {
 
     async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), Error> {
         let stream = UnixStream::connect(&self.path).await.map_err(|error| self.unreachable(&error))?;
+        let stream: Box<dyn Stream> = Box::new(stream);
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|error| self.broken(&error))?;

@@ -17,6 +17,8 @@ use tokio::{
     task::JoinSet,
 };
 
+use super::https::Stream;
+
 /// What one listener's connections may cost.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bounds {
@@ -91,6 +93,7 @@ where
         tracing::debug!(listener = bounds.of, "a handshake failed, or took too long");
         return;
     };
+    let stream: Box<dyn Stream> = Box::new(stream);
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(bounds.head_timeout)
@@ -104,4 +107,53 @@ where
         Err(_elapsed) => tracing::debug!(listener = bounds.of, "a connection took too long"),
     }
     drop(slot);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+
+    use super::*;
+
+    const BOUNDS: Bounds = Bounds {
+        of: "test",
+        connections_max: 1,
+        head_bytes_max: HEAD_BYTES_MIN,
+        head_timeout: Duration::from_secs(5),
+        total_timeout: Duration::from_secs(100),
+    };
+
+    #[tokio::test(start_paused = true)]
+    async fn a_handshake_that_never_ends_holds_its_place_for_a_while() {
+        let (mut browser, socket) = duplex(1024);
+        // The first never finishes its handshake; the second has none.
+        let waiting = Mutex::new(vec![Some(socket), None]);
+        let accept = || async {
+            let next = waiting.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop();
+            let Some(socket) = next else { return std::future::pending().await };
+            let handshake = async move {
+                match socket {
+                    Some(socket) => Ok::<DuplexStream, io::Error>(socket),
+                    None => std::future::pending().await,
+                }
+            };
+            Ok(Some((handshake, Router::new().route("/", get(|| async { "here" })))))
+        };
+        let (_stop, stopped) = watch::channel(());
+        let asked = async {
+            let begun = tokio::time::Instant::now();
+            browser.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+            let mut answer = String::new();
+            browser.read_to_string(&mut answer).await.unwrap();
+            assert!(answer.ends_with("here"), "{answer}");
+            assert_eq!(begun.elapsed().as_secs(), BOUNDS.head_timeout.as_secs(), "one place, held so long");
+        };
+        tokio::select! {
+            () = asked => {}
+            () = serve(BOUNDS, stopped, accept) => panic!("nobody stopped it"),
+        }
+    }
 }

@@ -185,7 +185,8 @@ async fn import(
     let Import { order, mut refresh_token } = parse(&body)?;
     let refresh = std::mem::take(&mut *refresh_token).into_bytes();
     let refresh = Secret::new(refresh).map_err(|unfit| refused(&format!("the refresh token {unfit}")))?;
-    let id = there(broker)?.import(wanted(order), Arc::new(refresh)).await??;
+    let broker = there(broker)?;
+    let id = broker.import(wanted(&broker, order)?, Arc::new(refresh)).await??;
     tracing::warn!(uid = operator.uid, connection = %id, "a connection was imported");
     Ok(Masked(Imported { id: id.to_string() }))
 }
@@ -197,7 +198,8 @@ async fn ticket(
 ) -> Result<Unmasked<IssuedTicket>, NotDone> {
     let TicketOrder { order, return_url } = parse(&body)?;
     let back = Return { url: return_url, state: None };
-    let ticket = there(broker)?.ticket(wanted(order), back, None).await??;
+    let broker = there(broker)?;
+    let ticket = broker.ticket(wanted(&broker, order)?, back, None).await??;
     tracing::warn!(uid = operator.uid, "an operator asked for a ticket");
     Ok(Unmasked(IssuedTicket { ticket_url: ticket.url, expires: ticket.expires }))
 }
@@ -232,9 +234,10 @@ fn there(broker: Option<Arc<Broker>>) -> Result<Arc<Broker>, NotDone> {
     broker.ok_or_else(|| NotDone(StatusCode::NOT_FOUND, "no [connections] are configured".into()))
 }
 
-fn wanted(order: Order) -> Wanted {
+fn wanted(broker: &Broker, order: Order) -> Result<Wanted, NotDone> {
     let Order { provider, environment, caller, user_guid, scopes } = order;
-    Wanted { provider, environment, caller, user_guid, scopes }
+    let host = broker.host_of(&environment).ok_or_else(|| refused("there is no such environment"))?;
+    Ok(Wanted { provider, environment, host, caller, user_guid, scopes })
 }
 
 fn refused(why: &str) -> NotDone {

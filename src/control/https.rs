@@ -175,8 +175,9 @@ impl Server {
     }
 }
 
-/// A connection, with or without TLS.
-trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+/// A connection, with or without TLS, of either kind of socket. One type for all that no request goes through: for each
+/// further one there would be another copy of hyper.
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 

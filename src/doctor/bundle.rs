@@ -18,7 +18,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{Request, StatusCode, header};
-use http_body_util::{BodyExt as _, Empty, Limited};
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::{net::TcpStream, time::timeout};
@@ -26,7 +26,7 @@ use tokio::{net::TcpStream, time::timeout};
 use super::Report;
 use crate::{
     config::Config,
-    control::client::Client,
+    control::{client::Client, https::Stream},
     redaction::{Masker, held},
     vault::reference::Reference,
 };
@@ -120,13 +120,13 @@ async fn metrics(config: &Config) -> Value {
 /// The metrics page of the health listener.
 async fn page(address: SocketAddr) -> Result<String, String> {
     let said = |error: &dyn std::fmt::Display| error.to_string();
-    let stream = TcpStream::connect(address).await.map_err(|error| said(&error))?;
+    let stream: Box<dyn Stream> = Box::new(TcpStream::connect(address).await.map_err(|error| said(&error))?);
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| said(&error))?;
     // It ends with the sender and the body.
     tokio::spawn(connection);
     let request = Request::get("/metrics").header(header::HOST, address.to_string());
-    let request = request.body(Empty::<Bytes>::new()).map_err(|error| said(&error))?;
+    let request = request.body(Full::new(Bytes::new())).map_err(|error| said(&error))?;
     let answer = sender.send_request(request).await.map_err(|error| said(&error))?;
     if answer.status() != StatusCode::OK {
         return Err(format!("{address} answered {}", answer.status()));

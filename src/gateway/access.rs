@@ -201,6 +201,7 @@ async fn cell(
     let cell = waited(at.worker.tokens().cell(id)).await?;
     let about = &cell.about;
     let fits = about.environment == here
+        && about.host == environment.settings.dial.host
         && about.provider == *wanted.provider
         && may_use.allows(about)
         && user.is_none_or(|user| about.user_guid.as_deref().is_none_or(|own| own == user));

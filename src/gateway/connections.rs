@@ -208,7 +208,8 @@ impl Asker<'_> {
             None => None,
         };
         let caller = self.may_use.caller.clone();
-        let wanted = Wanted { provider, environment, caller, user_guid, scopes };
+        let host = broker.host_of(&environment).ok_or(Refusal::ConnectionDenied)?;
+        let wanted = Wanted { provider, environment, host, caller, user_guid, scopes };
         let back = Return { url: return_url, state };
         let ticket = broker.ticket(wanted, back, renews).await?.map_err(told)?;
         json(StatusCode::CREATED, &serde_json::json!({ "ticket_url": ticket.url, "expires": ticket.expires }))

@@ -463,6 +463,8 @@ mod tests {
     #[test]
     fn every_family_is_in_the_documentation_and_the_reverse() {
         let (metrics, _workers) = busy();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        metrics.show_connections(crate::oauth::broker::Broker::new(runtime.handle().clone()));
         let page = metrics.render(Format::Classic);
         let rendered: std::collections::BTreeSet<&str> = page
             .lines()

@@ -69,6 +69,8 @@ pub(crate) struct Broker {
     /// When the store was last looked at because somebody asked.
     looked: tokio::sync::Mutex<Option<Instant>>,
     clients: ClientTokens,
+    /// The host of each environment.
+    hosts: ArcSwap<HashMap<String, String>>,
     counts: Arc<Counts>,
 }
 
@@ -124,6 +126,7 @@ impl Broker {
             index: ArcSwap::default(),
             looked: tokio::sync::Mutex::default(),
             clients: ClientTokens::default(),
+            hosts: ArcSwap::default(),
             counts: Arc::default(),
         })
     }
@@ -131,6 +134,8 @@ impl Broker {
     /// Takes up what a configuration says of providers.
     pub(crate) fn adopt(&self, config: &Config) {
         self.providers.adopt(config);
+        let hosts = config.environments.values().map(|one| (one.name.clone(), one.host.clone()));
+        self.hosts.store(Arc::new(hosts.collect()));
         if let (Some(opened), Some(connections)) = (self.opened.get(), &config.connections) {
             opened.connector.configure(self.settings(connections));
         }
@@ -166,6 +171,11 @@ impl Broker {
     /// Whether connections can be used.
     pub(crate) fn is_open(&self) -> bool {
         self.opened.get().is_some()
+    }
+
+    /// Where an environment is, in lower case.
+    pub(crate) fn host_of(&self, environment: &str) -> Option<String> {
+        self.hosts.load().get(environment).cloned()
     }
 
     /// The connections of a user at an environment, the newest first.

@@ -74,6 +74,8 @@ pub(crate) struct Wanted {
     pub(crate) provider: String,
     /// Where the tokens may be sent, by its name in the configuration.
     pub(crate) environment: String,
+    /// As [`Connection::host`].
+    pub(crate) host: String,
     /// Who asks, by name.
     pub(crate) caller: String,
     /// The user at MX, where that is known.

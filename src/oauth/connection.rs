@@ -91,6 +91,8 @@ pub(crate) struct Connection {
     pub(crate) provider: String,
     /// Where its tokens may be sent, by its name in the configuration.
     pub(crate) environment: String,
+    /// The host of that environment when the user consented, in lower case: its tokens go nowhere else.
+    pub(crate) host: String,
     /// The caller that it was made for, by name.
     pub(crate) caller: String,
     /// The user at MX, where that is known.
@@ -156,6 +158,8 @@ pub(crate) struct Summary {
     pub(crate) provider: String,
     /// As [`Connection::environment`].
     pub(crate) environment: String,
+    /// As [`Connection::host`].
+    pub(crate) host: String,
     /// As [`Connection::caller`].
     pub(crate) caller: String,
     /// As [`Connection::user_guid`].
@@ -197,6 +201,7 @@ impl Connection {
             id: self.id,
             provider: self.provider.clone(),
             environment: self.environment.clone(),
+            host: self.host.clone(),
             caller: self.caller.clone(),
             user_guid: self.user_guid.clone(),
             scopes: self.scopes.clone(),
@@ -260,6 +265,7 @@ mod tests {
             id: ConnectionId(1),
             provider: "mx".into(),
             environment: "sandbox".into(),
+            host: "api.mx.test".into(),
             caller: "ledger".into(),
             user_guid: None,
             scopes: vec!["read".into()],

@@ -12,6 +12,7 @@ use crate::{
         cell::{Cell, Held, Token},
         connection::ConnectionId,
         refresh::Because,
+        store::Version,
     },
 };
 
@@ -75,7 +76,8 @@ impl Tokens {
         let version = match &*cell.held() {
             Held::Token(token) => token.version,
             Held::Nothing(version) => *version,
-            Held::Gone => return Err(Unavailable::Gone),
+            // Its user may have consented again, at another replica: older than anything, so the store decides.
+            Held::Gone => Version(0),
             Held::Retired => return Err(Unavailable::Unknown),
         };
         self.after(cell, Because::Due(version)).await

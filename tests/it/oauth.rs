@@ -1,6 +1,7 @@
 //! Access tokens of a provider: whose goes out, when they are refreshed, and what callers are told when there is none.
 
 mod bank;
+mod connecting;
 mod odd;
 mod replicas;
 
@@ -292,6 +293,25 @@ fn tokens_are_in_no_log_record_metric_list_or_file() {
             assert!(!file.windows(token.len()).any(|there| there == token.as_bytes()), "{token} in a file");
         }
     }
+}
+
+#[test]
+fn who_moves_an_environment_moves_no_tokens() {
+    let bank = Bank::start(60);
+    let mut gateway = bank.setup("").start();
+    let id = import(&gateway, &bank.mint("alice"), &[]);
+    assert_eq!(get(&gateway, LEDGER, "/api/accounts", &id).status, 200);
+    let (here, there) = (bank.address.to_string(), format!("localhost:{}", bank.address.port()));
+    let moved = gateway.setup.environments.replace(&format!("https://{here}"), &format!("https://{there}"));
+    assert_ne!(moved, gateway.setup.environments);
+    let before = std::mem::replace(&mut gateway.setup.environments, moved);
+    gateway.reconfigure();
+    gateway.command(&["reload"]).unwrap();
+    assert_eq!(outcome(&get(&gateway, LEDGER, "/api/accounts", &id)), no(403, "connection_denied"));
+    gateway.setup.environments = before;
+    gateway.reconfigure();
+    gateway.command(&["reload"]).unwrap();
+    assert_eq!(get(&gateway, LEDGER, "/api/accounts", &id).status, 200);
 }
 
 #[test]

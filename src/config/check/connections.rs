@@ -222,6 +222,11 @@ impl Across<'_> {
         };
         for provider in self.providers.values().flatten() {
             let ours = browser.url.to_string();
+            let tickets = format!("{ours}ticket/");
+            if provider.redirect_uri.as_ref().is_some_and(|uri| uri.starts_with(&tickets)) {
+                let key = format!("provider.{}.redirect_uri", provider.name);
+                self.file.fault(&key, Problem::new("is where tickets are opened").allowed("another path"));
+            }
             if provider.redirect_uri.as_ref().is_some_and(|uri| !uri.starts_with(&ours)) {
                 let problem =
                     Problem::new("is not under connections.browser.url, where browsers come back to");

@@ -69,6 +69,11 @@ fn browsers_come_to_one_origin_and_go_back_to_what_is_listed() {
         let returning = returning.replace("https://app.example/back", wrong);
         assert!(parse(&file(&[SERVING, &returning, BROWSER])).is_err(), "{wrong}");
     }
+    let ticket = PROVIDER.replace("connect.example/callback", "connect.example/ticket/callback");
+    assert_fault(
+        &file(&[SERVING, &ticket, &returning, BROWSER]),
+        "provider.bank.redirect_uri: is where tickets are opened; another path",
+    );
     let elsewhere = PROVIDER.replace("connect.example", "elsewhere.example");
     assert_warning(
         &file(&[SERVING, &elsewhere, &returning, BROWSER]),

@@ -157,8 +157,8 @@ fn made(id: ConnectionId, order: &Order, granted: Granted, asked: u64) -> Connec
         ends: if granted.refresh.is_none() { expires } else { None },
         refresh: granted.refresh,
     };
-    let Wanted { provider, environment, caller, user_guid, scopes } = order.wanted();
+    let Wanted { provider, environment, host, caller, user_guid, scopes } = order.wanted();
     let scopes = granted.scopes.unwrap_or(scopes);
     let consent = Consent::Live(tokens);
-    Connection { id, provider, environment, caller, user_guid, scopes, created: asked, consent }
+    Connection { id, provider, environment, host, caller, user_guid, scopes, created: asked, consent }
 }

@@ -28,8 +28,6 @@ const TOKEN_BYTES_MAX: usize = 8 * 1024;
 /// A connection that is forgotten.
 #[derive(Debug)]
 pub(crate) struct Disconnected {
-    /// Whose it was.
-    pub(crate) caller: String,
     pub(crate) revocation: Revocation,
 }
 
@@ -81,11 +79,11 @@ impl Connector {
         if !is_token(&refresh) {
             return Err(Error::Token);
         }
-        let Wanted { provider, environment, caller, user_guid, scopes } = wanted;
+        let Wanted { provider, environment, host, caller, user_guid, scopes } = wanted;
         let (id, created) = (ConnectionId::random()?, self.0.clock.now());
         let consent = Consent::Live(Tokens { access: None, refresh: Some(refresh), ends: None });
         let connection =
-            Connection { id, provider, environment, caller, user_guid, scopes, created, consent };
+            Connection { id, provider, environment, host, caller, user_guid, scopes, created, consent };
         self.0.store.insert(&connection).await?;
         self.0.saw(&Event::Imported { whose: whose(&connection), id });
         Ok(id)
@@ -108,7 +106,7 @@ impl Connector {
                     }
                     let whose = whose(&connection);
                     self.0.saw(&Event::Disconnected { whose, id, revocation: &revocation });
-                    return Ok(Disconnected { caller: connection.caller, revocation });
+                    return Ok(Disconnected { revocation });
                 }
                 Err(error) => {
                     leave(&*self.0.store, &lease).await;

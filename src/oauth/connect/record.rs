@@ -23,6 +23,7 @@ use crate::{
 pub(super) struct Order {
     pub(super) provider: String,
     pub(super) environment: String,
+    pub(super) host: String,
     pub(super) caller: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) user_guid: Option<String>,
@@ -60,10 +61,10 @@ pub(super) struct Unknown;
 
 impl Order {
     pub(super) fn of(wanted: &Wanted, back: &Return, renews: Option<ConnectionId>) -> Self {
-        let Wanted { provider, environment, caller, user_guid, scopes } = wanted.clone();
+        let Wanted { provider, environment, host, caller, user_guid, scopes } = wanted.clone();
         let Return { url: return_url, state } = back.clone();
         let renews = renews.map(|id| id.to_string());
-        Self { provider, environment, caller, user_guid, scopes, return_url, state, renews }
+        Self { provider, environment, host, caller, user_guid, scopes, return_url, state, renews }
     }
 
     pub(super) fn seal(&self) -> Result<Arc<Secret>, store::Error> {
@@ -84,8 +85,8 @@ impl Order {
 
     /// What it was made of, but for the way back.
     pub(super) fn wanted(&self) -> Wanted {
-        let Self { provider, environment, caller, user_guid, scopes, .. } = self.clone();
-        Wanted { provider, environment, caller, user_guid, scopes }
+        let Self { provider, environment, host, caller, user_guid, scopes, .. } = self.clone();
+        Wanted { provider, environment, host, caller, user_guid, scopes }
     }
 
     /// The return URL with `parameters` and the caller's own `state`.
@@ -153,6 +154,7 @@ mod tests {
         let wanted = Wanted {
             provider: "bank".into(),
             environment: "sandbox".into(),
+            host: "api.mx.test".into(),
             caller: "ledger".into(),
             user_guid: Some("USR-1".into()),
             scopes: vec!["read".into()],

@@ -45,7 +45,7 @@ async fn refresh(provider: &Provider, token: &Secret) -> Result<Granted, Fault> 
 
 /// All that is logged, as it is before anything is masked.
 #[derive(Clone, Default)]
-struct Logged(Arc<Mutex<Vec<u8>>>);
+pub(in crate::oauth) struct Logged(Arc<Mutex<Vec<u8>>>);
 
 impl Write for Logged {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
@@ -59,13 +59,18 @@ impl Write for Logged {
 }
 
 impl Logged {
-    fn listen(&self) -> tracing::subscriber::DefaultGuard {
+    /// Of this thread, which is all of a test's.
+    pub(in crate::oauth) fn listen(&self) -> tracing::subscriber::DefaultGuard {
         let writer = self.clone();
         let subscriber = tracing_subscriber::fmt()
             .with_max_level(tracing::Level::TRACE)
             .with_writer(move || writer.clone())
             .finish();
         tracing::subscriber::set_default(subscriber)
+    }
+
+    pub(in crate::oauth) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
     }
 
     #[expect(clippy::disallowed_methods, reason = "looks for it")]
@@ -208,4 +213,14 @@ async fn whatever_is_no_token_answer_is_a_failed_attempt() {
     }
     server.end();
     assert!(matches!(ask(&patient, "plain").await.unwrap_err(), Fault::Unreached(_)));
+}
+
+/// The crate that reads these has no tables of Unicode (`idna_adapter` in Cargo.toml).
+#[test]
+fn a_host_is_ascii_and_another_one_is_written_in_punycode() {
+    let reads = |url: &str| oauth2::AuthUrl::new(url.to_owned()).is_ok();
+    for url in ["https://bank.example/a", "https://BANK.example:8443", "https://xn--bcher-kva.example/a"] {
+        assert!(reads(url), "{url}");
+    }
+    assert!(!reads("https://b\u{fc}cher.example/a"));
 }

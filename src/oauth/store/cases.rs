@@ -94,6 +94,7 @@ pub(super) fn connection(id: ConnectionId, generation: u64) -> Connection {
         id,
         provider: "mx".into(),
         environment: "sandbox".into(),
+        host: "api.mx.test".into(),
         caller: "ledger".into(),
         user_guid: Some("USR-1".into()),
         scopes: vec!["read".into()],

@@ -40,6 +40,7 @@ struct Header {
     key: String,
     provider: String,
     environment: String,
+    host: String,
     caller: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     user_guid: Option<String>,
@@ -58,8 +59,9 @@ impl Header {
     }
 
     fn summary(self, id: ConnectionId) -> Summary {
-        let Self { provider, environment, caller, user_guid, scopes, created, consent: state, .. } = self;
-        Summary { id, provider, environment, caller, user_guid, scopes, created, state }
+        let Self { provider, environment, host, caller, user_guid, scopes, created, consent: state, .. } =
+            self;
+        Summary { id, provider, environment, host, caller, user_guid, scopes, created, state }
     }
 }
 
@@ -88,7 +90,7 @@ impl Record {
         store: StoreId,
         keys: &Keys,
     ) -> Result<Self, Error> {
-        let Summary { id, provider, environment, caller, user_guid, scopes, created, state } =
+        let Summary { id, provider, environment, host, caller, user_guid, scopes, created, state } =
             summary.clone();
         let key = keys.sealing();
         let header = Header {
@@ -96,6 +98,7 @@ impl Record {
             key: key.to_string(),
             provider,
             environment,
+            host,
             caller,
             user_guid,
             scopes,
@@ -120,7 +123,7 @@ impl Record {
     /// With the tokens.
     pub(super) fn open(&self, id: ConnectionId, store: StoreId, keys: &Keys) -> Result<Stored, Error> {
         let (summary, version, pair) = self.parts(id, store, keys)?;
-        let Summary { provider, environment, caller, user_guid, scopes, created, state, .. } = summary;
+        let Summary { provider, environment, host, caller, user_guid, scopes, created, state, .. } = summary;
         let consent = match state {
             State::Live { expires, ends, .. } => Consent::Live(Tokens {
                 access: pair.access.map(|token| Access { token, expires }),
@@ -130,7 +133,7 @@ impl Record {
             State::Gone { since, why } => Consent::Gone { since, why },
         };
         let connection =
-            Connection { id, provider, environment, caller, user_guid, scopes, created, consent };
+            Connection { id, provider, environment, host, caller, user_guid, scopes, created, consent };
         Ok(Stored { connection, version })
     }
 

@@ -35,6 +35,7 @@ async fn a_user_is_connected_and_sent_on_with_the_id() {
         id,
         provider: "bank".into(),
         environment: "sandbox".into(),
+        host: "api.mx.test".into(),
         caller: "ledger".into(),
         user_guid: Some("USR-1".into()),
         scopes: vec!["read".into()],

@@ -85,6 +85,7 @@ impl Gateway {
         let wanted = Wanted {
             provider: "bank".into(),
             environment: "sandbox".into(),
+            host: "api.mx.test".into(),
             caller: "ledger".into(),
             user_guid: None,
             scopes: vec![],

@@ -1,12 +1,6 @@
 //! What must not be seen is not, wherever one looks.
 
-use std::{
-    io::Write,
-    sync::{
-        Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{
     super::*,
@@ -15,40 +9,9 @@ use super::{
 };
 use crate::oauth::store::{Committed, Doing, Kept, Lease, Stored, Taken, Version, embedded::Embedded};
 
-/// All that is logged, as it is before anything is masked.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Log {
-    /// Of this thread, which is all of a test.
-    fn listen(&self) -> tracing::subscriber::DefaultGuard {
-        let writer = self.clone();
-        let subscriber = tracing_subscriber::fmt()
-            .with_max_level(tracing::Level::TRACE)
-            .with_writer(move || writer.clone())
-            .finish();
-        tracing::subscriber::set_default(subscriber)
-    }
-
-    fn text(&self) -> String {
-        String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
-    }
-}
-
 #[tokio::test]
 async fn nothing_secret_is_logged_shown_or_stored_as_it_is() {
-    let log = Log::default();
+    let log = provider::tests::Logged::default();
     let listening = log.listen();
     let world = World::new().await;
     let ticket = world.ticket().await;
@@ -100,7 +63,7 @@ async fn nothing_secret_is_logged_shown_or_stored_as_it_is() {
 
 #[tokio::test]
 async fn a_stranger_fills_neither_the_store_nor_the_memory_nor_the_log() {
-    let log = Log::default();
+    let log = provider::tests::Logged::default();
     let listening = log.listen();
     let world = World::new().await;
     let size = || std::fs::metadata(world.folder.path().join("connections")).unwrap().len();

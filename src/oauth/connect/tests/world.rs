@@ -326,6 +326,7 @@ pub(super) fn wanted() -> Wanted {
     Wanted {
         provider: "bank".into(),
         environment: "sandbox".into(),
+        host: "api.mx.test".into(),
         caller: "ledger".into(),
         user_guid: Some("USR-1".into()),
         scopes: vec!["read".into()],

@@ -35,6 +35,7 @@ fn connection(granted: &Granted) -> Connection {
         id: ConnectionId::random().unwrap(),
         provider: "bank".into(),
         environment: "sandbox".into(),
+        host: "api.mx.test".into(),
         caller: "ledger".into(),
         user_guid: None,
         scopes: granted.scopes.clone().unwrap(),

@@ -89,6 +89,7 @@ impl World {
             id: id(),
             provider: "bank".into(),
             environment: "sandbox".into(),
+            host: "api.mx.test".into(),
             caller: "ledger".into(),
             user_guid: None,
             scopes: vec![],

@@ -130,6 +130,14 @@ impl Cluster {
         for pid in all.lines() {
             let _ = kill_process(Pid::from_raw(pid.parse().unwrap()).unwrap(), Signal::KILL);
         }
+        // Until they are gone they have the shared memory, and another server does not start. A zombie has none.
+        for pid in all.lines() {
+            let is_there =
+                || fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "));
+            while is_there() {
+                thread::yield_now();
+            }
+        }
     }
 
     fn end(&mut self, signal: Signal) {
