@@ -5,6 +5,7 @@
 //! What must never happen: a request sees parts of two snapshots, or a secret in an environment whose host
 //! it is not sealed for.
 
+mod attached;
 mod grants;
 mod may_use;
 mod scopes;
@@ -16,7 +17,13 @@ use std::{collections::HashMap, sync::Arc};
 use http::{HeaderName, header::AUTHORIZATION};
 use tokio::time::Instant;
 
-pub(crate) use self::{grants::Grants, may_use::MayUse, scopes::NeededScopes, secrets::dial_once};
+pub(crate) use self::{
+    attached::{Bearer, Own, TokensOf},
+    grants::Grants,
+    may_use::MayUse,
+    scopes::NeededScopes,
+    secrets::dial_once,
+};
 use self::{
     second::Second,
     secrets::{Secrets, credential},
@@ -138,54 +145,6 @@ impl Environment {
             Own::Provider(_) => credential::is_look_alike(&AUTHORIZATION, name),
         };
         is_own || self.private_fields.iter().any(|own| credential::is_look_alike(own, name))
-    }
-}
-
-/// What is attached to a request, unless its operation takes a Bearer token of one user.
-#[derive(Debug)]
-pub(crate) enum Own {
-    /// A key of the vault.
-    Key(Prepared),
-    /// Access tokens.
-    Provider(TokensOf),
-}
-
-/// Whose access tokens are attached.
-#[derive(Debug)]
-pub(crate) struct TokensOf {
-    pub(crate) provider: Arc<str>,
-    pub(crate) grant: OAuthGrant,
-}
-
-impl Own {
-    /// `None`: tokens of a provider are attached.
-    pub(crate) fn key(&self) -> Option<&Prepared> {
-        match self {
-            Self::Key(key) => Some(key),
-            Self::Provider(_) => None,
-        }
-    }
-}
-
-/// What is attached on operations that take a Bearer token.
-#[derive(Debug)]
-pub(crate) enum Bearer {
-    /// Nothing: they are refused.
-    Refused,
-    /// The environment's own credential, which is a Bearer token.
-    Environment,
-    Token(Box<Prepared>),
-    /// The access token of a connection.
-    Provider(TokensOf),
-    PassThrough,
-}
-
-impl Bearer {
-    pub(crate) fn token(&self) -> Option<&Prepared> {
-        match self {
-            Self::Token(token) => Some(token),
-            _ => None,
-        }
     }
 }
 

@@ -155,7 +155,7 @@ async fn order(at: &Connection, body: Incoming) -> Result<Order, No> {
     let whole = pin!(Limited::new(body, BODY_BYTES_MAX).collect());
     let read = at.session.watch.until_expired(whole).await.map_err(|expiry: Expiry| No::from(expiry))?;
     let Ok(read) = read else {
-        return Err(at.session.body_refusal().unwrap_or(Refusal::BodyTooLarge.into()).into());
+        return Err(at.session.body_refusal().unwrap_or(Refusal::BodyTooLarge).into());
     };
     let bytes: Bytes = read.to_bytes();
     serde_json::from_slice(&bytes).map_err(|error| {

@@ -112,7 +112,7 @@ impl Broker {
             let kind = this.opened()?.kind.clone();
             let now = seconds(SystemTime::now());
             let copied = tokio::task::spawn_blocking(move || kind.backup(&to, now)).await;
-            Ok(copied.map_err(|_| Unavailable::Later)?)
+            copied.map_err(|_| Unavailable::Later)
         })
         .await
     }

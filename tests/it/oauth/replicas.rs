@@ -36,6 +36,7 @@ const LIFE: u32 = 5;
 const PAUSE_MAX: u64 = 4000;
 
 /// A short one here; `tests/full` runs a longer one by setting `MXGATE_TEST_REPLICAS_SECONDS`, with 100 connections.
+#[expect(clippy::disallowed_methods, reason = "this is no gateway: it is how long the test runs")]
 fn measure() -> (usize, Duration) {
     match std::env::var("MXGATE_TEST_REPLICAS_SECONDS").ok().and_then(|text| text.parse().ok()) {
         Some(seconds) => (100, Duration::from_secs(seconds)),
