@@ -289,6 +289,8 @@ pub struct Environment {
     pub rotation: Rotation,
     /// What is attached on the operations that take a Bearer token of one user or account.
     pub bearer_operations: BearerOperations,
+    /// Whether tokens in MX's answers stay here and callers get handles for them. Default false.
+    pub token_handles: bool,
     /// What a token of a provider must be good for.
     pub scopes: Vec<NeededScopes>,
     /// PEM file that replaces the system's roots; reloaded when it changes.

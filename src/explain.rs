@@ -13,6 +13,7 @@ pub mod cases;
 pub mod difference;
 mod listener;
 mod message;
+mod no;
 mod records;
 pub mod replay;
 mod show;
@@ -24,14 +25,13 @@ use std::{collections::BTreeMap, fmt, net::IpAddr, rc::Rc, time::SystemTime};
 
 use http::request;
 
-use self::walked::Walked;
+use self::{no::No, walked::Walked};
 use crate::{
     config::{self, Config},
     credential::Prepared,
     gateway::{
         self, End,
         choice::{AtHand, Attached},
-        refusal::Refusal,
     },
     listener::{names::Names, peer::Peer},
     policy::target::Target,
@@ -148,6 +148,8 @@ pub struct Explanation {
     pub credential: Option<UsedCredential>,
     /// What is sent.
     pub sent: Option<Sent>,
+    /// What becomes of the answer before its caller gets it, where anything does.
+    pub answer: Option<&'static str>,
     /// Why it is refused; `None`: it would be sent.
     pub refused: Option<Refused>,
     /// Why it would be refused, were its caller not in observe mode.
@@ -360,6 +362,7 @@ impl Explainer {
         });
         let refused = refused.map(told);
         let (sent, credential) = sent.unzip();
+        let answer = environment.filter(|_| refused.is_none()).zip(operation);
         Explanation {
             method: question.method.clone(),
             target: question.target.clone(),
@@ -385,6 +388,7 @@ impl Explainer {
             users: caller.map(words::users).unwrap_or_default(),
             credential,
             sent,
+            answer: answer.and_then(|(environment, operation)| words::answer(environment, operation)),
             refused,
             would_refuse,
         }
@@ -431,32 +435,6 @@ fn blank(config: &Config) -> Result<Snapshot, Unanswerable> {
 
 fn listed(names: impl Iterator<Item = impl fmt::Display>) -> String {
     names.map(|name| name.to_string()).collect::<Vec<_>>().join(", ")
-}
-
-/// Why a walk ended, with what is known beyond the code.
-struct No {
-    end: End,
-    detail: Option<String>,
-}
-
-impl No {
-    fn malformed(detail: &str) -> Self {
-        Self { end: Refusal::MalformedRequest.into(), detail: Some(detail.to_owned()) }
-    }
-
-    fn refusal(&self) -> Option<Refusal> {
-        match &self.end {
-            End::Refused(denial) => Some(denial.refusal),
-            End::Failed(_) => None,
-        }
-    }
-
-    fn status_and_code(&self) -> (u16, &'static str) {
-        match &self.end {
-            End::Refused(denial) => (denial.refusal.status().as_u16(), denial.refusal.code()),
-            End::Failed(failure) => (failure.status().as_u16(), failure.code()),
-        }
-    }
 }
 
 #[cfg(test)]

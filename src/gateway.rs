@@ -7,10 +7,12 @@
 mod access;
 mod again;
 pub(crate) mod answer;
+mod approve;
 pub(crate) mod choice;
 pub(crate) mod connections;
 pub(crate) mod entry;
 pub(crate) mod fields;
+mod handles;
 pub mod refusal;
 pub(crate) mod respond;
 
@@ -23,38 +25,28 @@ use std::{
 };
 
 use http::{HeaderMap, Request, Response, StatusCode, request, uri::PathAndQuery};
-use http_body::Body as _;
 use hyper::body::Incoming;
 
 use self::{
-    access::Renewal,
-    again::{Again, OtherHead},
     answer::{AnswerBody, Passage},
-    choice::{AtHand, Attached, Choice},
-    entry::{Entry, Live},
-    fields::FieldMask,
+    approve::{Approved, Second},
+    choice::{Attached, Choice},
+    entry::Entry,
     refusal::{Failure, Refusal},
 };
 use crate::{
     admission::{Caller, NotAdmitted},
     browser,
-    credential::Credential,
-    limits::{breaker::Pass, outcome},
+    limits::outcome,
     listener::{connection::Connection, peer::Peer, watch::Expiry},
     policy::{self, Api, Denial, Grant, form, target::Target},
-    redaction::Masker,
     snapshot::{Environment, ListenerSettings, Snapshot},
     upstream::{
         self,
         headers::{self, RequestHead},
-        outgoing::Outgoing,
     },
     users::{self, Reason, Told, end_user::EndUser},
-    vault::freshness::{Moment, Term},
-    worker::{
-        tokens::Access,
-        view::{EnvironmentView, View},
-    },
+    worker::view::View,
 };
 
 /// Serves one request.
@@ -85,11 +77,11 @@ async fn walk(
     entry: &mut Entry,
 ) -> Result<Passage, End> {
     let approved = match view.attaches_tokens(at.listener.index) {
-        false => approve(at, view, request, entry)?,
+        false => approve::at_once(at, view, request, entry)?,
         // In a box, since other walks wait for nothing before they send.
-        true => Box::pin(approve_with_token(at, view, request, entry)).await?,
+        true => Box::pin(approve::with_token(at, view, request, entry)).await?,
     };
-    let Approved { outgoing, environment, masker, mask, pass, second } = approved;
+    let Approved { outgoing, environment, masker, mask, keeping, pass, second } = approved;
     let timeouts = &environment.settings.timeouts;
     let asked = entry.asked_upstream();
     at.session.watch.total(asked, timeouts.total);
@@ -114,148 +106,12 @@ async fn walk(
     }
     entry.upstream_answered();
     let mut passage = Passage::new(answer, environment.clone(), masker);
-    if let Some(mask) = mask {
+    let keeping = keeping.filter(|_| passage.is_success());
+    if mask.is_some() || keeping.is_some() {
         // In a box, so that the walks of other callers do not have room for it.
-        Box::pin(passage.mask_fields(at, &mask, entry.paced())).await?;
+        Box::pin(passage.rewrite(at, keeping.as_deref(), mask.as_deref(), entry)).await?;
     }
     Ok(passage)
-}
-
-/// A request that may go out, and how.
-struct Approved<'v> {
-    outgoing: Outgoing,
-    environment: &'v Rc<EnvironmentView>,
-    masker: Option<Arc<Masker>>,
-    mask: Option<Arc<FieldMask>>,
-    pass: Pass,
-    second: Option<Second>,
-}
-
-/// What follows when the credential is not taken.
-enum Second {
-    /// Of an environment with two keys.
-    Key(Box<Again>),
-    /// Of one whose tokens a provider gives.
-    Token(Box<Renewal>),
-}
-
-/// What can be done before anything is sent. Nothing in it waits, so that a request in flight carries none of it.
-fn approve<'v>(
-    at: &Connection,
-    view: &'v View,
-    request: Request<Incoming>,
-    entry: &mut Entry,
-) -> Result<Approved<'v>, End> {
-    let (head, body) = request.into_parts();
-    let (listener, environment) = place(at, view, entry)?;
-    let decided = decide(&view.snapshot, listener, &at.peer, &head, &mut Live { view, entry })?;
-    let (own, which) = environment.credential();
-    let at_hand = AtHand { own, token: environment.bearer.as_ref(), access: None };
-    let may_repeat = decided.grant.repeatable(&head.method) && body.is_end_stream();
-    let other = OtherHead::of(&decided, &head, environment, which, may_repeat);
-    let dressed = dressed(at, view, environment, &decided, &at_hand, &head, entry)?;
-    Ok(dressed.approved(view, environment, head, body, |outgoing| Some(Second::Key(other?.ready(outgoing)))))
-}
-
-/// The same where tokens of a provider are attached, which it may have to wait for.
-async fn approve_with_token<'v>(
-    at: &Connection,
-    view: &'v View,
-    request: Request<Incoming>,
-    entry: &mut Entry,
-) -> Result<Approved<'v>, End> {
-    let (head, body) = request.into_parts();
-    let (listener, environment) = place(at, view, entry)?;
-    let decided = decide(&view.snapshot, listener, &at.peer, &head, &mut Live { view, entry })?;
-    let (access, renewal) = match &decided.choice {
-        Choice::Access(wanted) => {
-            Some(access::obtain(at, view, environment, &decided, wanted, &head.method).await?)
-        }
-        _ => None,
-    }
-    .unzip();
-    let at_hand = AtHand {
-        own: environment.credential().0,
-        token: environment.bearer.as_ref(),
-        access: access.as_ref().map(|access: &Access| &*access.credential),
-    };
-    let may_repeat = decided.grant.repeatable(&head.method) && body.is_end_stream();
-    let renewal = renewal.map(|renewal| match may_repeat {
-        true => renewal.keeping(&decided, &head, &environment.settings),
-        false => renewal,
-    });
-    let dressed = dressed(at, view, environment, &decided, &at_hand, &head, entry)?;
-    Ok(dressed.approved(view, environment, head, body, |_| renewal.map(|one| Second::Token(Box::new(one)))))
-}
-
-/// Where a request goes.
-fn place<'v>(
-    at: &Connection,
-    view: &'v View,
-    entry: &mut Entry,
-) -> Result<(&'v ListenerSettings, &'v Rc<EnvironmentView>), End> {
-    let listener = view.listener(at.listener.index).ok_or(Failure::NotReady)?;
-    let environment = listener.environment.and_then(|index| view.environment(index));
-    let environment = environment.ok_or(Failure::NotReady)?;
-    entry.environment(environment);
-    Ok((listener, environment))
-}
-
-/// A head with its credential, counted as one that is sent.
-struct Dressed {
-    caller: Caller,
-    sent: RequestHead,
-    masker: Option<Arc<Masker>>,
-    term: Option<Rc<Term>>,
-    repeatable: bool,
-    pass: Pass,
-}
-
-fn dressed(
-    at: &Connection,
-    view: &View,
-    environment: &Rc<EnvironmentView>,
-    decided: &Decided<'_>,
-    at_hand: &AtHand<'_>,
-    head: &request::Parts,
-    entry: &mut Entry,
-) -> Result<Dressed, End> {
-    let attached = decided.choice.attached(at_hand)?;
-    let (credential, repeatable) = (attached.credential(), decided.grant.repeatable(&head.method));
-    let caller = decided.caller;
-    entry.credential(credential);
-    let term = credential.map(Credential::term);
-    if term.is_some_and(|term| term.0.has_passed(|| Moment::at(entry.start()))) {
-        return Err(Failure::CredentialUnavailable.into());
-    }
-    let sent = decided.head(head, &environment.settings, &attached);
-    let masker = credential.map(Credential::masker);
-    if let Some(operation) = decided.grant.operation() {
-        let versions = view.snapshot.versions.get(caller.index().get());
-        versions.inspect(|versions| versions.note(at.worker.place(), operation, &head.headers));
-    }
-    // Last: what is not sent uses nothing up. A probe of a breaker has its body: one that is still to come could make it
-    // last as long as its caller likes.
-    let pass = entry.sending(environment, &head.method, repeatable && !at.session.body_pending())?;
-    entry.sent_out();
-    Ok(Dressed { caller, sent, masker, term: term.cloned(), repeatable, pass })
-}
-
-impl Dressed {
-    fn approved<'v>(
-        self,
-        view: &View,
-        environment: &'v Rc<EnvironmentView>,
-        head: request::Parts,
-        body: Incoming,
-        second: impl FnOnce(&Outgoing) -> Option<Second>,
-    ) -> Approved<'v> {
-        let Self { caller, sent, masker, term, repeatable, pass } = self;
-        let outgoing = Outgoing::new(&head.method, sent, body, repeatable, head.headers).until(term);
-        let second = second(&outgoing);
-        let mask = view.snapshot.mask(caller.index()).cloned();
-        Approved { outgoing, environment, masker, mask, pass, second }
-    }
 }
 
 /// Every decision about a request, in order; `trail` hears each. It needs no connection and no secret, so
@@ -296,6 +152,9 @@ pub(crate) fn decide<'r>(
             .map_err(|reason| trail.not_bound(reason, caller))?;
     }
 
+    if snapshot.gives_handles && handles::stray(&head.headers, path_and_query) {
+        return Err(Refusal::ConnectionDenied.into());
+    }
     let choice = Choice::of(environment, &grant, head, &target)?;
     Ok(Decided { caller, end_user, target, grant, choice })
 }

@@ -7,6 +7,7 @@
 //!   what an answer means.
 //! - `refresh`: one refresher for each connection, of all replicas; `holding` is how anybody holds a connection's lease.
 //! - `connect`: a user's browser consents, and a connection is made.
+//! - `handle`: what a caller gets in the place of a token that MX gave it, which is kept like a connection.
 //! - `cell`: a connection as requests see it; `broker`: cells for whoever may have them, refreshed ahead of time.
 //!
 //! In: what a provider answered. Out: a [`connection::Connection`] with its tokens, and a list of connections without.
@@ -20,6 +21,7 @@ pub(crate) mod cell;
 pub(crate) mod connect;
 pub(crate) mod connection;
 mod discovery;
+pub(crate) mod handle;
 mod holding;
 pub(crate) mod provider;
 pub(crate) mod refresh;

@@ -72,6 +72,8 @@ pub struct Record<'a> {
     pub would_refuse: Option<&'static str>,
     /// It was answered 401 with the key that was in use, and then sent again with the other one, which is `credential`.
     pub cut_over: bool,
+    /// How many tokens of the answer were kept, with handles in their places.
+    pub kept: u64,
 }
 
 /// How a request ended.
@@ -197,6 +199,7 @@ pub(crate) mod tests {
             masked: 0,
             would_refuse: None,
             cut_over: false,
+            kept: 0,
         }
     }
 
@@ -225,6 +228,7 @@ pub(crate) mod tests {
             peer_uid: Some(7),
             would_refuse: Some("operation_denied"),
             cut_over: true,
+            kept: 1,
             ..example()
         });
         let table = include_str!("../docs/records.md").lines().filter(|line| line.starts_with("| `"));
@@ -268,6 +272,12 @@ pub(crate) mod tests {
     fn a_second_attempt_shows_only_where_there_was_one() {
         assert!(!line(&example()).contains("cut_over"));
         assert!(line(&Record { cut_over: true, ..example() }).ends_with("\"cut_over\":true}"));
+    }
+
+    #[test]
+    fn tokens_that_are_kept_show_only_where_there_were_any() {
+        assert!(!line(&example()).contains("kept"));
+        assert!(line(&Record { kept: 2, ..example() }).ends_with("\"kept\":2}"));
     }
 
     #[test]

@@ -68,6 +68,8 @@ pub(crate) struct Snapshot {
     pub(crate) users: Users,
     /// Which connections each caller may use, by its index.
     may_use: Vec<Option<Arc<MayUse>>>,
+    /// Whether any environment gives callers handles.
+    pub(crate) gives_handles: bool,
     /// One for each listener, in the configuration's order.
     pub(crate) listeners: Vec<ListenerSettings>,
 }
@@ -93,6 +95,8 @@ pub(crate) struct Environment {
     /// In a box, since most have none.
     pub(crate) second: Option<Box<Second>>,
     pub(crate) bearer: Bearer,
+    /// Whether tokens in answers stay here, and handles for them come back.
+    pub(crate) token_handles: bool,
     /// What a token of a provider must be good for.
     pub(crate) scopes: NeededScopes,
     pub(crate) dial: Arc<DialTarget>,
@@ -122,9 +126,11 @@ impl Environment {
         both.any(|tokens| tokens.grant == OAuthGrant::AuthorizationCode && *tokens.provider == *provider)
     }
 
-    /// Whether tokens of a provider are attached to any request.
+    /// Whether any request is attached a token that the broker has.
     pub(crate) fn attaches_tokens(&self) -> bool {
-        matches!(self.own, Own::Provider(_)) || matches!(self.bearer, Bearer::Provider(_))
+        self.token_handles
+            || matches!(self.own, Own::Provider(_))
+            || matches!(self.bearer, Bearer::Provider(_))
     }
 
     /// The second of two keys, while it may be used.
@@ -286,6 +292,7 @@ impl Snapshot {
                 .iter()
                 .map(|caller| FieldMask::new(&caller.mask_fields).map(Arc::new))
                 .collect(),
+            gives_handles: environments.iter().any(|environment| environment.token_handles),
             may_use: config.callers.iter().map(|caller| MayUse::new(caller).map(Arc::new)).collect(),
             environments,
             secrets: secrets::used(config, gathered),
@@ -486,6 +493,7 @@ fn environment(
             .unwrap_or(http::HeaderValue::from_static("v20250224")),
         own,
         bearer,
+        token_handles: settings.token_handles,
         scopes: NeededScopes::new(settings),
         dial,
         timeouts: settings.timeouts.clone(),

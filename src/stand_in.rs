@@ -2,7 +2,7 @@
 //!
 //! It knows every operation of both API versions, checks credentials, versions and bodies more strictly than MX,
 //! and misbehaves when asked to ([`switches`]). In come requests over TLS (or plain TCP); out go
-//! plausible answers without any memory but that of keys, jobs and of what was received ([`Handle`]).
+//! plausible answers without any memory but that of keys, tokens, jobs and of what was received ([`Handle`]).
 //! What must never happen: a real key is given to it, or it listens where strangers can reach it by default.
 
 pub mod certificate;
@@ -20,6 +20,7 @@ mod exchange;
 mod jobs;
 mod keys;
 mod respond;
+mod tokens;
 mod wire;
 
 #[cfg(test)]
@@ -56,6 +57,7 @@ use self::{
     keys::Keys,
     options::{Environment, Options},
     switches::Switches,
+    tokens::Tokens,
     wire::{Orders, Transport, Wire},
 };
 use crate::mx::catalogue::catalogue;
@@ -105,11 +107,12 @@ struct Shared {
     closing: watch::Sender<()>,
 }
 
-/// One environment and its keys.
+/// One environment, its keys and its tokens.
 struct Served {
     index: usize,
     options: Environment,
     keys: Keys,
+    tokens: Tokens,
 }
 
 impl Shared {
@@ -148,6 +151,7 @@ impl StandIn {
         let environments = options.environments.iter().cloned().enumerate().map(|(index, options)| Served {
             index,
             keys: Keys::new(options.api_keys.clone()),
+            tokens: Tokens::default(),
             options,
         });
         let shared = Shared {

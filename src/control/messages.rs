@@ -130,6 +130,12 @@ pub struct ConnectionsStatus {
     pub gone: usize,
     /// Of those that hold: what ends within a week and cannot be refreshed.
     pub ending: usize,
+    /// Tokens of MX's that are kept under handles.
+    #[serde(default)]
+    pub kept: usize,
+    /// Of those: what ends within a week.
+    #[serde(default)]
+    pub kept_ending: usize,
 }
 
 /// One secret of an environment: never its value.

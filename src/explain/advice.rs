@@ -37,6 +37,11 @@ pub(super) fn changes(found: &Found<'_>, walked: &Walked, no: &No) -> Vec<String
         Some(Refusal::UnknownOperation) => unknown_path(found),
         Some(Refusal::MethodNotAllowed) => other_methods(found),
         Some(Refusal::NoCredential) => no_credential(found),
+        Some(Refusal::ConnectionDenied) => vec![
+            "send a handle (mxh_...) as the one `Authorization: Bearer` of an operation that takes one, at the environment \
+             that gave it, and nowhere else"
+                .to_owned(),
+        ],
         Some(Refusal::BrowserNotAllowed) => {
             vec![
                 "the request has an Origin or a Sec-Fetch-Site, so it comes from a browser: list its origin in \

@@ -247,8 +247,9 @@ fn environments(config: &Config) -> BTreeSet<String> {
         };
         let (host, credential) = (words::host(environment), &environment.credential);
         let second = credential.secondary().map_or(String::new(), |second| format!(" or {second}"));
+        let handles = if environment.token_handles { ", its own under handles" } else { "" };
         format!(
-            "{} is {host} with {}{second} as {}, Bearer tokens {bearer}{}",
+            "{} is {host} with {}{second} as {}, Bearer tokens {bearer}{handles}{}",
             environment.name,
             credential.source(),
             words::kind(credential),
@@ -364,6 +365,8 @@ mod tests {
                 "      + POST /reports",
             ]
         );
+        let handles = every.replace("token_handles = false", "token_handles = true");
+        assert!(lines(every, &handles)[1].contains("Bearer tokens refused, its own under handles, from"));
         // Which way it goes there.
         let new = every
             .replace("proxy.internal:3128", "proxy.internal:3129")

@@ -38,7 +38,7 @@ impl Explanation {
             "origin": self.origin, "caller": self.caller, "recognised": self.recognised,
             "operation": self.operation, "template": self.template, "classes": self.classes,
             "rule": self.rule, "limits": self.limits, "users": self.users,
-            "credential": credential, "sent": sent,
+            "credential": credential, "sent": sent, "answer": self.answer,
         })
     }
 }
@@ -73,6 +73,9 @@ impl fmt::Display for Explanation {
         }
         if let Some(sent) = &self.sent {
             self.sent(f, sent)?;
+        }
+        if let Some(answer) = self.answer {
+            step(f, "answer", answer)?;
         }
         match &self.refused {
             None => match &self.would_refuse {

@@ -338,3 +338,49 @@ fn a_certificates_names_count_where_a_listener_asks_for_one() {
     let elsewhere = explainer.explain(&shown(&[ledger], "127.0.0.1:8080"));
     assert_eq!(elsewhere.unwrap_err(), Unanswerable::NoCertificates);
 }
+
+/// The example with handles at production, where `ledger` may do what is about tokens.
+fn with_handles() -> String {
+    let text =
+        EXAMPLE.replacen("[environment.production]\n", "[environment.production]\ntoken_handles = true\n", 1);
+    text.replacen("[\"read\", \"bank-data\"]", "[\"read\", \"bank-data\", \"mints-access\"]", 1)
+        + "\n[connections]\nkey = \"env:K\"\nfile = \"/store\"\n"
+}
+
+#[test]
+fn a_handle_and_the_answer_that_brings_one_are_explained() {
+    let explainer = explainer(&with_handles());
+    let handle = format!("mxh_{}", "A".repeat(43));
+    let asked = |line: &str, authorization: &str| {
+        let mut asked = from("10.20.1.7", line);
+        asked.headers.push(("Authorization".into(), authorization.into()));
+        explainer.explain(&asked).unwrap()
+    };
+    let code = "POST /token?grant_type=authorization_code&code=a-code";
+    let told = asked(code, "Basic Og==");
+    assert_eq!((self::code(&told), told.operation), ("allowed", Some("exchangeProcessorCode")));
+    let shown = format!("{told}");
+    assert!(shown.contains("answer      its tokens are kept here, and the caller gets handles"), "{shown}");
+    assert!(told.to_json()["answer"].is_string());
+    // Without handles nothing becomes of it.
+    let text = with_handles().replace("token_handles = true", "token_handles = false");
+    let without = self::explainer(&text).explain(&from("10.20.1.7", code)).unwrap();
+    assert_eq!((self::code(&without), without.answer), ("allowed", None));
+
+    let told = asked("GET /payment_account", &format!("Bearer {handle}"));
+    let used = told.credential.as_ref().unwrap();
+    assert_eq!(
+        (self::code(&told), &*used.name, used.kind),
+        ("allowed", "the token that the handle stands for", "bearer")
+    );
+    assert!(!format!("{told}").contains(&handle));
+    for (line, authorization) in [
+        ("GET /payment_account".to_owned(), format!("Bearer {}", &handle[..46])),
+        (format!("GET /users?a={handle}"), "Basic Og==".to_owned()),
+    ] {
+        let told = asked(&line, &authorization);
+        assert_eq!(self::code(&told), "connection_denied", "{line}");
+        assert!(advice(&told).contains("send a handle (mxh_...)"), "{}", advice(&told));
+    }
+    assert_eq!(self::code(&asked("GET /payment_account", "Bearer of-the-caller")), "no_credential");
+}

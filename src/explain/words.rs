@@ -3,7 +3,7 @@
 use super::{Asker, Question, Walked};
 use crate::{
     config::{self, Api, Caller, Credential},
-    mx::catalogue::Operation,
+    mx::catalogue::{Operation, Tokens},
     policy::grant::{Item, Rule, Term, decide},
 };
 
@@ -86,6 +86,12 @@ pub(super) fn host(environment: &config::Environment) -> String {
         443 => environment.host.clone(),
         port => format!("{}:{port}", environment.host),
     }
+}
+
+/// What becomes of the answer to an operation.
+pub(super) fn answer(environment: &config::Environment, operation: &Operation) -> Option<&'static str> {
+    let keeps = environment.token_handles && operation.answers != Tokens::None;
+    keeps.then_some("its tokens are kept here, and the caller gets handles in their places")
 }
 
 /// The word of the configuration.

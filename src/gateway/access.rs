@@ -1,10 +1,10 @@
 //! Which access token a granted request gets: that of a connection which its caller may use, or the gateway's own.
 //!
 //! In: a grant at an environment whose tokens a provider gives. Out: the token, or why there is none. The connection is
-//! named by a field of the request, or found by the user in its path.
+//! named by a field of the request, or found by the user in its path. A token of MX's is named by its handle (`handles`).
 //!
-//! What must never happen: a caller gets the token of a connection that its configuration does not let it use; a token goes
-//! to another environment than its connection is for, out for another user than the path's, or without a scope that the call
+//! What must never happen: a caller gets the token of a connection that its configuration does not let it use, or of a
+//! handle that another one was given; a token goes to another environment than its connection is for, out for another user than the path's, or without a scope that the call
 //! needs; a request that may have had an effect is sent again.
 
 use std::{
@@ -29,6 +29,7 @@ use crate::{
         broker::{self, Unavailable},
         cell::{Cell, seconds},
         connection::{ConnectionId, Summary},
+        handle,
         refresh::Because,
     },
     policy::{Grant, target::Target},
@@ -49,7 +50,7 @@ const WAIT_MAX: Duration = Duration::from_secs(20);
 
 /// What a request needs.
 pub(crate) struct Wanted {
-    pub(crate) provider: Arc<str>,
+    provider: Arc<str>,
     whose: Whose,
 }
 
@@ -61,6 +62,8 @@ enum Whose {
     User(String),
     /// The gateway's own, with these scopes.
     Gateway(Vec<String>),
+    /// What MX gave the caller, by the handle that it shows.
+    Handle(ConnectionId),
 }
 
 impl Wanted {
@@ -86,6 +89,19 @@ impl Wanted {
         };
         Ok(Self { provider: tokens.provider.clone(), whose })
     }
+
+    /// The token that is kept as `id`.
+    pub(super) fn of_handle(id: ConnectionId) -> Self {
+        Self { provider: handle::PROVIDER.into(), whose: Whose::Handle(id) }
+    }
+
+    /// Which token it is, for people.
+    pub(super) fn told(&self) -> String {
+        match &self.whose {
+            Whose::Handle(_) => "the token that the handle stands for".to_owned(),
+            _ => format!("an access token of provider {}", self.provider),
+        }
+    }
 }
 
 /// The connection that a request names.
@@ -96,7 +112,7 @@ fn named(headers: &HeaderMap) -> Result<Option<ConnectionId>, Refusal> {
     one.and_then(|text| text.parse().ok()).map(Some).ok_or(Refusal::ConnectionNotNamed)
 }
 
-/// Gets it.
+/// Gets it, and says how another one is had, if it can be.
 pub(super) async fn obtain(
     at: &Connection,
     view: &View,
@@ -104,7 +120,7 @@ pub(super) async fn obtain(
     decided: &Decided<'_>,
     wanted: &Wanted,
     method: &Method,
-) -> Result<(Access, Renewal), End> {
+) -> Result<(Access, Option<Renewal>), End> {
     let tokens = at.worker.tokens();
     let (access, from) = match &wanted.whose {
         Whose::Gateway(scopes) => {
@@ -120,16 +136,42 @@ pub(super) async fn obtain(
             let cell = cell(at, view, environment, decided, wanted).await?;
             (waited(tokens.of(&cell)).await?, From::Cell(cell))
         }
+        // What MX says of its own token is for whoever has the handle.
+        Whose::Handle(id) => return Ok((of_handle(at, view, environment, decided, *id).await?, None)),
     };
     if !environment.settings.scopes.are_in(&access.token.scopes, method, &decided.grant) {
         return Err(Refusal::InsufficientScope.into());
     }
     let renewal = Renewal { from, carried: access.clone(), kept: None };
-    Ok((access, renewal))
+    Ok((access, Some(renewal)))
+}
+
+/// The token that is kept as `id`, if it was given to this caller, here, and for the same end user.
+async fn of_handle(
+    at: &Connection,
+    view: &View,
+    environment: &EnvironmentView,
+    decided: &Decided<'_>,
+    id: ConnectionId,
+) -> Result<Access, End> {
+    let tokens = at.worker.tokens();
+    let cell = waited(tokens.cell(id)).await?;
+    let caller = view.snapshot.admission.callers.name(decided.caller.index());
+    let about = &cell.about;
+    let is_theirs = about.provider == handle::PROVIDER
+        && about.host == environment.settings.dial.host
+        && about.environment == *environment.settings.name
+        && caller.is_some_and(|caller| about.caller == **caller)
+        && about.user_guid.as_deref() == decided.end_user.as_deref();
+    if !is_theirs {
+        return Err(Refusal::ConnectionDenied.into());
+    }
+    cell.note_use(crate::oauth::cell::seconds(std::time::SystemTime::now()));
+    waited(async { tokens.as_it_is(&cell) }).await
 }
 
 /// Ends when there is an answer, or the wait is over.
-async fn waited<T>(work: impl Future<Output = Result<T, Unavailable>>) -> Result<T, End> {
+pub(super) async fn waited<T>(work: impl Future<Output = Result<T, Unavailable>>) -> Result<T, End> {
     let done = timeout(WAIT_MAX, work).await.unwrap_or(Err(Unavailable::Later));
     done.map_err(|unavailable| match unavailable {
         Unavailable::Unknown => Refusal::ConnectionDenied.into(),
@@ -166,7 +208,7 @@ async fn cell(
             };
             (one.ok_or(Refusal::ConnectionRequired)?.id, Some(user.as_str()))
         }
-        Whose::Gateway(_) => return Err(denied.into()),
+        Whose::Gateway(_) | Whose::Handle(_) => return Err(denied.into()),
     };
     let cell = waited(at.worker.tokens().cell(id)).await?;
     let about = &cell.about;

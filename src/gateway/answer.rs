@@ -13,7 +13,8 @@ use std::{
 use super::{
     End,
     entry::Entry,
-    fields::{self, FieldMask},
+    fields::{self, FieldMask, NotMaskable},
+    handles::Keeping,
     refusal::Failure,
 };
 use crate::{
@@ -51,7 +52,7 @@ pub(crate) struct Passage {
 enum PassageBody {
     Streaming(Box<Exchange>),
     /// Read to its end, since its caller does not get to see all of it.
-    Whole(Vec<u8>),
+    Whole(String),
 }
 
 impl Passage {
@@ -60,12 +61,18 @@ impl Passage {
         Self { status, fields, body: PassageBody::Streaming(exchange), environment, masker }
     }
 
-    /// Reads the body to its end and masks what `mask` says.
-    pub(crate) async fn mask_fields(
+    /// Whether the upstream did what it was asked for.
+    pub(crate) fn is_success(&self) -> bool {
+        self.status.is_success()
+    }
+
+    /// Reads the body to its end, puts handles in the places of its tokens, and masks what `mask` says.
+    pub(super) async fn rewrite(
         &mut self,
         at: &Connection,
-        mask: &FieldMask,
-        paced: Option<Paced>,
+        keeping: Option<&Keeping>,
+        mask: Option<&FieldMask>,
+        entry: &mut Entry,
     ) -> Result<(), End> {
         let PassageBody::Streaming(exchange) = &mut self.body else { return Ok(()) };
         if exchange.is_end_stream() {
@@ -77,16 +84,27 @@ impl Passage {
         }
         let idle = self.environment.settings.timeouts.idle;
         let read = {
-            let masked =
-                pin!(fields::masked_answer(mask, exchange, &mut self.fields, &at.session, idle, paced));
-            at.session.watch.until_expired(masked).await
+            let whole =
+                pin!(fields::whole_answer(exchange, &mut self.fields, &at.session, idle, entry.paced()));
+            at.session.watch.until_expired(whole).await
         };
-        match read {
-            Ok(Ok(body)) => self.body = PassageBody::Whole(body),
+        let mut text = match read {
+            Ok(Ok(text)) => text,
             // The caller's own body was refused or broke off: that is why nothing more came.
             Ok(Err(failure)) => return Err(at.session.body_refusal().map_or(failure.into(), End::from)),
             Err(expiry) => return Err(expiry.into()),
+        };
+        // An answer that turned out to have no body has nothing to hide.
+        if let Some(keeping) = keeping.filter(|_| !text.is_empty()) {
+            let kept = keeping.kept(at, text, &mut self.fields).await?;
+            at.session.add_masked(kept.masked);
+            entry.kept(kept.count);
+            text = kept.text;
         }
+        if let Some(mask) = mask.filter(|_| !text.is_empty()) {
+            text = mask.apply(&text).map_err(|NotMaskable| Failure::AnswerNotMaskable)?.into();
+        }
+        self.body = PassageBody::Whole(std::mem::take(&mut *text));
         Ok(())
     }
 }
@@ -120,7 +138,8 @@ pub(crate) fn pass_on(
             waiting: false,
             broken: None,
         }),
-        PassageBody::Whole(mut text) => {
+        PassageBody::Whole(text) => {
+            let mut text = text.into_bytes();
             at.session.add_masked(masker.mask(&mut text));
             entry.sent(text.len());
             entry.complete();

@@ -4,9 +4,10 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, header::AUTHORIZATION, request};
 
-use super::{access::Wanted, refusal::Refusal};
+use super::{access::Wanted, handles, refusal::Refusal};
 use crate::{
     credential::{Credential, Prepared},
+    oauth::{connection, handle},
     policy::{Grant, target::Target},
     snapshot::{Bearer, Environment, Own},
     tokens,
@@ -19,7 +20,7 @@ pub(crate) enum Choice {
     Environment,
     /// The environment's token for the operations that take one.
     Token,
-    /// An access token of a provider's.
+    /// An access token of a provider's, or one that MX gave and that a handle stands for.
     Access(Box<Wanted>),
     /// The caller's own Bearer token, on an operation that takes one, where that is configured.
     PassThrough([(HeaderName, HeaderValue); 1]),
@@ -40,6 +41,11 @@ impl Choice {
                 Own::Provider(tokens) => access(tokens),
             };
         }
+        if environment.token_handles
+            && let Some(id) = handles::shown(&head.headers)?
+        {
+            return Ok(Self::access(Wanted::of_handle(id)));
+        }
         match (&environment.bearer, &environment.own) {
             (Bearer::Token(_), _) => Ok(Self::Token),
             (Bearer::Environment, _) => Ok(Self::Environment),
@@ -59,7 +65,7 @@ impl Choice {
     /// What stands for the access token where nothing is sent; `None`: none is wanted.
     pub(crate) fn presumed_access(&self) -> Option<Credential> {
         let Self::Access(wanted) = self else { return None };
-        let name = format!("an access token of provider {}", wanted.provider);
+        let name = wanted.told();
         let presumed = Secret::new(b"access-token".to_vec()).ok()?;
         Prepared::access_token(&name, &presumed).ok().map(|token| token.for_worker())
     }
@@ -115,8 +121,10 @@ fn only_bearer(headers: &HeaderMap) -> Option<HeaderValue> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let value = values.next().filter(|_| values.next().is_none())?;
     let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
-    // A token of ours is for this gateway.
-    let is_theirs = is_b64token(token) && !token.starts_with(tokens::PREFIX);
+    // A token, a connection or a handle of ours is for this gateway.
+    let is_ours =
+        [tokens::PREFIX, connection::PREFIX, handle::PREFIX].iter().any(|own| token.starts_with(own));
+    let is_theirs = is_b64token(token) && !is_ours;
     let mut own = (scheme.eq_ignore_ascii_case("bearer") && is_theirs).then(|| value.clone())?;
     own.set_sensitive(true);
     Some(own)

@@ -39,6 +39,7 @@ pub(crate) struct Entry {
     call: Option<Call>,
     credential: Option<Rc<UsedCredential>>,
     cut_over: bool,
+    kept: usize,
     decision: Decision,
     code: Option<&'static str>,
     would_refuse: Option<&'static str>,
@@ -68,6 +69,7 @@ impl Entry {
             call: None,
             credential: None,
             cut_over: false,
+            kept: 0,
             decision: Decision::Aborted,
             code: None,
             would_refuse: None,
@@ -166,6 +168,11 @@ impl Entry {
     pub(crate) fn cut_over(&mut self, credential: Option<&Credential>) {
         self.credential(credential);
         self.cut_over = true;
+    }
+
+    /// So many tokens of the answer are kept here.
+    pub(crate) fn kept(&mut self, count: usize) {
+        self.kept = count;
     }
 
     /// Says when.
@@ -358,6 +365,7 @@ impl Drop for Entry {
             },
             would_refuse: self.would_refuse,
             cut_over: self.cut_over,
+            kept: self.kept as u64,
         });
     }
 }

@@ -20,6 +20,7 @@ use serde::{
     de::{Error as _, MapAccess, SeqAccess, Visitor},
 };
 use serde_json::value::RawValue;
+use zeroize::Zeroizing;
 
 use super::refusal::Failure;
 use crate::{
@@ -30,8 +31,11 @@ use crate::{
 /// Larger answers are not masked, and so not passed on.
 const BYTES_MAX: usize = 1 << 20;
 
+/// What answers of unknown length have room in: one that grew would leave a copy that nobody wipes.
+const USUAL_BYTES: usize = 16 << 10;
+
 /// Values inside values; MX's answers have five.
-const DEPTH_MAX: usize = 64;
+pub(super) const DEPTH_MAX: usize = 64;
 
 /// What a masked text becomes, whatever it was and however long.
 const MASKED_TEXT: &str = "\"********\"";
@@ -169,23 +173,24 @@ impl<'v> Visitor<'v> for Level<'_, 'v> {
 
 /// A member's name, without a copy where it has no escapes.
 #[derive(serde::Deserialize)]
-struct Name<'v>(#[serde(borrow)] Cow<'v, str>);
+pub(super) struct Name<'v>(#[serde(borrow)] pub(super) Cow<'v, str>);
 
-/// Reads what is left of `exchange` and masks it. `headers` are the answer's own, which are made to fit.
-pub(crate) async fn masked_answer(
-    mask: &FieldMask,
+/// Reads what is left of `exchange`, so that it can be changed. `headers` are the answer's own, which are made to fit.
+pub(crate) async fn whole_answer(
     exchange: &mut Exchange,
     headers: &mut HeaderMap,
     session: &Session,
     idle: std::time::Duration,
     mut paced: Option<Paced>,
-) -> Result<Vec<u8>, Failure> {
+) -> Result<Zeroizing<String>, Failure> {
     let announced = exchange.size_hint().lower();
     let too_long = usize::try_from(announced).is_ok_and(|length| length > BYTES_MAX);
     if too_long || !is_json(headers) {
         return Err(Failure::AnswerNotMaskable);
     }
-    let mut body = Vec::with_capacity(usize::try_from(announced).unwrap_or_default());
+    let room = usize::try_from(announced).ok().filter(|length| *length > 0).unwrap_or(USUAL_BYTES);
+    // It may hold tokens that are kept.
+    let mut body = Zeroizing::new(Vec::with_capacity(room));
     let mut waiting = false;
     loop {
         let frame = std::future::poll_fn(|cx| {
@@ -218,12 +223,8 @@ pub(crate) async fn masked_answer(
         body.extend_from_slice(&data);
     }
     describes_no_more(headers);
-    let text = std::str::from_utf8(&body).map_err(|_| Failure::AnswerNotMaskable)?;
-    // An answer that turned out to have no body.
-    if text.is_empty() {
-        return Ok(body);
-    }
-    mask.apply(text).map(String::into_bytes).map_err(|NotMaskable| Failure::AnswerNotMaskable)
+    let text = String::from_utf8(std::mem::take(&mut *body));
+    text.map(Zeroizing::new).map_err(|_| Failure::AnswerNotMaskable)
 }
 
 /// Takes out what describes the answer as it was. Its length is written anew.

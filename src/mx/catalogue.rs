@@ -67,6 +67,19 @@ pub struct Operation {
     /// Whether sending it twice has no more effect than once, so that it may be replayed on a fresh
     /// connection. No `POST`, `PUT` or `DELETE` is: MX has no idempotency key.
     pub repeatable: bool,
+    /// The tokens that its answer holds.
+    pub answers: Tokens,
+}
+
+/// Tokens in an operation's answer, of one user or account each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Tokens {
+    /// None. (A one-time code is none.)
+    None,
+    /// A new one at least.
+    New,
+    /// Those that there are.
+    Any,
 }
 
 /// An operation's place in the catalogue.
@@ -170,7 +183,7 @@ impl Resource {
 impl Operation {
     fn parse(index: OperationIndex, line: &'static str) -> Result<Self, LineFault> {
         let fields: Vec<&'static str> = line.split('\t').collect();
-        let [method, template, id, tag, credential, versions, deprecated_in, media_types, classes] =
+        let [method, template, id, tag, credential, versions, deprecated_in, media_types, classes, answers] =
             fields[..]
         else {
             return Err(LineFault::Fields(fields.len()));
@@ -208,6 +221,12 @@ impl Operation {
                 parse_list(classes, Class::parse)?.into_iter().fold(0, |bits, class| bits | class.bit()),
             ),
             repeatable: method == Method::GET && !GETS_WITH_EFFECTS.contains(&id),
+            answers: match answers {
+                "-" => Tokens::None,
+                "token" => Tokens::New,
+                "tokens" => Tokens::Any,
+                other => return Err(LineFault::Unknown(other)),
+            },
             method,
         })
     }
@@ -341,7 +360,7 @@ struct TableError {
 
 #[derive(Debug, thiserror::Error)]
 enum LineFault {
-    #[error("has {0} fields, not 9")]
+    #[error("has {0} fields, not 10")]
     Fields(usize),
     #[error("`{0}` is not a known value")]
     Unknown(&'static str),
@@ -354,126 +373,4 @@ enum LineFault {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const HEADER: &str =
-        "method\tpath\toperation_id\ttag\tcredential\tversions\tdeprecated_in\tmedia_types\tclass\n";
-
-    fn found(method: Method, path: &str) -> String {
-        match catalogue().find(&method, path) {
-            Found::Operation(operation) => operation.id.to_owned(),
-            Found::OtherMethods(allow) => format!("allow {}", allow.to_str().unwrap()),
-            Found::Nothing => "nothing".to_owned(),
-        }
-    }
-
-    #[test]
-    fn the_table_parses_and_is_complete() {
-        let all = catalogue().operations();
-        assert_eq!(all.len(), 176);
-        let of = |version| all.iter().filter(|o| o.versions.contains(version)).count();
-        assert_eq!((of(Version::V20111101), of(Version::V20250224)), (166, 169));
-        assert_eq!(all.iter().filter(|o| o.versions.is_empty()).count(), 5);
-        for (place, operation) in all.iter().enumerate() {
-            assert_eq!(operation.index.get(), place);
-            assert_eq!(catalogue().by_id(operation.id).unwrap().index, operation.index);
-        }
-        assert!(catalogue().by_id("listusers").is_none());
-    }
-
-    #[test]
-    fn every_operation_is_found_by_its_own_path_and_by_no_neighbour_of_it() {
-        for operation in catalogue().operations() {
-            let path = operation.template.replace('{', "x-").replace('}', "%2F");
-            assert_eq!(found(operation.method.clone(), &path), operation.id, "{path}");
-            for other in
-                [format!("{path}/"), format!("/{path}"), path.replacen('/', "//", 2), path.to_uppercase()]
-            {
-                assert_eq!(found(operation.method.clone(), &other), "nothing", "{other}");
-            }
-        }
-    }
-
-    #[test]
-    fn fixed_segments_beat_parameters() {
-        assert_eq!(found(Method::GET, "/institutions/favorites"), "listFavoriteInstitutions");
-        assert_eq!(found(Method::GET, "/institutions/chase"), "readInstitution");
-        let iterations = "/users/U/spending_plans/S/iterations";
-        assert_eq!(found(Method::GET, &format!("{iterations}/current")), "readCurrentSpendingPlanIteration");
-        assert_eq!(found(Method::GET, &format!("{iterations}/7")), "readSpendingPlanIteration");
-        assert_eq!(found(Method::GET, "/users/U/members/M/statements/S.pdf"), "downloadStatementPDF");
-        assert_eq!(found(Method::GET, "/users/U/members/M/statements/S"), "readStatementByMember");
-        assert_eq!(found(Method::GET, "/users/U/members/M/statements/.pdf"), "nothing");
-        assert_eq!(found(Method::GET, "/vc/users/U/accounts/A/transactions"), "getTransactionsData");
-    }
-
-    #[test]
-    fn a_known_path_with_another_method_names_the_allowed_ones() {
-        assert_eq!(found(Method::DELETE, "/users"), "allow GET, HEAD, POST");
-        assert_eq!(found(Method::OPTIONS, "/users/U"), "allow DELETE, GET, HEAD, PUT");
-        // MX might read this as an account called `merge`; we would rather refuse than guess.
-        assert_eq!(found(Method::GET, "/users/U/accounts/merge"), "allow POST");
-        assert_eq!(found(Method::GET, "/user"), "nothing");
-    }
-
-    #[test]
-    fn head_finds_the_get_and_only_that() {
-        assert_eq!(found(Method::HEAD, "/users"), "listUsers");
-        assert_eq!(found(Method::HEAD, "/users/U/investment_holdings_deactivate"), "deactivateUser");
-        assert_eq!(found(Method::HEAD, "/transactions/enhance"), "allow POST");
-    }
-
-    #[test]
-    fn only_gets_without_effects_are_repeatable() {
-        for operation in catalogue().operations() {
-            let expected = operation.method == Method::GET && !GETS_WITH_EFFECTS.contains(&operation.id);
-            assert_eq!(operation.repeatable, expected, "{}", operation.id);
-        }
-        // A misspelt exception would silently be repeated.
-        for id in GETS_WITH_EFFECTS {
-            assert!(!catalogue().by_id(id).unwrap().repeatable, "{id}");
-        }
-    }
-
-    #[test]
-    fn the_four_bearer_operations_and_key_administration_are_marked() {
-        let all = catalogue().operations().iter();
-        let bearer = all.clone().filter(|o| o.credential == OperationCredential::Bearer).map(|o| o.template);
-        assert_eq!(
-            bearer.collect::<Vec<_>>(),
-            [
-                "/account/account_numbers",
-                "/account/check_balance",
-                "/account/transactions",
-                "/payment_account"
-            ]
-        );
-        for operation in all {
-            let admin = operation.template.starts_with("/clients");
-            assert_eq!(operation.classes.contains(Class::KeyAdmin), admin, "{}", operation.id);
-            let deletes = operation.method == Method::DELETE || operation.id == "deactivateUser";
-            assert_eq!(operation.classes.contains(Class::Destructive), deletes, "{}", operation.id);
-        }
-    }
-
-    #[test]
-    fn a_malformed_table_is_refused() {
-        for line in [
-            "GET\t/x",
-            "PATCH\t/x\tx\tt\tbasic\tdocs\t-\t-\tread",
-            "GET\tx\tx\tt\tbasic\tdocs\t-\t-\tread",
-            "GET\t/x\tx\tt\tdigest\tdocs\t-\t-\tread",
-            "GET\t/x\tx\tt\tbasic\tv1\t-\t-\tread",
-            "GET\t/x\tx\tt\tbasic\tdocs\t-\ttext/html\tread",
-            "GET\t/x\tx\tt\tbasic\tdocs\t-\t-\treed",
-            "GET\t/x\tx\tt\tbasic\tdocs\t-\t-\tread\nGET\t/x\ty\tt\tbasic\tdocs\t-\t-\tread",
-            "GET\t/x\tx\tt\tbasic\tdocs\t-\t-\tread\nGET\t/y\tx\tt\tbasic\tdocs\t-\t-\tread",
-        ] {
-            let table: &'static str = format!("{HEADER}{line}").leak();
-            assert!(Catalogue::parse(table).is_err(), "{line}");
-        }
-        let good: &'static str = format!("{HEADER}GET\t/x\tx\tt\tbasic\tdocs\t-\t-\tread").leak();
-        assert_eq!(Catalogue::parse(good).unwrap().operations().len(), 1);
-    }
-}
+mod tests;

@@ -6,13 +6,14 @@
 //!
 //! - [`open`] finds keys and store; until then there are no tokens.
 //! - `upkeep` refreshes ahead of time, follows what other replicas change, and forgets what nobody uses.
-//! - `client` has the tokens that the gateway asks for itself.
+//! - `client` has the tokens that the gateway asks for itself; `handles` keeps those that MX gave callers.
 //!
 //! What must never happen: a token of a provider that was reconfigured goes on to where it may not; a connection that was
 //! ended, here or by another replica, is used for longer than [`upkeep::FOLLOW`].
 
 mod client;
 mod counts;
+mod handles;
 mod index;
 pub(crate) mod open;
 mod orders;
@@ -33,6 +34,7 @@ use super::{
     cell::{Cell, Held, Token},
     connect::{self, Connector},
     connection::{ConnectionId, Summary},
+    handle::HandleKey,
     provider::Provider,
     refresh::{Because, Guard, Outcome, Providers, Refresher, SystemClock, dice},
     store::{self, Store, Stored},
@@ -77,6 +79,7 @@ pub(crate) struct Broker {
 struct Opened {
     store: Arc<dyn Store>,
     kind: Kind,
+    handles: HandleKey,
     refresher: Refresher,
     connector: Connector,
 }
@@ -157,7 +160,8 @@ impl Broker {
         let refresher = Refresher::new(store.clone(), self.providers.clone(), clock.clone(), owner.clone());
         let settings = self.settings(connections);
         let connector = Connector::new(store.clone(), clock, self.counts.clone(), owner, settings);
-        let opened = Opened { store, kind, refresher, connector: connector.clone() };
+        let handles = kind.handles();
+        let opened = Opened { store, kind, handles, refresher, connector: connector.clone() };
         // A second store would be a mistake of ours: the first one serves on.
         let _ = self.opened.set(opened);
         connector

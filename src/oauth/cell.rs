@@ -232,6 +232,7 @@ fn held(stored: &Stored, at: SystemTime, dice: u64) -> Result<Held, Unusable> {
         Consent::Live(tokens) => match &tokens.access {
             Some(access) => {
                 let token = Token::new(&name(*id), access, scopes, *version, at, dice)?;
+                // What cannot be refreshed is good until its end.
                 Held::Token(Arc::new(if tokens.refresh.is_some() { token } else { token.that_ends() }))
             }
             None => Held::Nothing(*version),

@@ -19,7 +19,7 @@ use crate::vault::secret::Secret;
 pub(crate) struct ConnectionId(u128);
 
 /// What each one begins with, so that nobody takes it for something else of mxgate's.
-const PREFIX: &str = "mxc_";
+pub(crate) const PREFIX: &str = "mxc_";
 
 /// Hex digits of 128 bits.
 const DIGITS: usize = 32;

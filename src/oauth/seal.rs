@@ -3,7 +3,7 @@
 //! In: tokens, and what they are bound to. Out: bytes that say nothing without the key, and open only where they were
 //! sealed. AES-256-GCM of aws-lc-rs with a random nonce for each seal, under a key that HKDF-SHA-256 makes of a secret of
 //! the vault. One key seals; any number of former ones still open, so that a key can be changed while the store is used.
-//! A key has an id, made by the same HKDF, that is written beside what it sealed.
+//! A key has an id, made by the same HKDF, that is written beside what it sealed, and gives the key of handles.
 //!
 //! What must never happen: a token is written unsealed; bytes of another store, connection or version, or beside another
 //! header, open; a record of a key that is not known is opened or replaced; plaintext stays in memory that was freed.
@@ -21,7 +21,7 @@ use base64::{Engine, prelude::BASE64_STANDARD as BASE64};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::{connection::ConnectionId, store::Version};
+use super::{connection::ConnectionId, handle::HandleKey, store::Version};
 use crate::vault::secret::{Secret, Unfit};
 
 /// The shortest secret that a key is made of, in bytes: HKDF stretches nothing, and whoever has a copy of the store can
@@ -159,6 +159,11 @@ impl Keys {
         self.sealing.id
     }
 
+    /// What handles are made with. With another sealing key, a token gets another handle; the one before still opens it.
+    pub(crate) fn handles(&self) -> HandleKey {
+        self.sealing.handles.clone()
+    }
+
     /// # Errors
     /// [`Error::UnknownKey`].
     pub(crate) fn check(&self, id: KeyId) -> Result<(), Error> {
@@ -237,6 +242,7 @@ impl Keys {
 struct Key {
     id: KeyId,
     aead: RandomizedNonceKey,
+    handles: HandleKey,
 }
 
 impl Key {
@@ -252,7 +258,8 @@ impl Key {
         let mut id = [0; 8];
         expand(&prk, b"key id", &mut id)?;
         let aead = RandomizedNonceKey::new(&AES_256_GCM, &*key).map_err(|_| Error::Provider)?;
-        Ok(Self { id: KeyId(u64::from_be_bytes(id)), aead })
+        expand(&prk, b"handles: hmac-sha-256", &mut *key)?;
+        Ok(Self { id: KeyId(u64::from_be_bytes(id)), aead, handles: HandleKey::new(&key) })
     }
 }
 

@@ -59,6 +59,9 @@ impl LineWriter {
             key(text, "cut_over");
             text.extend_from_slice(b"true");
         }
+        if record.kept > 0 {
+            number(text, "kept", Some(record.kept));
+        }
         text.extend_from_slice(b"}\n");
     }
 }

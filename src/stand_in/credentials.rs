@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header::AUTHORIZATION};
 use percent_encoding::percent_decode_str;
 
 use super::{
-    keys::Keys,
+    Served,
     options::{Environment, Scheme},
 };
 use crate::mx::catalogue::OperationCredential;
@@ -47,11 +47,12 @@ enum One<'r> {
 
 /// Whether `shown` is right for `environment` and an operation that takes `credential`.
 pub(super) fn accepted(
-    environment: &Environment,
-    keys: (&Keys, SystemTime),
+    served: &Served,
+    now: SystemTime,
     credential: OperationCredential,
     shown: Shown<'_>,
 ) -> bool {
+    let environment = &served.options;
     let headers = credential_headers(environment)
         .flat_map(|name| shown.headers.get_all(name).iter().map(move |value| One::Header(name, value)));
     let query = shown.parameters(|name| is_key_name(environment, name)).map(One::Query);
@@ -61,12 +62,13 @@ pub(super) fn accepted(
     let client_ids: Vec<Cow<'_, str>> = shown.client_ids(environment).collect();
     let with_client_id = client_ids == [environment.client_id.as_str()];
     let alone = client_ids.is_empty();
-    let is_key = |key: &[u8]| keys.0.accept(key, keys.1);
+    let is_key = |key: &[u8]| served.keys.accept(key, now);
 
     if let Some(token) = one.authorization("Bearer ") {
         let allowed =
             credential == OperationCredential::Bearer || environment.schemes.contains(&Scheme::Bearer);
-        return allowed && alone && environment.bearer_tokens.iter().any(|own| own.as_bytes() == token);
+        let is_own = environment.bearer_tokens.iter().any(|own| own.as_bytes() == token);
+        return allowed && alone && (is_own || served.tokens.accept(token, now));
     }
     if credential == OperationCredential::Bearer {
         return false;
@@ -160,7 +162,10 @@ impl<'r> Shown<'r> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::{keys::Keys, tokens::Tokens},
+        *,
+    };
 
     fn environment(schemes: &[Scheme]) -> Environment {
         Environment {
@@ -171,15 +176,16 @@ mod tests {
     }
 
     fn is_accepted(schemes: &[Scheme], bearer: bool, headers: &[(&'static str, &str)], query: &str) -> bool {
-        let environment = environment(schemes);
-        let keys = Keys::new(environment.api_keys.clone());
+        let options = environment(schemes);
+        let (keys, tokens) = (Keys::new(options.api_keys.clone()), Tokens::default());
+        let served = Served { index: 0, options, keys, tokens };
         let mut map = HeaderMap::new();
         for (name, value) in headers {
             map.append(*name, HeaderValue::from_str(value).unwrap());
         }
         let credential = if bearer { OperationCredential::Bearer } else { OperationCredential::Environment };
         let shown = Shown { headers: &map, query: (!query.is_empty()).then_some(query) };
-        accepted(&environment, (&keys, SystemTime::UNIX_EPOCH), credential, shown)
+        accepted(&served, SystemTime::UNIX_EPOCH, credential, shown)
     }
 
     const BASIC: (&str, &str) = ("authorization", "Basic Y2xpZW50OmtleS0x"); // client:key-1

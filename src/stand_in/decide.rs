@@ -1,6 +1,6 @@
 //! What MX would answer: the checks in MX's order, then the operation.
 //!
-//! Pure but for the environment's keys and jobs. Who calls, at which host, with which credential; then whether
+//! Pure but for the environment's keys, tokens and jobs. Who calls, at which host, with which credential; then whether
 //! the path exists, in which version, in which media type; then the body; then the operation itself. The
 //! texts of MX's errors are not documented, but for that of 401.
 
@@ -77,7 +77,7 @@ pub(super) fn admit<'s>(shared: &'s Shared, ask: &Ask<'_>) -> Result<&'s Served,
         .ok_or_else(|| Problem::new(StatusCode::MISDIRECTED_REQUEST, "This host is not served here."))?;
     let credential = ask.operation.map_or(OperationCredential::Environment, |operation| operation.credential);
     let shown = Shown { headers: &ask.request.headers, query: ask.request.uri.query() };
-    if !credentials::accepted(&environment.options, (&environment.keys, shared.now()), credential, shown) {
+    if !credentials::accepted(environment, shared.now(), credential, shown) {
         return Err(Problem::new(StatusCode::UNAUTHORIZED, UNAUTHORIZED));
     }
     match ask.request.oddities.as_slice() {
@@ -118,7 +118,9 @@ pub(super) fn answer(shared: &Shared, environment: &Served, ask: &Ask<'_>) -> Re
         }
         _ => {}
     }
-    run(shared, environment, ask, (operation, version, media_type))
+    let reply = run(shared, environment, ask, (operation, version, media_type))?;
+    let time = (shared.now(), shared.options.token_life);
+    environment.tokens.answered(operation.id, ask.request.uri.query(), reply, time)
 }
 
 /// The operation itself.

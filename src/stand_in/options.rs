@@ -1,6 +1,10 @@
 //! What a stand-in is started with.
 
-use std::{net::SocketAddr, sync::Arc, time::SystemTime};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
@@ -38,6 +42,8 @@ pub struct Options {
     pub list_entries: usize,
     /// Status reads until a job on a member is finished; 0: it is finished at once. Default 2.
     pub job_reads: u32,
+    /// How long the tokens are good that it gives for codes. Default 60 days, as MX's.
+    pub token_life: Duration,
     /// How many of the last requests are kept for [`super::Handle::requests`]. Default 256.
     pub requests_kept: usize,
     /// The most bytes of a request's body; more is answered 413. Default 16 MiB.
@@ -64,6 +70,7 @@ impl Options {
             strict: false,
             list_entries: 12,
             job_reads: 2,
+            token_life: Duration::from_secs(60 * 24 * 3600),
             requests_kept: 256,
             body_bytes_max: 16 << 20,
             clock: Arc::new(SystemTime::now),

@@ -83,6 +83,15 @@ impl Tokens {
         self.after(cell, Because::Due(version)).await
     }
 
+    /// The token in a cell that nobody refreshes.
+    pub(crate) fn as_it_is(&self, cell: &Cell) -> Result<Access, Unavailable> {
+        match (cell.usable(), &*cell.held()) {
+            (Some(token), _) => Ok(self.copy(token)),
+            (None, Held::Retired) => Err(Unavailable::Unknown),
+            (None, Held::Token(_) | Held::Nothing(_) | Held::Gone) => Err(Unavailable::Gone),
+        }
+    }
+
     /// The token that follows the one that was refused.
     pub(crate) async fn after(&self, cell: &Arc<Cell>, because: Because) -> Result<Access, Unavailable> {
         self.broker.as_ref().ok_or(Unavailable::Later)?.refresh(cell, because).await?;

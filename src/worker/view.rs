@@ -90,7 +90,7 @@ impl View {
         self.listener(listener).is_some_and(|settings| settings.environment.is_none())
     }
 
-    /// Whether the environment of a listener attaches tokens of a provider.
+    /// Whether the environment of a listener attaches tokens that the broker has.
     pub(crate) fn attaches_tokens(&self, listener: usize) -> bool {
         let settings = self.listener(listener);
         let environment = settings.and_then(|settings| self.environment(settings.environment?));

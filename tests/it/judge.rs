@@ -19,7 +19,7 @@ pub static ROWS: LazyLock<Vec<Row>> = LazyLock::new(|| {
         .lines()
         .skip(1)
         .map(|line| {
-            let column = |at| line.split('\t').nth(at).expect("nine columns");
+            let column = |at| line.split('\t').nth(at).expect("ten columns");
             Row {
                 method: column(0),
                 template: column(1),

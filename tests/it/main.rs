@@ -30,6 +30,7 @@ mod forwarding;
 mod framing;
 mod getting_out;
 mod grants;
+mod handles;
 #[allow(dead_code, reason = "a toolbox: not every tool is in use at every time")]
 mod harness;
 mod headers;

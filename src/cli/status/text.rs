@@ -87,7 +87,7 @@ pub(super) fn status_text(status: &Status) -> String {
 }
 
 fn connections_line(connections: &ConnectionsStatus, lines: &mut Lines) {
-    let ConnectionsStatus { open, live, gone, ending } = connections;
+    let ConnectionsStatus { open, live, gone, ending, kept, kept_ending } = connections;
     if !open {
         return lines.add("connections", "the store is NOT OPEN; the log says why");
     }
@@ -95,6 +95,11 @@ fn connections_line(connections: &ConnectionsStatus, lines: &mut Lines) {
         if *gone == 0 { String::new() } else { format!(", {gone} gone: their users must connect again") };
     let ending = if *ending == 0 { String::new() } else { format!(", {ending} END WITHIN A WEEK") };
     lines.add("connections", format_args!("{live} live{ending}{gone}"));
+    if *kept > 0 {
+        let ending =
+            if *kept_ending == 0 { String::new() } else { format!(", {kept_ending} end within a week") };
+        lines.add("", format_args!("{kept} tokens of MX's under handles{ending}"));
+    }
 }
 
 fn rotation_lines(standing: &Standing, lines: &mut Lines) {

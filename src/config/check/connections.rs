@@ -163,6 +163,10 @@ impl Across<'_> {
                     self.file.fault(&path(key), problem.allowed("add a section [connections]"));
                 }
             }
+            if environment.token_handles && !self.file.has("connections") {
+                let problem = Problem::new("needs a place for the tokens");
+                self.file.fault(&path("token_handles"), problem.allowed("add a section [connections]"));
+            }
             if used.is_empty() && !environment.scopes.is_empty() {
                 self.file.warn(&path("scopes"), "is for tokens of a provider, and none are attached here");
             }
@@ -204,7 +208,9 @@ impl Across<'_> {
     pub(super) fn listeners(&self, listeners: &[listener::Draft<'_>]) {
         let serving = |listener: &&listener::Draft<'_>| listener.serves == Some(Serves::Connections);
         let mut serving = listeners.iter().filter(serving).peekable();
-        if self.connections.is_some() && serving.peek().is_none() {
+        // Handles need none.
+        let wants_one = !self.environments.values().flatten().any(|environment| environment.token_handles);
+        if self.connections.is_some() && wants_one && serving.peek().is_none() {
             self.file.warn("connections", "no listener serves them: only `mxgate connections` can make any");
         }
         for listener in serving.filter(|_| !self.file.has("connections")) {

@@ -40,6 +40,11 @@ fn one(file: &Table<'_>, name: &str, table: &Table<'_>) -> Option<Environment> {
     }
     let rotation = rotation::rotation(table, &api, credential.as_ref());
     let bearer_operations = credential::bearer_operations(table);
+    let token_handles = table.flag("token_handles");
+    if token_handles && matches!(api, Api::Paths(_)) {
+        let problem = Problem::new("is known of MX's Platform API only");
+        table.fault("token_handles", problem.allowed("leave it out beside paths"));
+    }
     let scopes = connections::scopes(table, &api);
     let ca_file = table.path("ca_file");
     let client_certificate = certificate(&table.section("client_certificate"));
@@ -64,6 +69,7 @@ fn one(file: &Table<'_>, name: &str, table: &Table<'_>) -> Option<Environment> {
         credential: credential?,
         rotation: rotation?,
         bearer_operations: bearer_operations.unwrap_or(BearerOperations::Refused),
+        token_handles,
         scopes,
         ca_file,
         client_certificate,

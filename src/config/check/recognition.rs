@@ -61,18 +61,20 @@ pub(super) fn recognisable(
     }
 }
 
-/// A token in `Authorization` stands where the token to pass through belongs.
+/// A token in `Authorization` stands where the token to pass through, or a handle, belongs.
 fn bearer_stays_free(
     caller: &Draft<'_>,
     environments: &BTreeMap<String, Option<std::sync::Arc<Environment>>>,
 ) {
-    let passes = |name: &&&str| {
-        let environment = environments.get(**name).and_then(Option::as_ref);
-        environment.is_some_and(|one| one.bearer_operations == BearerOperations::PassThrough)
-    };
-    for environment in caller.grant.keys().filter(passes) {
+    for name in caller.grant.keys() {
+        let Some(environment) = environments.get(*name).and_then(Option::as_ref) else { continue };
+        let what = match (&environment.bearer_operations, environment.token_handles) {
+            (BearerOperations::PassThrough, _) => "be passed through",
+            (_, true) => "hold a handle",
+            (_, false) => continue,
+        };
         let problem = Problem::new(format!(
-            "has to come in the header of [tokens] at {environment}, where Authorization may be passed through"
+            "has to come in the header of [tokens] at {name}, where Authorization may {what}"
         ));
         caller.table.warn("token", problem);
     }

@@ -81,6 +81,11 @@ fn a_token_and_a_bearer_token_that_passes_through_cannot_share_a_field() {
     let passing = text.replace("[tokens]", "bearer_operations = \"pass-through\"\n[tokens]");
     assert_accepted(&passing, &[warning]);
     assert_accepted(&text, &[]);
+    let handles = text.replace(
+        "[tokens]",
+        "token_handles = true\n[connections]\nkey = \"env:K\"\nfile = \"/store\"\n[tokens]",
+    );
+    assert_accepted(&handles, &[&warning.replace("be passed through", "hold a handle")]);
 }
 
 #[test]

@@ -155,3 +155,26 @@ fn a_caller_uses_the_connections_of_providers_that_are_there() {
     );
     assert_warning(&with("providers = [\"bank\"], of = [\"nobody\"]"), "connections.of: names no caller");
 }
+
+#[test]
+fn handles_need_a_store_and_mxs_platform_api() {
+    let with = |line: &str| {
+        SMALLEST.replacen("[environment.production]\n", &format!("[environment.production]\n{line}\n"), 1)
+    };
+    let handles = with("token_handles = true");
+    assert_fault(
+        &handles,
+        "environment.production.token_handles: needs a place for the tokens; add a section [connections]",
+    );
+    let stored = [handles.as_str(), STORE].join("\n");
+    // No listener serves connections, and none has to.
+    assert_accepted(&stored, &[]);
+    assert!(parse(&stored).unwrap().config.environments["production"].token_handles);
+    assert_accepted(&with("token_handles = false"), &[]);
+    assert!(!parse(SMALLEST).unwrap().config.environments["production"].token_handles);
+    let paths = "credential = { kind = \"oauth2\", provider = \"bank\" }\ntoken_handles = true\n";
+    assert_fault(
+        &oauth(paths),
+        "environment.accounts.token_handles: is known of MX's Platform API only; leave it out beside paths",
+    );
+}

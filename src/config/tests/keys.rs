@@ -156,6 +156,10 @@ fn walk(keys: &'static [Key], prefix: &str, restart: bool, base: &Node, cases: &
                 set(&mut base, &format!("{path}.warn_days"), Data::Integer(Some(3_650)));
                 walk(keys, &format!("{path}."), restart, &base, cases);
             }
+            Kind::Flag if key.name == "token_handles" => {
+                let path = path.replace("reporting", "production");
+                cases.push(Case { path, key, restart, base: base.clone() });
+            }
             // They stand in the place of a file.
             Kind::Section(keys) if key.name == "postgres" => {
                 let mut base = base.clone();

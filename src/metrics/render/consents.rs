@@ -22,6 +22,12 @@ impl Inner {
             "Consents that cannot be refreshed and end within a week",
             status.ending as u64,
         )?;
+        page.gauge("mxgate_kept_tokens", "Tokens of MX's that are kept under handles", status.kept as u64)?;
+        page.gauge(
+            "mxgate_kept_tokens_ending",
+            "Tokens that are kept and end within a week",
+            status.kept_ending as u64,
+        )?;
         page.gauge(
             "mxgate_consent_store_open",
             "Whether the store of connections is open",

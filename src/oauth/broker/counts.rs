@@ -11,6 +11,7 @@ use crate::{
     oauth::{
         connect::{Event, Logged, Witness},
         connection::State,
+        handle,
         refresh::{Later, Outcome},
     },
 };
@@ -84,16 +85,24 @@ impl Broker {
         let index = self.index.load();
         let mut status = ConnectionsStatus { open: self.is_open(), ..ConnectionsStatus::default() };
         for one in index.all.values() {
-            match one.state {
-                state if state.over(now).is_some() => status.gone += 1,
-                State::Gone { .. } => {}
-                State::Live { can_refresh: false, ends: Some(ends), .. }
-                    if super::upkeep::ends_soon(ends, now) =>
-                {
-                    status.ending += 1;
+            let is_live = one.state.over(now).is_none();
+            let ends = match one.state {
+                State::Live { can_refresh: false, ends, .. } => ends,
+                _ => None,
+            };
+            let ending = usize::from(ends.is_some_and(|ends| super::upkeep::ends_soon(ends, now)));
+            match (is_live, one.provider == handle::PROVIDER) {
+                (true, false) => {
                     status.live += 1;
+                    status.ending += ending;
                 }
-                State::Live { .. } => status.live += 1,
+                (true, true) => {
+                    status.kept += 1;
+                    status.kept_ending += ending;
+                }
+                (false, false) => status.gone += 1,
+                // Its caller asks for another one; no user has to do anything.
+                (false, true) => {}
             }
         }
         status

@@ -5,6 +5,7 @@ use std::{path::Path, sync::Arc};
 use crate::{
     config::{self, Config, ConnectionStore, Connections},
     oauth::{
+        handle::HandleKey,
         seal::{self, Keys},
         store::{
             self, Store,
@@ -63,6 +64,14 @@ impl Kind {
         match self {
             Self::Embedded(store) => Arc::new(store.clone()),
             Self::Postgres(store) => store.clone(),
+        }
+    }
+
+    /// What handles are made with.
+    pub(super) fn handles(&self) -> HandleKey {
+        match self {
+            Self::Embedded(store) => store.handles(),
+            Self::Postgres(store) => store.handles(),
         }
     }
 

@@ -16,6 +16,7 @@ use crate::{
     oauth::{
         cell::{Cell, Held, seconds},
         connection::{ConnectionId, State, Summary},
+        handle,
         refresh::Because,
     },
     vault,
@@ -109,7 +110,9 @@ pub(super) async fn follow(broker: Arc<Broker>) {
         let _ = broker.look().await;
         // Many connections are looked at less often, so that it never takes a store's time from refreshes.
         sleep(FOLLOW.max(began.elapsed() * 20)).await;
-        broker.warn_of_ends(&mut warned, seconds(SystemTime::now()));
+        let now = seconds(SystemTime::now());
+        broker.warn_of_ends(&mut warned, now);
+        broker.tidy_handles(now).await;
     }
 }
 
@@ -172,10 +175,11 @@ impl Broker {
             {
                 let (provider, caller) = (&one.provider, &one.caller);
                 let days = ends.saturating_sub(now) / (24 * 3600);
-                tracing::warn!(
-                    connection = %one.id, provider, caller, days,
-                    "a consent ends soon and cannot be refreshed: its user must connect again"
-                );
+                let what = match provider.as_str() {
+                    handle::PROVIDER => "a token that MX gave ends soon: its caller needs a new code",
+                    _ => "a consent ends soon and cannot be refreshed: its user must connect again",
+                };
+                tracing::warn!(connection = %one.id, provider, caller, days, "{what}");
             }
         }
     }

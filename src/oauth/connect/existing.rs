@@ -12,6 +12,7 @@ use super::{Connector, Error, Event, Wanted, Whose};
 use crate::{
     oauth::{
         connection::{Connection, ConnectionId, Consent, Tokens},
+        handle,
         holding::{LEASE, LOOK, LOOKS_MAX, leased, leave},
         provider::Provider,
         store::{Kept, Lease, Taken},
@@ -149,6 +150,8 @@ impl Connector {
         let settings = self.settings();
         let provider = settings.providers.get(&connection.provider);
         let revocation = match provider.filter(|provider| provider.identity() == connection.issuer) {
+            // MX has nothing that takes back the tokens that it gives callers.
+            None if connection.provider == handle::PROVIDER => Revocation::NotOffered,
             None if force => Revocation::NoProvider,
             None => return Err(Error::ProviderGone),
             Some(provider) => {

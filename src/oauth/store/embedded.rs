@@ -27,6 +27,7 @@ use super::{Committed, Doing, Kept, Lease, Pending, PendingName, Store, Stored, 
 use crate::{
     oauth::{
         connection::{Connection, ConnectionId, Summary},
+        handle::HandleKey,
         seal::{Keys, StoreId},
     },
     vault::secret::Secret,
@@ -110,6 +111,11 @@ impl Embedded {
         })?;
         let (path, opening, database) = (place.store, about.opening, Mutex::new(Some(database)));
         Ok(Self(Arc::new(Inner { path, file, keys, id, opening, database, _lock: lock })))
+    }
+
+    /// What handles are made with.
+    pub(crate) fn handles(&self) -> HandleKey {
+        self.0.keys.handles()
     }
 
     /// Copies all connections as of now, sealed as they are, to a new file, and checks what was written.

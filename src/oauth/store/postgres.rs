@@ -29,6 +29,7 @@ use super::{
 use crate::{
     oauth::{
         connection::{Connection, ConnectionId, Consent, Summary},
+        handle::HandleKey,
         seal::{Keys, StoreId},
     },
     redaction::held,
@@ -68,6 +69,11 @@ impl Postgres {
         let id = schema::prepare(&mut session, line.settings(), &keys).await?;
         line.adopt(id, session).await;
         Ok(Self { line, keys, id })
+    }
+
+    /// What handles are made with.
+    pub(crate) fn handles(&self) -> HandleKey {
+        self.keys.handles()
     }
 
     /// Seals whatever a former key sealed with the present one, each record by itself, and tells how many there were. What

@@ -35,6 +35,11 @@ pub(super) static ENVIRONMENT: &[Key] = &[
         Text("refused"),
         "The operations that take a Bearer token of one user or account: refused, the caller's own token passed through, this token attached, or that of a connection of this provider",
     ),
+    flag(
+        "token_handles",
+        false,
+        "Keep the tokens that MX's answers hold among the [connections], and give callers handles in their places; at MX's Platform API",
+    ),
     Key::new(
         "scopes",
         Kind::NamedTexts,
