@@ -134,7 +134,8 @@ fn what_is_mistyped_is_told_its_nearest_name() {
 fn the_provider_in_the_documentation_is_accepted() {
     let document = include_str!("../../../docs/oauth.md");
     let mut examples = document.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap());
-    let (whole, provider) = (examples.next().unwrap(), examples.next().unwrap());
+    let whole = examples.next().unwrap();
+    let provider = examples.find(|one| one.starts_with("[provider.bank]")).unwrap();
     let vault = "[vault]\nkind = \"file\"\npath = \"/v.age\"\nidentity = \"file:/i\"\n";
     assert_accepted(&format!("allow = [\"10.20.0.0/16\"]\n{vault}{whole}"), &[]);
     assert_accepted(&format!("{SMALLEST}{vault}{provider}"), &[]);
