@@ -151,6 +151,7 @@ async fn of_handle(
     let about = &cell.about;
     let is_theirs = about.provider == handle::PROVIDER
         && about.environment == *environment.settings.name
+        && about.host == environment.settings.dial.host
         && caller.is_some_and(|caller| about.caller == **caller)
         && about.user_guid.as_deref() == decided.end_user.as_deref();
     if !is_theirs {

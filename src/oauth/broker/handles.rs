@@ -121,11 +121,12 @@ fn unkept(id: ConnectionId, error: &Unkept) -> Unavailable {
 }
 
 fn connection(whose: &Whose, given: &Given, id: ConnectionId, now: u64) -> Connection {
-    let Whose { caller, environment, user } = whose.clone();
+    let Whose { caller, environment, host, user } = whose.clone();
     Connection {
         id,
         provider: handle::PROVIDER.to_owned(),
         environment,
+        host,
         caller,
         user_guid: user,
         scopes: Vec::new(),

@@ -34,7 +34,8 @@ fn broker(folder: &tempfile::TempDir) -> Arc<Broker> {
 }
 
 fn whose(caller: &str) -> Whose {
-    Whose { caller: caller.into(), environment: "sandbox".into(), user: None }
+    let (environment, host) = ("sandbox".into(), "api.mx.test".into());
+    Whose { caller: caller.into(), environment, host, user: None }
 }
 
 fn given(token: &str, ends: Option<u64>) -> Given {
