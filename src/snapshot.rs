@@ -118,21 +118,6 @@ impl Environment {
         }
     }
 
-    /// Whether tokens of connections of this provider are attached to any request.
-    pub(crate) fn takes_tokens_of(&self, provider: &str) -> bool {
-        let own = if let Own::Provider(tokens) = &self.own { Some(tokens) } else { None };
-        let bearer = if let Bearer::Provider(tokens) = &self.bearer { Some(tokens) } else { None };
-        let mut both = own.into_iter().chain(bearer);
-        both.any(|tokens| tokens.grant == OAuthGrant::AuthorizationCode && *tokens.provider == *provider)
-    }
-
-    /// Whether any request is attached a token that the broker has.
-    pub(crate) fn attaches_tokens(&self) -> bool {
-        self.token_handles
-            || matches!(self.own, Own::Provider(_))
-            || matches!(self.bearer, Bearer::Provider(_))
-    }
-
     /// The second of two keys, while it may be used.
     fn second_in_force(&self) -> Option<&Second> {
         self.second.as_deref().filter(|second| !second.key.is_over())

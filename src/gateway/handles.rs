@@ -92,6 +92,7 @@ impl Keeping {
         let whose = Whose {
             caller: caller.ok_or(Failure::NotReady)?.to_string(),
             environment: environment.settings.name.to_string(),
+            host: environment.settings.dial.host.clone(),
             user: decided.end_user.as_deref().map(str::to_owned),
         };
         Ok(Some(Box::new(Self { whose, brings_one: answers == Tokens::New, asked: seconds(asked) })))

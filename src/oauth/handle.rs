@@ -4,7 +4,7 @@
 //! handle that somebody shows, the id of the connection that its token is kept as. A handle is `mxh_` and 43 characters: an
 //! HMAC-SHA-256 under a key that the store's key gives (`seal`).
 //!
-//! What must never happen: a handle tells something of its token, or opens it for another caller, environment or end user;
+//! What must never happen: a handle tells something of its token, or opens it for another caller, environment, host or end user;
 //! what a store holds lets its reader make a handle (the id is a digest of it); a handle leaves the gateway towards MX.
 
 use std::{fmt, str::FromStr, sync::Arc};
@@ -33,6 +33,8 @@ pub(crate) struct Whose {
     pub(crate) caller: String,
     /// Where it was given, by its name in the configuration.
     pub(crate) environment: String,
+    /// The host of that environment, in lower case: the token goes nowhere else.
+    pub(crate) host: String,
     /// The end user whom the caller's request was for, where it must have one.
     pub(crate) user: Option<String>,
 }
@@ -113,12 +115,12 @@ impl HandleKey {
     /// The handle of a token. Every part has its length before it, so that no two of them are written alike.
     #[expect(clippy::disallowed_methods, reason = "a handle is made of its token")]
     pub(crate) fn handle(&self, whose: &Whose, token: &Secret) -> Handle {
-        let Whose { caller, environment, user } = whose;
+        let Whose { caller, environment, host, user } = whose;
         let user: &[&[u8]] = match user {
             Some(user) => &[b"user", user.as_bytes()],
             None => &[b"nobody"],
         };
-        let parts = [b"mxgate handle 1" as &[u8], caller.as_bytes(), environment.as_bytes()];
+        let parts = [b"mxgate handle 1" as &[u8], caller.as_bytes(), environment.as_bytes(), host.as_bytes()];
         let mut context = hmac::Context::with_key(&self.0);
         for part in parts.iter().chain(user).copied().chain([token.expose()]) {
             context.update(&(part.len() as u64).to_be_bytes());
@@ -143,7 +145,8 @@ mod tests {
     use super::*;
 
     fn whose(caller: &str, environment: &str, user: Option<&str>) -> Whose {
-        Whose { caller: caller.into(), environment: environment.into(), user: user.map(str::to_owned) }
+        let (caller, environment, host) = (caller.into(), environment.into(), "api.mx.test".into());
+        Whose { caller, environment, host, user: user.map(str::to_owned) }
     }
 
     fn key(byte: u8) -> HandleKey {
@@ -167,6 +170,7 @@ mod tests {
             key(1).handle(&whose("report", "sandbox", None), &secret("canary-token")),
             key(1).handle(&whose("ledger", "production", None), &secret("canary-token")),
             key(1).handle(&user(), &secret("canary-token")),
+            key(1).handle(&Whose { host: "api2.mx.test".into(), ..ledger.clone() }, &secret("canary-token")),
             key(1).handle(&whose("ledger", "sandbox", Some("USR-2")), &secret("canary-token")),
             key(1).handle(&whose("ledger", "sandbox", Some("")), &secret("canary-token")),
         ];

@@ -103,11 +103,16 @@ fn an_end_is_taken_from_beside_the_token_or_from_around_it() {
     assert_eq!(found(around), Ok(expected.into()));
 }
 
+fn ledger() -> Whose {
+    let (environment, host) = ("sandbox".into(), "api.mx.test".into());
+    Whose { caller: "ledger".into(), environment, host, user: None }
+}
+
 #[test]
 fn all_but_the_tokens_stays_byte_for_byte() {
     let text = " {\"z\" : 1.10,\r\n\"access_token\": \"canary-1\" ,\"e\":1e2,\"u\":\"\\u00fc\",\"token\":\"canary-2\"}\n";
     let found = find(text, NOW).unwrap();
-    let whose = Whose { caller: "ledger".into(), environment: "sandbox".into(), user: None };
+    let whose = ledger();
     let key = HandleKey::new(&Zeroizing::new([1; 32]));
     let handles: Vec<Handle> = found.iter().map(|one| key.handle(&whose, &one.given.token)).collect();
     let [first, second] = [0, 1].map(|at| handles[at].text());
@@ -124,7 +129,7 @@ fn headers(all: &[(&'static str, &str)]) -> HeaderMap {
 
 #[test]
 fn one_bearer_handle_is_taken_and_nothing_like_it_is_left_to_another_credential() {
-    let whose = Whose { caller: "ledger".into(), environment: "sandbox".into(), user: None };
+    let whose = ledger();
     let token = Secret::new(b"canary-1".to_vec()).unwrap();
     let handle = HandleKey::new(&Zeroizing::new([1; 32])).handle(&whose, &token);
     let (text, name) = (handle.text(), "authorization");

@@ -71,8 +71,7 @@ impl Broker {
         for _ in 0..ROUNDS {
             let now = seconds(SystemTime::now());
             let Some(stored) = opened.store.load(id).await? else {
-                let host = self.host_of(&whose.environment).ok_or(Unkept::NoEnvironment)?;
-                match opened.store.insert(&connection(whose, host, given, id, now)).await {
+                match opened.store.insert(&connection(whose, given, id, now)).await {
                     Ok(()) => return Ok(true),
                     // By another request, or another replica.
                     Err(store::Error::Exists { .. }) => continue,
@@ -114,8 +113,6 @@ enum Unkept {
     Store(#[from] store::Error),
     #[error("somebody else is changing it")]
     Held,
-    #[error("its environment is not configured any more")]
-    NoEnvironment,
 }
 
 fn unkept(id: ConnectionId, error: &Unkept) -> Unavailable {
@@ -123,8 +120,8 @@ fn unkept(id: ConnectionId, error: &Unkept) -> Unavailable {
     Unavailable::Later
 }
 
-fn connection(whose: &Whose, host: String, given: &Given, id: ConnectionId, now: u64) -> Connection {
-    let Whose { caller, environment, user } = whose.clone();
+fn connection(whose: &Whose, given: &Given, id: ConnectionId, now: u64) -> Connection {
+    let Whose { caller, environment, host, user } = whose.clone();
     Connection {
         id,
         provider: handle::PROVIDER.to_owned(),
@@ -154,10 +151,7 @@ fn changed(there: &Connection, whose: &Whose, given: &Given, now: u64) -> Option
         Consent::Live(tokens) => tokens.ends == Some(ends),
         Consent::Gone { .. } => ends <= now,
     };
-    (!is_same).then(|| Connection {
-        created: there.created,
-        ..connection(whose, there.host.clone(), given, there.id, now)
-    })
+    (!is_same).then(|| Connection { created: there.created, ..connection(whose, given, there.id, now) })
 }
 
 /// Puts `changed` in the place of `stored`; `None`: somebody else is at it.

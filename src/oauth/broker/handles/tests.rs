@@ -22,8 +22,6 @@ fn broker(folder: &tempfile::TempDir) -> Arc<Broker> {
     }
     let kind = Kind::Embedded(Embedded::open(&path, keys()).unwrap());
     let broker = Broker::new(Runtime::current());
-    let hosts = ["sandbox", "production"].map(|name| (name.to_owned(), "api.mx.test".to_owned()));
-    broker.hosts.store(Arc::new(hosts.into()));
     let settings = Connections {
         key: "env:K".parse().unwrap(),
         former_key: None,
@@ -36,7 +34,8 @@ fn broker(folder: &tempfile::TempDir) -> Arc<Broker> {
 }
 
 fn whose(caller: &str) -> Whose {
-    Whose { caller: caller.into(), environment: "sandbox".into(), user: None }
+    let (environment, host) = ("sandbox".into(), "api.mx.test".into());
+    Whose { caller: caller.into(), environment, host, user: None }
 }
 
 fn given(token: &str, ends: Option<u64>) -> Given {
