@@ -25,7 +25,7 @@ use tokio::{
 const AT_ONCE: usize = 16;
 
 /// What has not ended by then is on a slow volume.
-const SOON: Duration = Duration::from_millis(100);
+const SOON: Duration = Duration::from_millis(500);
 
 /// How many files of one folder are read at the same time. Several, so that one that hangs by itself holds up no other.
 const PER_FOLDER: usize = 8;

@@ -92,6 +92,10 @@ async fn walk(
     let mut answer = match heard {
         Ok(Ok(answer)) => answer,
         // The caller's own body was refused or broke off: that is why the upstream got no request.
+        // It waited for a connection until its token was over; the next one may have another.
+        Ok(Err(Failure::CredentialUnavailable)) if matches!(second, Some(Second::Token(_))) => {
+            return Err(Failure::TokenUnavailable.into());
+        }
         Ok(Err(failure)) => return Err(at.session.body_refusal().map_or(failure.into(), End::from)),
         Err(expiry) => return Err(expiry.into()),
     };

@@ -29,6 +29,7 @@ use crate::{
 /// A request is on its way for a while before the token in it is looked at: a twentieth of its life before its end it is
 /// used no longer, within these bounds.
 const MARGIN_MIN: Duration = Duration::from_millis(500);
+const UNTIL_SENT_MAX: Duration = Duration::from_secs(1);
 const MARGIN_MAX: Duration = Duration::from_secs(10);
 
 /// A token that was refused is refreshed when it is at least so old, in seconds.
@@ -74,6 +75,8 @@ pub(crate) struct Token {
     pub(crate) due: Option<u64>,
     /// When it was seen first, in Unix seconds.
     since: u64,
+    /// What a request is given from its beginning until it is sent.
+    until_sent: Duration,
     deadline: Arc<Deadline>,
 }
 
@@ -88,9 +91,11 @@ impl Token {
         dice: u64,
     ) -> Result<Self, Unusable> {
         let deadline = Arc::new(Deadline::never());
+        let mut until_sent = Duration::ZERO;
         if let Some(expires) = access.expires {
             // Not in whole seconds: tokens of a few seconds are worth them.
             let left = (UNIX_EPOCH + Duration::from_secs(expires)).duration_since(at).unwrap_or_default();
+            until_sent = (left / 10).min(UNTIL_SENT_MAX);
             let margin = (left / 20).clamp(MARGIN_MIN, MARGIN_MAX);
             match left.checked_sub(margin) {
                 Some(left) => deadline.confirm(Moment::at(at), Some(left)),
@@ -104,6 +109,7 @@ impl Token {
             expires: access.expires,
             due: access.expires.map(|expires| rules::due(seconds(at), expires, dice)),
             since: seconds(at),
+            until_sent,
             deadline,
         })
     }
@@ -120,9 +126,9 @@ impl Token {
         self
     }
 
-    /// Whether requests may carry it now.
+    /// Whether a request that begins now may carry it: it is looked at again before it is sent, and must last until then.
     pub(crate) fn is_usable(&self) -> bool {
-        !self.credential.is_over()
+        self.deadline.remaining(Moment::now()).is_none_or(|left| left > self.until_sent)
     }
 }
 

@@ -76,16 +76,16 @@ fn a_request_gets_the_token_of_its_connection_and_nothing_of_it_comes_back() {
 
 #[test]
 fn tokens_are_refreshed_ahead_of_their_end_and_no_request_has_an_expired_one() {
-    let bank = Bank::start(2);
+    let bank = Bank::start(6);
     let gateway = bank.setup("").start();
     let id = import(&gateway, &bank.mint("alice"), &[]);
     let mut requests = 0;
     // While requests go on, several tokens come and go.
-    until("four tokens", || {
+    until("three tokens", || {
         let answer = get(&gateway, LEDGER, "/api/accounts", &id);
         assert_eq!(answer.status, 200, "{}", answer.text());
         requests += 1;
-        bank.count("token", "given") >= 4
+        bank.count("token", "given") >= 3
     });
     assert!(requests > 10, "{requests}");
     assert_eq!(bank.bad_calls(), [] as [Value; 0], "of {requests}");
@@ -235,7 +235,7 @@ fn a_token_that_is_not_taken_is_replaced_and_its_request_sent_again_where_that_i
 
 #[test]
 fn the_gateways_own_token_is_asked_for_once_and_again_before_it_ends() {
-    let bank = Bank::start(2);
+    let bank = Bank::start(6);
     let mut setup = bank.setup("");
     setup.environments = setup
         .environments
@@ -256,7 +256,7 @@ fn the_gateways_own_token_is_asked_for_once_and_again_before_it_ends() {
 
 #[test]
 fn tokens_are_in_no_log_record_metric_list_or_file() {
-    let bank = Bank::start(2);
+    let bank = Bank::start(6);
     let mut setup = bank.setup("");
     setup.tables = setup.tables.replace("filter = \"info\"", "filter = \"trace\"");
     let gateway = setup.start();
