@@ -57,9 +57,6 @@ use crate::{
 /// How long a second signal waits for its line in the log.
 const LAST_WORDS: Duration = Duration::from_millis(100);
 
-/// Enough for volumes that hang beside others, each of which holds a few.
-const BLOCKING_THREADS_MAX: usize = 128;
-
 /// How soon a start without usable secrets is tried again.
 const RETRY: Duration = Duration::from_secs(2);
 
@@ -125,10 +122,8 @@ impl App {
     pub fn bind(config: Config, config_path: &Path, log: Log) -> Result<Self, Error> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
-            // Its blocking threads: look-ups, and reading files. Sixteen are at work at a time, but tokio starts another whenever
-            // none is idle at that moment, and a load of a thousand files had hundreds.
+            // Its blocking threads: look-ups, and reading files.
             .thread_name("mxgate-blocking")
-            .max_blocking_threads(BLOCKING_THREADS_MAX)
             .build()?;
         let entered = runtime.enter();
         let signals = Signals {

@@ -4,9 +4,11 @@
 //! come back, so that it holds one thread and not one more at each attempt. Of one folder's files, which are most likely on
 //! one volume, at most [`PER_FOLDER`] are read at the same time; the others wait, and give up when none of them comes back.
 //!
-//! At most [`AT_ONCE`] begin at the same time, however many are asked for. Work that has not ended after [`SOON`] hands its
+//! At most [`AT_ONCE`] threads do it ([`pool`]), however much is asked for. Work that has not ended after [`SOON`] hands its
 //! place on and goes on. So a thousand reads of good volumes take sixteen threads. With H folders of which every file
 //! hangs, the first good file after them begins at most `H * PER_FOLDER / AT_ONCE` times [`SOON`] later.
+
+mod pool;
 
 use std::{
     collections::HashMap,
@@ -16,12 +18,13 @@ use std::{
 };
 
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    task::spawn_blocking,
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
     time::{Instant, timeout, timeout_at},
 };
 
-/// How much begins at the same time.
+use self::pool::POOL;
+
+/// How much is at work at the same time.
 const AT_ONCE: usize = 16;
 
 /// What has not ended by then is on a slow volume.
@@ -29,8 +32,6 @@ const SOON: Duration = Duration::from_millis(500);
 
 /// How many files of one folder are read at the same time. Several, so that one that hangs by itself holds up no other.
 const PER_FOLDER: usize = 8;
-
-static PLACES: Semaphore = Semaphore::const_new(AT_ONCE);
 
 static TURNS: LazyLock<Mutex<HashMap<String, Arc<Turns>>>> = LazyLock::new(Mutex::default);
 
@@ -54,9 +55,9 @@ pub(crate) async fn in_time<T: Send + 'static>(
     patience: Duration,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Option<T> {
-    let until = Instant::now() + patience;
-    let turn = timeout_at(until, turn(&turns(name, 1))).await.ok()?;
-    in_place(turn, until, work).await
+    let begun = Instant::now();
+    let turn = timeout(patience, turn(&turns(name, 1))).await.ok()?;
+    in_place(turn, patience.saturating_sub(begun.elapsed()), work).await
 }
 
 /// The same for work on a file. The wait for others of its folder does not count either, as long as some of them end.
@@ -69,27 +70,32 @@ pub(crate) async fn on_file<T: Send + 'static>(
     let own = timeout(patience, turn(&own)).await.ok()?;
     let folder = turns(format!("folder {}", file.parent().unwrap_or(file).display()), PER_FOLDER);
     let shared = turn_while_some_end(&folder, patience).await?;
-    in_place((own, shared), Instant::now() + patience, work).await
+    in_place((own, shared), patience, work).await
 }
 
 /// Does the work when there is a place, and gives the turns back when it has ended.
 async fn in_place<T: Send + 'static>(
     turns: impl Send + 'static,
-    until: Instant,
+    patience: Duration,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Option<T> {
-    let waiting = Instant::now();
-    let place = PLACES.acquire().await.ok()?;
-    let until = until + waiting.elapsed();
-    let mut work = spawn_blocking(move || {
+    let (tell_begin, begun) = oneshot::channel();
+    let (tell_end, mut ended) = oneshot::channel();
+    let asked = POOL.submit(Box::new(move || {
         let _turns = turns;
-        work()
-    });
-    if let Ok(done) = timeout(SOON, &mut work).await {
+        // Whoever asked may have gone.
+        let _ = tell_begin.send(());
+        let _ = tell_end.send(work());
+    }));
+    begun.await.ok()?;
+    let now = Instant::now();
+    let until = now + patience;
+    if let Ok(done) = timeout_at(until.min(now + SOON), &mut ended).await {
+        asked.has_ended();
         return done.ok();
     }
-    drop(place);
-    timeout_at(until, work).await.ok()?.ok()
+    drop(asked);
+    timeout_at(until, ended).await.ok()?.ok()
 }
 
 async fn turn(turns: &Arc<Turns>) -> Option<Turn> {
@@ -247,6 +253,32 @@ mod tests {
         let done = reads.join_all().await.into_iter().flatten().count();
         counted.let_end();
         assert_eq!(done, 400);
+    }
+
+    #[tokio::test]
+    async fn whoever_goes_gives_the_place_away() {
+        let counted = Arc::<Stuck>::default();
+        let mut stuck = JoinSet::new();
+        for number in 0..AT_ONCE {
+            let (name, work) = (format!("stuck {number}"), counted.work());
+            stuck.spawn(async move { in_time(name, PATIENCE, work).await });
+        }
+        while counted.at_work.load(SeqCst) < AT_ONCE {
+            tokio::task::yield_now().await;
+        }
+        stuck.shutdown().await;
+        let good = timeout(PATIENCE, in_time("well".into(), PATIENCE, || 1)).await;
+        counted.let_end();
+        assert_eq!(good, Ok(Some(1)));
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_no_answer_and_takes_no_place() {
+        for number in 0..2 * AT_ONCE {
+            let done = in_time::<()>(format!("panics {number}"), PATIENCE, || panic!("a test")).await;
+            assert!(done.is_none());
+        }
+        assert_eq!(in_time("well".into(), PATIENCE, || 1).await, Some(1));
     }
 
     fn thread_rests(time: Duration) {

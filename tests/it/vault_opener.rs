@@ -178,34 +178,38 @@ fn a_command_that_prints_another_vaults_identity() {
     waits_and_recovers(&other, "it is not encrypted to this identity", Some(key_of(&other)));
 }
 
-/// A server with identity and passphrase of the vault, as two fields of one entry, and a gateway that reads them there.
-fn with_server(mx: &Running, server: &openbao::server::Server) -> (Setup, String) {
-    let mut setup = opened_with(Setup::with_vault(mx).control(), "openbao:secret/mx/vault#identity");
+/// A server with the vault's identity, and a gateway that reads it there.
+fn with_server(mx: &Running, server: &openbao::server::Server) -> Setup {
+    let setup = opened_with(Setup::with_vault(mx).control(), "openbao:secret/mx/vault#identity");
+    server.put("secret/data/mx/vault", json!({ "identity": set_aside(&setup) }));
+    let role = server.role(json!({}));
+    setup.file("secret-id", &role.secret_id);
+    let (url, ca, dir) =
+        (server.url(), server.ca_file().display().to_string(), setup.folder().display().to_string());
+    setup.table(&format!(
+        "[openbao]\nurl = \"{url}\"\nca_file = \"{ca}\"\nconnect_timeout_ms = 2000\nread_timeout_ms = 2000\n\
+         login = {{ kind = \"approle\", role_id = \"{}\", secret_id = \"file:{dir}/secret-id\" }}",
+        role.role_id
+    ))
+}
+
+/// The same with the passphrase that the identity is sealed with, as another field of the same entry.
+fn with_passphrase(mx: &Running, server: &openbao::server::Server) -> (Setup, String) {
+    let mut setup = with_server(mx, server);
     let plain = set_aside(&setup);
     let nobody = || unreachable!("it is not sealed");
     protect(&setup.folder().join("set-aside"), &nobody, Some(&Passphrase::new(PASSPHRASE.into()))).unwrap();
     server.put("secret/data/mx/vault", json!({ "identity": set_aside(&setup), "passphrase": PASSPHRASE }));
     setup.file("set-aside", &plain);
-    setup.tables = setup.tables.replace(
-        "[vault]\n",
-        "[vault]\npassphrase = \"openbao:secret/mx/vault#passphrase\"\nrefresh_ms = 3000\n",
-    );
-    let role = server.role(json!({}));
-    setup.file("secret-id", &role.secret_id);
-    let (url, ca, dir) =
-        (server.url(), server.ca_file().display().to_string(), setup.folder().display().to_string());
-    let setup = setup.table(&format!(
-        "[openbao]\nurl = \"{url}\"\nca_file = \"{ca}\"\nconnect_timeout_ms = 2000\nread_timeout_ms = 2000\n\
-         login = {{ kind = \"approle\", role_id = \"{}\", secret_id = \"file:{dir}/secret-id\" }}",
-        role.role_id
-    ));
+    let passphrase = "[vault]\npassphrase = \"openbao:secret/mx/vault#passphrase\"\n";
+    setup.tables = setup.tables.replace("[vault]\n", passphrase);
     (setup, plain)
 }
 
 #[test]
 fn a_server_that_is_sealed_at_the_start_delays_it_and_one_that_goes_later_delays_nothing() {
     let (mx, mut server) = (mx(), openbao::server());
-    let (setup, identity) = with_server(&mx, &server);
+    let (setup, identity) = with_passphrase(&mx, &server);
     server.seal();
     let gateway = setup.start();
     let line = gateway.stderr.wait_for(|line| line.contains("no new snapshot"));
@@ -237,7 +241,8 @@ fn a_server_that_is_sealed_at_the_start_delays_it_and_one_that_goes_later_delays
 #[test]
 fn a_vault_that_is_sealed_for_another_identity_opens_when_the_server_has_it() {
     let (mx, server) = (mx(), openbao::server());
-    let (setup, _) = with_server(&mx, &server);
+    let mut setup = with_server(&mx, &server);
+    setup.tables = setup.tables.replace("[vault]\n", "[vault]\nrefresh_ms = 1000\n");
     let gateway = setup.start();
     until("it serves", || outcome(&gateway) == served());
     let new = gateway.setup.folder().join("new");
@@ -250,7 +255,7 @@ fn a_vault_that_is_sealed_for_another_identity_opens_when_the_server_has_it() {
     gateway.stderr.wait_for(|line| line.contains("it is not encrypted to this identity"));
     assert_eq!(outcome(&gateway), served());
     let identity = fs::read_to_string(&new).unwrap();
-    server.put("secret/data/mx/vault", json!({ "identity": identity, "passphrase": "not needed any more" }));
+    server.put("secret/data/mx/vault", json!({ "identity": identity }));
     fs::rename(new, gateway.setup.folder().join("set-aside")).unwrap();
     set_key(&mx, &gateway.setup, NEXT_KEY);
     mx.set_api_keys(0, vec![NEXT_KEY.into()]);
