@@ -253,7 +253,7 @@ impl From<Unavailable> for NotDone {
             Unavailable::Unknown | Unavailable::Gone => {
                 Self(StatusCode::NOT_FOUND, "there is no such connection".into())
             }
-            Unavailable::Later => Self(
+            Unavailable::Replaced | Unavailable::Later => Self(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "the store of connections is not open; the log says why".into(),
             ),

@@ -4,8 +4,8 @@
 //! named by a field of the request, or found by the user in its path. A token of MX's is named by its handle (`handles`).
 //!
 //! What must never happen: a caller gets the token of a connection that its configuration does not let it use, or of a
-//! handle that another one was given; a token goes to another environment than its connection is for, out for another user than the path's, or without a scope that the call
-//! needs; a request that may have had an effect is sent again.
+//! handle that another one was given; a token goes to another environment than its connection is for, out for another user
+//! than the path's, or without a scope that the call needs; a request that may have had an effect is sent again.
 
 use std::{
     rc::Rc,
@@ -133,11 +133,15 @@ pub(super) async fn obtain(
             (waited(tokens.client(&wanted)).await?, From::Client(wanted))
         }
         Whose::Connection(..) | Whose::User(_) => {
-            let cell = cell(at, view, environment, decided, wanted).await?;
-            (waited(tokens.of(&cell)).await?, From::Cell(cell))
+            let find = || cell(at, view, environment, decided, wanted);
+            let (access, cell) = held(find, async |cell| tokens.of(cell).await).await?;
+            (access, From::Cell(cell))
         }
         // What MX says of its own token is for whoever has the handle.
-        Whose::Handle(id) => return Ok((of_handle(at, view, environment, decided, *id).await?, None)),
+        Whose::Handle(id) => {
+            let find = || cell_of_handle(at, view, environment, decided, *id);
+            return Ok((held(find, async |cell| tokens.as_it_is(cell)).await?.0, None));
+        }
     };
     if !environment.settings.scopes.are_in(&access.token.scopes, method, &decided.grant) {
         return Err(Refusal::InsufficientScope.into());
@@ -146,16 +150,36 @@ pub(super) async fn obtain(
     Ok((access, Some(renewal)))
 }
 
-/// The token that is kept as `id`, if it was given to this caller, here, and for the same end user.
-async fn of_handle(
+/// The token of the cell that `find` finds, which is looked for once more if its user consented anew meanwhile.
+async fn held(
+    find: impl AsyncFn() -> Result<Arc<Cell>, End>,
+    token: impl AsyncFn(&Arc<Cell>) -> Result<Access, Unavailable>,
+) -> Result<(Access, Arc<Cell>), End> {
+    let cell = find().await?;
+    let attempt = waited(async {
+        match token(&cell).await {
+            Err(Unavailable::Replaced) => Ok(None),
+            done => done.map(Some),
+        }
+    });
+    match attempt.await? {
+        Some(access) => Ok((access, cell)),
+        None => {
+            let cell = find().await?;
+            Ok((waited(token(&cell)).await?, cell))
+        }
+    }
+}
+
+/// The cell of what is kept as `id`, if it was given to this caller, here, and for the same end user.
+async fn cell_of_handle(
     at: &Connection,
     view: &View,
     environment: &EnvironmentView,
     decided: &Decided<'_>,
     id: ConnectionId,
-) -> Result<Access, End> {
-    let tokens = at.worker.tokens();
-    let cell = waited(tokens.cell(id)).await?;
+) -> Result<Arc<Cell>, End> {
+    let cell = waited(at.worker.tokens().cell(id)).await?;
     let caller = view.snapshot.admission.callers.name(decided.caller.index());
     let about = &cell.about;
     let is_theirs = about.provider == handle::PROVIDER
@@ -166,8 +190,8 @@ async fn of_handle(
     if !is_theirs {
         return Err(Refusal::ConnectionDenied.into());
     }
-    cell.note_use(crate::oauth::cell::seconds(std::time::SystemTime::now()));
-    waited(async { tokens.as_it_is(&cell) }).await
+    cell.note_use(seconds(SystemTime::now()));
+    Ok(cell)
 }
 
 /// Ends when there is an answer, or the wait is over.
@@ -176,7 +200,7 @@ pub(super) async fn waited<T>(work: impl Future<Output = Result<T, Unavailable>>
     done.map_err(|unavailable| match unavailable {
         Unavailable::Unknown => Refusal::ConnectionDenied.into(),
         Unavailable::Gone => Refusal::ReconnectRequired.into(),
-        Unavailable::Later => Failure::TokenUnavailable.into(),
+        Unavailable::Replaced | Unavailable::Later => Failure::TokenUnavailable.into(),
     })
 }
 

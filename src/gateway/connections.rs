@@ -294,7 +294,7 @@ impl From<Unavailable> for No {
     fn from(unavailable: Unavailable) -> Self {
         Self::End(match unavailable {
             Unavailable::Unknown | Unavailable::Gone => Refusal::UnknownConnection.into(),
-            Unavailable::Later => Failure::TokenUnavailable.into(),
+            Unavailable::Replaced | Unavailable::Later => Failure::TokenUnavailable.into(),
         })
     }
 }

@@ -54,6 +54,8 @@ pub(crate) enum Unavailable {
     Unknown,
     /// The user must consent again.
     Gone,
+    /// This cell has none any more; the connection's next cell may.
+    Replaced,
     /// Not now: the provider or the store failed.
     Later,
 }
@@ -309,7 +311,7 @@ impl Broker {
         if matches!(*cell.held(), Held::Retired) {
             // Whoever comes next gets another.
             self.cells().remove(&cell.about.id);
-            return Err(Unavailable::Later);
+            return Err(Unavailable::Replaced);
         }
         Ok(())
     }

@@ -78,7 +78,7 @@ impl Tokens {
             Held::Nothing(version) => *version,
             // Its user may have consented again, at another replica: older than anything, so the store decides.
             Held::Gone => Version(0),
-            Held::Retired => return Err(Unavailable::Unknown),
+            Held::Retired => return Err(Unavailable::Replaced),
         };
         self.after(cell, Because::Due(version)).await
     }
@@ -87,7 +87,7 @@ impl Tokens {
     pub(crate) fn as_it_is(&self, cell: &Cell) -> Result<Access, Unavailable> {
         match (cell.usable(), &*cell.held()) {
             (Some(token), _) => Ok(self.copy(token)),
-            (None, Held::Retired) => Err(Unavailable::Unknown),
+            (None, Held::Retired) => Err(Unavailable::Replaced),
             (None, Held::Token(_) | Held::Nothing(_) | Held::Gone) => Err(Unavailable::Gone),
         }
     }

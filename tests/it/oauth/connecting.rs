@@ -11,7 +11,10 @@ use mxgate::stand_in::certificate::ServerCertificate;
 use serde_json::{Value, json};
 
 use super::{LEDGER, asked, bank::Bank, get, no, outcome};
-use crate::harness::{Gateway, until};
+use crate::{
+    harness::{Gateway, until},
+    tokens::now,
+};
 
 /// A browser, as far as it goes: it keeps cookies and follows redirects.
 struct Browser {
@@ -140,6 +143,9 @@ fn a_user_whose_consent_is_gone_connects_again_under_the_same_id() {
     assert_eq!((bank.use_up(&token), bank.use_up(&token)), ("200".into(), "400".into()));
     let id = super::import(&gateway, &token, &["--user-guid", "USR-1"]);
     assert_eq!(outcome(&get(&gateway, LEDGER, "/api/accounts", &id)), no(409, "reconnect_required"));
+    // The new consent is of another second, so what the gateway keeps of the old one is of no use, and found to be.
+    let then = now();
+    until("a second has passed", || now() > then);
     let ticket_url = ticket(
         &gateway,
         json!({ "return_url": format!("{base}/after"), "connection": id, "user_guid": "USR-1" }),
