@@ -10,6 +10,7 @@ use std::{
     sync::{
         Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        mpsc,
     },
     thread,
     time::{Duration, Instant, SystemTime},
@@ -19,7 +20,7 @@ use mxgate::stand_in::certificate::ServerCertificate;
 use serde_json::Value;
 
 use super::bank::Bank;
-use crate::harness::{Output, Setup, mxgate};
+use crate::harness::{Output, PATIENCE, Setup, mxgate};
 
 #[expect(dead_code, reason = "its other users are the store's own tests")]
 #[path = "../../../src/oauth/store/postgres/tests/cluster.rs"]
@@ -106,11 +107,12 @@ impl Replica {
         at
     }
 
-    fn command(&self, arguments: &[&str]) -> String {
+    /// What a command said; in `Err` that of one that failed.
+    fn command(&self, arguments: &[&str]) -> Result<String, String> {
         let socket = self.setup.control_socket();
         let done = mxgate(&[&["--socket", socket.to_str().unwrap()], arguments].concat(), &[]);
-        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-        String::from_utf8(done.stdout).unwrap()
+        let said = |bytes| String::from_utf8(bytes).unwrap();
+        if done.status.success() { Ok(said(done.stdout)) } else { Err(said(done.stderr)) }
     }
 
     /// Status and code of a `GET`; `None`: nobody was there, or it went away.
@@ -169,6 +171,10 @@ struct Seen {
     lost: BTreeSet<String>,
 }
 
+/// A connection, and the bank's account that it is for. One that is lost gives its place to another, so that as many are at
+/// risk in the end as in the beginning.
+type Place = Mutex<(String, String)>;
+
 fn database() -> Cluster {
     let tls = ServerCertificate::for_default_names().unwrap();
     let cluster = Cluster::start(&Pems { certificate: tls.pem(), key: tls.key_pem() });
@@ -176,35 +182,56 @@ fn database() -> Cluster {
     cluster
 }
 
-fn imported(first: &Replica, bank: &Bank, count: usize) -> Vec<(String, String)> {
-    let one = |number: usize| {
-        let account = format!("account-{number}");
-        let file: PathBuf = first.setup.file("refresh-token", &bank.mint(&account));
+/// Consents anew until a replica that lives has stored it: a consent whose import was cut off is of no further use.
+fn imported(replicas: &[Replica], bank: &Bank, number: &AtomicU64) -> (String, String) {
+    let end = Instant::now() + PATIENCE;
+    for replica in replicas.iter().cycle() {
+        let account = format!("account-{}", number.fetch_add(1, Relaxed));
+        let file: PathBuf = replica.setup.file("refresh-token", &bank.mint(&account));
         let whose = ["--provider", "bank", "--environment", "accounts", "--caller", "ledger", "--from-file"];
-        let made =
-            first.command(&[&["connections", "import"], &whose[..], &[file.to_str().unwrap()]].concat());
-        (account, made.trim().to_owned())
-    };
-    (0..count).map(one).collect()
+        let arguments = [&["connections", "import"], &whose[..], &[file.to_str().unwrap()]].concat();
+        match replica.command(&arguments) {
+            Ok(id) => return (account, id.trim().to_owned()),
+            Err(said) => assert!(Instant::now() < end, "nobody imports: {said}"),
+        }
+    }
+    unreachable!("there are replicas")
 }
 
-fn traffic(replicas: &[Replica], connections: &[(String, String)], lasts: Duration) -> Seen {
-    let (over, seeds) = (AtomicBool::new(false), AtomicU64::new(now() | 1));
+fn traffic(replicas: &[Replica], bank: &Bank, count: usize, lasts: Duration) -> (Vec<Place>, Seen) {
+    let (over, seeds, numbers) = (AtomicBool::new(false), AtomicU64::new(now() | 1), AtomicU64::new(0));
+    let places: Vec<Place> = (0..count).map(|_| imported(replicas, bank, &numbers).into()).collect();
     let answers = Mutex::new(BTreeMap::<_, u64>::new());
-    let mut kills = Vec::new();
+    let (mut kills, lost) = (Vec::new(), Mutex::new(BTreeSet::new()));
+    let (lose, lose_now) = mpsc::channel::<(String, usize)>();
     thread::scope(|scope| {
+        scope.spawn(|| {
+            for (account, place) in lose_now {
+                // Several requests may have seen it.
+                if lost.lock().unwrap().insert(account) {
+                    *places[place].lock().unwrap() = imported(replicas, bank, &numbers);
+                }
+            }
+        });
         for _ in 0..6 {
-            scope.spawn(|| {
+            let lose = lose.clone();
+            let (over, seeds, places, answers) = (&over, &seeds, &places, &answers);
+            scope.spawn(move || {
                 let mut dice = Dice(seeds.fetch_add(0x9e37_79b9, Relaxed));
                 while !over.load(Relaxed) {
                     let replica = &replicas[dice.below(REPLICAS as u64) as usize];
-                    let (_, id) = &connections[dice.below(connections.len() as u64) as usize];
-                    if let Some(answer) = replica.get(id, dice.below(5) == 0) {
+                    let place = dice.below(count as u64) as usize;
+                    let (account, id) = places[place].lock().unwrap().clone();
+                    if let Some(answer) = replica.get(&id, dice.below(5) == 0) {
+                        if answer.0 == 409 {
+                            let _ = lose.send((account, place));
+                        }
                         *answers.lock().unwrap().entry(answer).or_default() += 1;
                     }
                 }
             });
         }
+        drop(lose);
         let (end, mut dice) = (Instant::now() + lasts, Dice(now() | 1));
         while Instant::now() < end {
             // Not a wait for something: it is what the test does, one after the other at odd times.
@@ -215,13 +242,14 @@ fn traffic(replicas: &[Replica], connections: &[(String, String)], lasts: Durati
         }
         over.store(true, Relaxed);
     });
-    Seen { kills, answers: answers.into_inner().unwrap(), lost: BTreeSet::new() }
+    (places, Seen { kills, answers: answers.into_inner().unwrap(), lost: lost.into_inner().unwrap() })
 }
 
 /// Asks for each connection until it is known whether it is lost: rests of refreshes that failed take up to a minute.
-fn lost(replicas: &[Replica], connections: &[(String, String)]) -> BTreeSet<String> {
+fn lost(replicas: &[Replica], places: &[Place]) -> BTreeSet<String> {
     let mut lost = BTreeSet::new();
-    for (account, id) in connections {
+    for place in places {
+        let (account, id) = &*place.lock().unwrap();
         let end = Instant::now() + Duration::from_secs(120);
         loop {
             match replicas[0].get(id, false) {
@@ -271,9 +299,8 @@ fn no_consent_is_lost_but_what_was_answered_to_a_process_that_was_killed() {
     let replicas: Vec<Replica> =
         (1..=REPLICAS).map(|number| Replica::new(&bank, &database, number)).collect();
     replicas.iter().for_each(Replica::start);
-    let connections = imported(&replicas[0], &bank, count);
-    let mut seen = traffic(&replicas, &connections, lasts);
-    seen.lost = lost(&replicas, &connections);
+    let (places, mut seen) = traffic(&replicas, &bank, count, lasts);
+    seen.lost.append(&mut lost(&replicas, &places));
 
     let revoked = bank
         .lines()
