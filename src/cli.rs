@@ -136,9 +136,9 @@ fn unrepeated(mut error: clap::Error) -> clap::Error {
     error
 }
 
-/// Prints the error with its causes, masked, and gives exit code 1.
+/// Prints the error with its causes, masked and each once, and gives exit code 1.
 fn failed(error: &anyhow::Error) -> ExitCode {
-    mxgate::log::error_line(&format!("mxgate: {error:#}"));
+    mxgate::log::error_line(&format!("mxgate: {}", crate::vault::chain(error.as_ref())));
     ExitCode::FAILURE
 }
 

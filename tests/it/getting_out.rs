@@ -1,7 +1,7 @@
 //! The way out: a proxy, a source address, names that lead inside, pinned keys.
 
 use std::{
-    net::{SocketAddr, TcpListener},
+    net::SocketAddr,
     sync::{Arc, Mutex},
 };
 
@@ -19,7 +19,7 @@ use rustls::pki_types::{CertificateDer, pem::PemObject};
 
 use crate::{
     connect_proxy::{ConnectProxy, Deed},
-    harness::{API_KEY, CLIENT_ID, Gateway, Setup, last, lines, mx, mx_with, until},
+    harness::{API_KEY, CLIENT_ID, Gateway, Setup, free_address, last, lines, mx, mx_with, until},
     raw_upstream::{RawUpstream, ok},
 };
 
@@ -127,7 +127,7 @@ fn each_way_in_which_a_proxy_fails_is_told_apart_in_the_log_and_nothing_is_sent(
     }
     assert_eq!(mx.received(), 0);
     // Nobody there is no proxy that failed.
-    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let closed = free_address();
     assert_eq!(ask(&through(&mx, closed, "").start()), failed("upstream_unreachable"));
 }
 

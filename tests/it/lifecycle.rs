@@ -202,7 +202,8 @@ fn what_is_in_use_stops_the_start_and_is_named() {
     );
     let (code, text) = run(&setup);
     assert_eq!(code, Some(1), "{text}");
-    assert!(text.contains(&format!("listener {address}: cannot bind: Address already in use")), "{text}");
+    let said = format!("listener {address}: cannot bind: Address already in use (os error 98)\n");
+    assert!(text.ends_with(&said), "once, and nothing after it: {text}");
     assert!(!unix.exists());
 
     let mut setup = Setup::new(&mx);

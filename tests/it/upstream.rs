@@ -13,7 +13,7 @@ use std::{
 };
 
 use crate::{
-    harness::{Answer, Client, Gateway, PATIENCE, Setup, mx},
+    harness::{Answer, Client, Gateway, PATIENCE, Setup, free_address, mx},
     raw_upstream::{RawUpstream, ok},
 };
 
@@ -184,7 +184,7 @@ fn an_upstream_that_does_not_begin_tls_is_a_connect_time_out() {
 #[test]
 fn an_upstream_that_refuses_or_hangs_up_is_unreachable() {
     let mx = mx();
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let free = free_address();
     let gateway = Setup::at(free, mx.authority_pem()).start();
     assert_eq!(verdict(&gateway.get("/users", "")), (502, "upstream_unreachable".into()));
 

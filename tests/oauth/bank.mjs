@@ -8,6 +8,7 @@
 import https from 'node:https';
 import { readFileSync } from 'node:fs';
 import Provider from 'oidc-provider';
+import MemoryAdapter from 'oidc-provider/lib/adapters/memory_adapter.js';
 
 const [certificate, key, failing = '0', delay = '0'] = process.argv.slice(2);
 const RESOURCE = 'https://api.mx.test';
@@ -24,7 +25,12 @@ const server = https.createServer({ cert: readFileSync(certificate), key: readFi
 await new Promise((listening) => server.listen(0, '127.0.0.1', listening));
 const { port } = server.address();
 
+// Its own store forgets all but the last one or two thousand entries, and what has expired: a token that is sent too late or
+// twice must be known for what it is.
+const entries = new Map();
+
 const provider = new Provider(`https://127.0.0.1:${port}`, {
+  adapter: (model) => new MemoryAdapter(model, entries),
   clients: [
     {
       client_id: 'gateway',

@@ -1,6 +1,6 @@
 //! The support bundle, searched for every secret in every form.
 
-use std::{fs, net::TcpListener, os::unix::fs::PermissionsExt};
+use std::{fs, os::unix::fs::PermissionsExt};
 
 use mxgate::vault::{
     embedded::{self, Identity},
@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::{
     canary::search::{Canary, Search},
     connect_proxy::{ConnectProxy, Deed},
-    harness::{CLIENT_ID, Setup, mx, mx_with, mxgate},
+    harness::{CLIENT_ID, Setup, free_address, mx, mx_with, mxgate},
 };
 
 const PASSWORD: &str = r#"q"9\Wd/x+R&t<Vz'o=J%b~M>p?s;Yk!3"#;
@@ -33,7 +33,7 @@ fn a_bundle_tells_much_and_holds_no_secret() {
     embedded::set(&setup.folder().join("vault.age"), &identity, "test/api_key", key, None).unwrap();
     setup.file("token", PASSPHRASE);
     // A port that is free now: the bundle finds the page by the configuration.
-    let health = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let health = free_address();
     setup.tables = setup
         .tables
         .replace("[health]\naddress = \"127.0.0.1:0\"", &format!("[health]\naddress = \"{health}\""));

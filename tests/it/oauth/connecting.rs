@@ -2,7 +2,6 @@
 //! cookies; a real browser is in the tests of `oauth/connect`), and requests with the new connection.
 
 use std::{
-    net::TcpListener,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -12,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::{LEDGER, asked, bank::Bank, get, no, outcome};
 use crate::{
-    harness::{Gateway, until},
+    harness::{Gateway, free_address, until},
     tokens::now,
 };
 
@@ -72,8 +71,8 @@ impl Browser {
 
 /// A gateway with a listener for browsers, and a bank that sends them back there.
 fn connecting() -> (Bank, Gateway, String) {
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let base = format!("https://127.0.0.1:{port}");
+    let address = free_address();
+    let base = format!("https://{address}");
     let bank = Bank::failing(60, "0", "0", Some(&format!("{base}/callback")));
     let setup = bank.setup("");
     let tls = ServerCertificate::for_default_names().unwrap();
@@ -81,7 +80,7 @@ fn connecting() -> (Bank, Gateway, String) {
     setup.file("tls.key", tls.key_pem());
     let folder = setup.folder().display().to_string();
     let mut setup = setup.table(&format!(
-        "return_urls = [\"{base}/after\"]\n[connections.browser]\naddress = \"127.0.0.1:{port}\"\nurl = \"{base}\"\n\
+        "return_urls = [\"{base}/after\"]\n[connections.browser]\naddress = \"{address}\"\nurl = \"{base}\"\n\
          tls = {{ certificate = \"{folder}/tls.pem\", key = \"{folder}/tls.key\" }}"
     ));
     setup.tables = setup.tables.replace("https://127.0.0.1:18099/callback", &format!("{base}/callback"));

@@ -276,7 +276,10 @@ fn answered_to_the_dead(bank: &Bank, kills: &[(usize, u64)]) -> (BTreeSet<String
     let (mut explained, mut others) = (BTreeSet::new(), Vec::new());
     for refused in lines.iter().filter(|line| line["token"] == "invalid_grant") {
         let last = given().rfind(|line| line["grant"] == refused["grant"] && at(line) <= at(refused));
-        let Some(last) = last else { continue };
+        let Some(last) = last else {
+            others.push(format!("{refused} of what the bank never gave"));
+            continue;
+        };
         let is_used = last["next"].as_str().is_some_and(|next| used.contains(next));
         let replica = last["replica"].as_str().unwrap_or_default();
         // The bank may have been at it already when the process died, and answered a while later.

@@ -37,7 +37,7 @@ pub(crate) enum Error {
     Newer { path: PathBuf, found: u32 },
     /// A key is missing.
     #[error(
-        "{path} cannot be opened: {source}; it is left as it is. Name the key that is missing, also as a former one"
+        "{path} cannot be opened, and is left as it is; name the key that is missing, also as a former one"
     )]
     WrongKey { path: PathBuf, source: seal::Error },
     /// It is no database, or a damaged one.

@@ -34,7 +34,7 @@ pub(crate) enum Error {
     Newer { place: String, found: i32 },
     /// A key is missing.
     #[error(
-        "the connections in {place} cannot be opened: {source}; they are left as they are. Name the key that is missing, also as a former one"
+        "the connections in {place} cannot be opened, and are left as they are; name the key that is missing, also as a former one"
     )]
     WrongKey { place: String, source: seal::Error },
     /// There are tables of these names, and something else in them.

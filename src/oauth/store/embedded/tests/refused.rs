@@ -8,7 +8,10 @@ use std::{
 use redb::{ReadableTable, TableDefinition};
 
 use super::{super::Error, *};
-use crate::{oauth::store::record::Record, vault::permissions::Refused};
+use crate::{
+    oauth::store::record::Record,
+    vault::{self, permissions::Refused},
+};
 
 /// A store with one connection, which was not closed in order, so that opening it would mend it.
 fn unclosed() -> Folder {
@@ -35,7 +38,7 @@ fn a_wrong_key() {
     let folder = unclosed();
     let error = refusal(&folder, keys(OTHER));
     assert!(matches!(error, Error::WrongKey { .. }), "{error}");
-    assert!(error.to_string().contains(&keys(KEY).sealing().to_string()), "{error}");
+    assert!(vault::chain(&error).contains(&keys(KEY).sealing().to_string()), "{error}");
     let store = folder.open();
     run(async { assert_eq!(generation(&store, id(1), 1).await, Some(Version(1))) });
     // An empty store knows its key, too.
@@ -50,7 +53,7 @@ fn a_record_of_a_key_that_is_not_known() {
     drop(Embedded::open(&folder.path(), both).unwrap());
     // The store is the new key's now, and its record the old one's still.
     let error = refusal(&folder, keys(OTHER));
-    assert!(error.to_string().contains(&keys(KEY).sealing().to_string()), "{error}");
+    assert!(vault::chain(&error).contains(&keys(KEY).sealing().to_string()), "{error}");
 }
 
 pub(super) fn edit(folder: &Folder, f: impl FnOnce(&redb::WriteTransaction)) {
