@@ -28,8 +28,8 @@ use crate::{
     oauth::{
         broker::{Broker, Unavailable},
         cell::seconds,
-        connect::{self, Return, Wanted},
-        connection::{ConnectionId, State as ConsentState, Summary, Why},
+        connect::{self, Return},
+        connection::{ConnectionId, Purpose, State as ConsentState, Summary, Why},
     },
     vault::secret::Secret,
 };
@@ -79,13 +79,14 @@ impl Consent {
                     ("gone", None, None, since, reason.map(str::to_owned))
                 }
             };
+        let Purpose { provider, environment, caller, user_guid, scopes, .. } = one.purpose.clone();
         Self {
             id: one.id.to_string(),
-            provider: one.provider.clone(),
-            environment: one.environment.clone(),
-            caller: one.caller.clone(),
-            user_guid: one.user_guid.clone(),
-            scopes: one.scopes.clone(),
+            provider,
+            environment,
+            caller,
+            user_guid,
+            scopes,
             created: one.created,
             state: state.to_owned(),
             expires,
@@ -237,10 +238,10 @@ fn there(broker: Option<Arc<Broker>>) -> Result<Arc<Broker>, NotDone> {
     broker.ok_or_else(|| NotDone(StatusCode::NOT_FOUND, "no [connections] are configured".into()))
 }
 
-fn wanted(broker: &Broker, order: Order) -> Result<Wanted, NotDone> {
+fn wanted(broker: &Broker, order: Order) -> Result<Purpose, NotDone> {
     let Order { provider, environment, caller, user_guid, scopes } = order;
     let host = broker.host_of(&environment).ok_or_else(|| refused("there is no such environment"))?;
-    Ok(Wanted { provider, environment, host, caller, user_guid, scopes })
+    Ok(Purpose { provider, environment, host, caller, user_guid, scopes })
 }
 
 fn refused(why: &str) -> NotDone {

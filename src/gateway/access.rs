@@ -181,12 +181,12 @@ async fn cell_of_handle(
 ) -> Result<Arc<Cell>, End> {
     let cell = waited(at.worker.tokens().cell(id)).await?;
     let caller = view.snapshot.admission.callers.name(decided.caller.index());
-    let about = &cell.about;
-    let is_theirs = about.provider == handle::PROVIDER
-        && about.host == environment.settings.dial.host
-        && about.environment == *environment.settings.name
-        && caller.is_some_and(|caller| about.caller == **caller)
-        && about.user_guid.as_deref() == decided.end_user.as_deref();
+    let purpose = &cell.purpose;
+    let is_theirs = purpose.provider == handle::PROVIDER
+        && purpose.host == environment.settings.dial.host
+        && purpose.environment == *environment.settings.name
+        && caller.is_some_and(|caller| purpose.caller == **caller)
+        && purpose.user_guid.as_deref() == decided.end_user.as_deref();
     if !is_theirs {
         return Err(Refusal::ConnectionDenied.into());
     }
@@ -223,8 +223,10 @@ async fn cell(
                 return Err(Failure::TokenUnavailable.into());
             }
             let host = &environment.settings.dial.host;
-            let fits =
-                |one: &Summary| *one.provider == *wanted.provider && one.host == *host && may_use.allows(one);
+            let fits = |one: &Summary| {
+                let purpose = &one.purpose;
+                purpose.provider == *wanted.provider && purpose.host == *host && may_use.allows(purpose)
+            };
             let one = match broker.of_user(here, user).into_iter().find(fits) {
                 Some(one) => Some(one),
                 // It may be new, and made by another replica.
@@ -235,15 +237,15 @@ async fn cell(
         Whose::Gateway(_) | Whose::Handle(_) => return Err(denied.into()),
     };
     let cell = waited(at.worker.tokens().cell(id)).await?;
-    let about = &cell.about;
-    let fits = about.environment == here
-        && about.provider == *wanted.provider
-        && may_use.allows(about)
-        && user.is_none_or(|user| about.user_guid.as_deref().is_none_or(|own| own == user));
+    let purpose = &cell.purpose;
+    let fits = purpose.environment == here
+        && purpose.provider == *wanted.provider
+        && may_use.allows(purpose)
+        && user.is_none_or(|user| purpose.user_guid.as_deref().is_none_or(|own| own == user));
     // Whoever is bound to users gets no connection of another, and none of nobody.
     let bound = view.snapshot.users.of(decided.caller.index());
     let may_reach = bound.is_none_or(|bound| {
-        about
+        purpose
             .user_guid
             .as_deref()
             .is_some_and(|user| bound.may_reach(user, decided.end_user.as_deref()).is_ok())
@@ -252,7 +254,7 @@ async fn cell(
         return Err(denied.into());
     }
     // Another host than the user consented to.
-    if about.host != environment.settings.dial.host {
+    if purpose.host != environment.settings.dial.host {
         return Err(Refusal::ReconnectRequired.into());
     }
     cell.note_use(seconds(SystemTime::now()));

@@ -33,8 +33,8 @@ use crate::{
     listener::{connection::Connection, watch::Expiry},
     oauth::{
         broker::{Broker, Unavailable},
-        connect::{self, Return, Wanted},
-        connection::{ConnectionId, Summary},
+        connect::{self, Return},
+        connection::{ConnectionId, Purpose, Summary},
     },
     policy::{Call, target::Target},
     snapshot::MayUse,
@@ -184,7 +184,7 @@ struct Asker<'a> {
 
 impl Asker<'_> {
     fn sees(&self, one: &Summary) -> bool {
-        self.may_use.allows(one) && self.reaches(one.user_guid.as_deref())
+        self.may_use.allows(&one.purpose) && self.reaches(one.purpose.user_guid.as_deref())
     }
 
     /// Whoever is bound to users does nothing for another, nor for nobody.
@@ -203,13 +203,14 @@ impl Asker<'_> {
         let renews = match connection {
             Some(id) => {
                 let one = self.one(broker, parsed(&id)?).await?;
-                Some(one.id).filter(|_| self.may_use.is_own(&one)).ok_or(Refusal::UnknownConnection)?.into()
+                let own = self.may_use.is_own(&one.purpose).then_some(one.id);
+                Some(own.ok_or(Refusal::UnknownConnection)?)
             }
             None => None,
         };
         let caller = self.may_use.caller.clone();
         let host = broker.host_of(&environment).ok_or(Refusal::ConnectionDenied)?;
-        let wanted = Wanted { provider, environment, host, caller, user_guid, scopes };
+        let wanted = Purpose { provider, environment, host, caller, user_guid, scopes };
         let back = Return { url: return_url, state };
         let ticket = broker.ticket(wanted, back, renews).await?.map_err(told)?;
         json(StatusCode::CREATED, &serde_json::json!({ "ticket_url": ticket.url, "expires": ticket.expires }))
@@ -246,7 +247,7 @@ impl Asker<'_> {
             }
         };
         let one = self.one(broker, id).await?;
-        if !self.may_use.is_own(&one) {
+        if !self.may_use.is_own(&one.purpose) {
             return Err(Refusal::ConnectionDenied.into());
         }
         let ended = broker.disconnect(id, force).await?.map_err(told)?;
@@ -284,9 +285,10 @@ impl<'t> Chosen<'t> {
     fn has(&self, one: &Summary) -> bool {
         let is =
             |wanted: Option<&str>, there: Option<&str>| wanted.is_none_or(|wanted| there == Some(wanted));
-        is(self.user_guid, one.user_guid.as_deref())
-            && is(self.provider, Some(&one.provider))
-            && is(self.environment, Some(&one.environment))
+        let Purpose { user_guid, provider, environment, .. } = &one.purpose;
+        is(self.user_guid, user_guid.as_deref())
+            && is(self.provider, Some(provider))
+            && is(self.environment, Some(environment))
     }
 }
 

@@ -286,7 +286,7 @@ impl Broker {
     }
 
     async fn refreshed(&self, cell: &Arc<Cell>, because: Because) -> Result<(), Unavailable> {
-        let id = cell.about.id;
+        let id = cell.id;
         let opened = self.opened()?;
         let outcome = opened.refresher.refresh(id, because).await;
         self.counts.refreshed(&outcome);
@@ -310,7 +310,7 @@ impl Broker {
         cell.put(stored, SystemTime::now(), dice()).map_err(|_| Unavailable::Later)?;
         if matches!(*cell.held(), Held::Retired) {
             // Whoever comes next gets another.
-            self.cells().remove(&cell.about.id);
+            self.cells().remove(&cell.id);
             return Err(Unavailable::Replaced);
         }
         Ok(())

@@ -17,7 +17,7 @@ use std::{
 use arc_swap::ArcSwap;
 
 use super::{
-    connection::{Access, Connection, ConnectionId, Consent, Summary},
+    connection::{Access, Connection, ConnectionId, Consent, Purpose, Summary},
     refresh::rules,
     store::{Stored, Version},
 };
@@ -40,8 +40,10 @@ const USE_PRECISION: u64 = 10;
 
 /// One connection.
 pub(crate) struct Cell {
-    /// Whose it is, as of when the cell was made; what its scopes and its state are now, the token knows.
-    pub(crate) about: Summary,
+    pub(crate) id: ConnectionId,
+    /// As of when the cell was made; what its scopes are now, the token knows.
+    pub(crate) purpose: Purpose,
+    created: u64,
     held: ArcSwap<Held>,
     /// In Unix seconds.
     used: AtomicU64,
@@ -135,8 +137,9 @@ impl Token {
 impl Cell {
     pub(crate) fn new(stored: &Stored, at: SystemTime, dice: u64) -> Result<Self, Unusable> {
         let held = held(stored, at, dice)?;
-        let used = seconds(at).into();
-        Ok(Self { about: stored.connection.summary(), held: ArcSwap::from_pointee(held), used })
+        let (held, used) = (ArcSwap::from_pointee(held), seconds(at).into());
+        let Summary { id, purpose, created, .. } = stored.connection.summary();
+        Ok(Self { id, purpose, created, held, used })
     }
 
     /// What there is now.
@@ -180,9 +183,11 @@ impl Cell {
 
     /// Whether this is still the consent that the cell was made for.
     pub(super) fn is_about(&self, now: &Summary) -> bool {
-        let Summary { id, provider, environment, host, caller, user_guid, created, .. } = &self.about;
-        (id, provider, environment, host) == (&now.id, &now.provider, &now.environment, &now.host)
-            && (caller, user_guid, created) == (&now.caller, &now.user_guid, &now.created)
+        let Purpose { provider, environment, host, caller, user_guid, scopes: _ } = &self.purpose;
+        let there = &now.purpose;
+        (self.id, self.created) == (now.id, now.created)
+            && (provider, environment, host) == (&there.provider, &there.environment, &there.host)
+            && (caller, user_guid) == (&there.caller, &there.user_guid)
     }
 
     /// Its consent is over: nobody uses its token from now on.
@@ -217,7 +222,7 @@ impl Cell {
 
 impl std::fmt::Debug for Cell {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Cell({})", self.about.id)
+        write!(f, "Cell({})", self.id)
     }
 }
 
@@ -232,12 +237,12 @@ pub(crate) fn name(id: ConnectionId) -> String {
 }
 
 fn held(stored: &Stored, at: SystemTime, dice: u64) -> Result<Held, Unusable> {
-    let Stored { connection: Connection { id, scopes, consent, .. }, version } = stored;
+    let Stored { connection: Connection { id, purpose, consent, .. }, version } = stored;
     Ok(match consent {
         Consent::Gone { .. } => Held::Gone,
         Consent::Live(tokens) => match &tokens.access {
             Some(access) => {
-                let token = Token::new(&name(*id), access, scopes, *version, at, dice)?;
+                let token = Token::new(&name(*id), access, &purpose.scopes, *version, at, dice)?;
                 // What cannot be refreshed is good until its end.
                 Held::Token(Arc::new(if tokens.refresh.is_some() { token } else { token.that_ends() }))
             }

@@ -1,7 +1,7 @@
 //! Connecting a user: from a caller's order to a connection, through the user's browser.
 //!
 //! In: what a caller wants, a browser's requests, and what a provider answers. Out: a ticket's URL for the caller, pages
-//! and redirects for the browser, and in the end a [`Connection`] in the store.
+//! and redirects for the browser, and in the end a [`Connection`](super::connection::Connection) in the store.
 //!
 //! 1. `ticket`: a caller asks for a ticket. It is 256 random bits in a URL, good once and for minutes.
 //! 2. `begin`: the user's browser opens it, sees who asks for what, and presses the button. That takes the ticket. The
@@ -26,12 +26,12 @@ use tokio::sync::watch;
 use self::{cookie::Browser, record::Order};
 #[cfg_attr(not(test), expect(unused_imports, reason = "the gateway does not use it yet"))]
 pub(crate) use self::{
-    events::{Event, Failure, Logged, Visit, Whose, Witness},
+    events::{Event, Failure, Logged, Visit, Witness},
     existing::{Disconnected, Revocation},
     listener::serve,
 };
 use super::{
-    connection::{Connection, ConnectionId, NoRandom},
+    connection::{ConnectionId, NoRandom, Purpose},
     provider::{self, Provider},
     refresh::Clock,
     store::{self, Pending, PendingName, Store, pending::Kind},
@@ -65,23 +65,6 @@ pub(crate) struct Settings {
     pub(crate) attempt_life: Duration,
     /// By name.
     pub(crate) providers: BTreeMap<String, Arc<Provider>>,
-}
-
-/// What a caller wants a connection for.
-#[derive(Debug, Clone)]
-pub(crate) struct Wanted {
-    /// By its name in the configuration.
-    pub(crate) provider: String,
-    /// Where the tokens may be sent, by its name in the configuration.
-    pub(crate) environment: String,
-    /// As [`Connection::host`].
-    pub(crate) host: String,
-    /// Who asks, by name.
-    pub(crate) caller: String,
-    /// The user at MX, where that is known.
-    pub(crate) user_guid: Option<String>,
-    /// Some of the provider's scopes; none: all of them.
-    pub(crate) scopes: Vec<String>,
 }
 
 /// Where the browser goes in the end.
@@ -182,14 +165,14 @@ impl Connector {
     /// [`Error`].
     pub(crate) async fn ticket(
         &self,
-        wanted: &Wanted,
+        wanted: &Purpose,
         back: &Return,
         renews: Option<ConnectionId>,
     ) -> Result<Ticket, Error> {
         let settings = self.settings();
-        let wanted = &settings.checked(wanted)?;
-        settings.check_callback(&wanted.provider)?;
-        let issuer = settings.issuer(wanted)?;
+        let purpose = settings.checked(wanted)?;
+        settings.check_callback(&purpose.provider)?;
+        let issuer = settings.issuer(&purpose)?;
         if !settings.return_urls.contains(&back.url) {
             return Err(Error::ReturnUrl);
         }
@@ -198,15 +181,15 @@ impl Connector {
         }
         if let Some(id) = renews {
             let there = self.0.store.load(id).await?.ok_or(Error::NoConnection)?;
-            check_same(&there.connection, wanted)?;
+            check_same(&there.connection.purpose, &purpose)?;
         }
-        let order = Order::of(wanted, issuer, back, renews);
+        let order = Order::of(purpose, issuer, back, renews);
         let (code, expires) = (secret(provider::random()?)?, self.0.ends(settings.ticket_life));
         redaction::held().remember([&code]);
         let name = PendingName::of(Kind::Ticket, &code);
         let pending = Pending { name, ends: expires, content: order.seal()? };
         self.0.store.put_pending(&pending, self.0.clock.now()).await?;
-        self.0.saw(&Event::TicketMade(order.whose()));
+        self.0.saw(&Event::TicketMade(&order.purpose));
         Ok(Ticket { url: format!("{}ticket/{}", settings.base, record::text(&code)), expires })
     }
 
@@ -247,20 +230,20 @@ impl Drop for Running {
 }
 
 impl Settings {
-    /// As [`Connection::issuer`].
-    fn issuer(&self, wanted: &Wanted) -> Result<String, Error> {
-        self.providers.get(&wanted.provider).map(|provider| provider.identity()).ok_or(Error::NoProvider)
+    /// As [`Connection::issuer`](super::connection::Connection::issuer).
+    fn issuer(&self, purpose: &Purpose) -> Result<String, Error> {
+        self.providers.get(&purpose.provider).map(|provider| provider.identity()).ok_or(Error::NoProvider)
     }
 
     /// What is wanted, with every scope that it comes to.
-    fn checked(&self, wanted: &Wanted) -> Result<Wanted, Error> {
+    fn checked(&self, wanted: &Purpose) -> Result<Purpose, Error> {
         let provider = self.providers.get(&wanted.provider).ok_or(Error::NoProvider)?;
         let known = &provider.settings().scopes;
         if !wanted.scopes.iter().all(|scope| known.contains(scope)) {
             return Err(Error::Scope);
         }
         let scopes = if wanted.scopes.is_empty() { known } else { &wanted.scopes };
-        Ok(Wanted { scopes: scopes.clone(), ..wanted.clone() })
+        Ok(Purpose { scopes: scopes.clone(), ..wanted.clone() })
     }
 
     /// A browser that comes back elsewhere has no cookie of ours.
@@ -301,20 +284,19 @@ impl fmt::Debug for Connector {
 }
 
 /// Renewing brings new tokens to a connection, and nothing else that its caller knows it by.
-fn check_same(connection: &Connection, wanted: &Wanted) -> Result<(), Error> {
-    let Wanted { provider, environment, caller, user_guid, .. } = wanted;
+fn check_same(there: &Purpose, wanted: &Purpose) -> Result<(), Error> {
     // Whose it is comes first, and looks as if there were none: ids are no secrets, and what exists is nobody else's
     // business.
-    if connection.caller != *caller {
+    if there.caller != wanted.caller {
         return Err(Error::NoConnection);
     }
-    if connection.provider != *provider {
+    if there.provider != wanted.provider {
         return Err(Error::Differs("provider"));
     }
-    if connection.environment != *environment {
+    if there.environment != wanted.environment {
         return Err(Error::Differs("environment"));
     }
-    if user_guid.is_some() && connection.user_guid != *user_guid {
+    if wanted.user_guid.is_some() && there.user_guid != wanted.user_guid {
         return Err(Error::Differs("user"));
     }
     Ok(())

@@ -1,7 +1,7 @@
 //! What a user's consent is to the gateway.
 //!
 //! In: what was asked for and what a provider answered. Out: a [`Connection`], which a store keeps whole, and a
-//! [`Summary`], which is all of it but the tokens and may be shown.
+//! [`Summary`], which is what may be shown of it.
 //!
 //! What must never happen: a token is printed. (`Secret` cannot be; nothing here holds one otherwise.) Whoever makes a
 //! `Secret` of a token tells [`held`](crate::redaction::held) before it is used: stores do for what they open, the
@@ -87,25 +87,34 @@ impl fmt::Debug for ConnectionId {
 pub(crate) struct Connection {
     /// Its name.
     pub(crate) id: ConnectionId,
-    /// Who gave the tokens, by its name in the configuration.
-    pub(crate) provider: String,
-    /// Who that was, as [`Provider::identity`](super::provider::Provider::identity) says: its refresh token goes to nobody
-    /// else who is given that name.
+    /// What it is for.
+    pub(crate) purpose: Purpose,
+    /// Who gave the tokens, as [`Provider::identity`](super::provider::Provider::identity) says: its refresh token goes to
+    /// nobody else who is given the provider's name.
     pub(crate) issuer: String,
-    /// Where its tokens may be sent, by its name in the configuration.
-    pub(crate) environment: String,
-    /// The host of that environment when the user consented, in lower case: its tokens go nowhere else.
-    pub(crate) host: String,
-    /// The caller that it was made for, by name.
-    pub(crate) caller: String,
-    /// The user at MX, where that is known.
-    pub(crate) user_guid: Option<String>,
-    /// What the provider granted.
-    pub(crate) scopes: Vec<String>,
     /// When the user consented.
     pub(crate) created: u64,
     /// Whether that still holds.
     pub(crate) consent: Consent,
+}
+
+/// What a connection is for: what a caller asks for, and what is kept of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Purpose {
+    /// Who gives the tokens, by its name in the configuration.
+    pub(crate) provider: String,
+    /// Where they may be sent, by its name in the configuration.
+    pub(crate) environment: String,
+    /// The host of that environment when the user consented, in lower case: they go nowhere else.
+    pub(crate) host: String,
+    /// The caller that it is made for, by name.
+    pub(crate) caller: String,
+    /// The user at MX, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) user_guid: Option<String>,
+    /// What the provider granted; before that, what it is to be asked for: none means all that is configured.
+    pub(crate) scopes: Vec<String>,
 }
 
 /// Whether a consent still holds.
@@ -157,20 +166,8 @@ pub(crate) struct Access {
 pub(crate) struct Summary {
     /// As [`Connection::id`].
     pub(crate) id: ConnectionId,
-    /// As [`Connection::provider`].
-    pub(crate) provider: String,
-    /// As [`Connection::issuer`].
-    pub(crate) issuer: String,
-    /// As [`Connection::environment`].
-    pub(crate) environment: String,
-    /// As [`Connection::host`].
-    pub(crate) host: String,
-    /// As [`Connection::caller`].
-    pub(crate) caller: String,
-    /// As [`Connection::user_guid`].
-    pub(crate) user_guid: Option<String>,
-    /// As [`Connection::scopes`].
-    pub(crate) scopes: Vec<String>,
+    /// As [`Connection::purpose`].
+    pub(crate) purpose: Purpose,
     /// As [`Connection::created`].
     pub(crate) created: u64,
     /// As [`Connection::consent`].
@@ -214,17 +211,11 @@ impl State {
 }
 
 impl Connection {
-    /// All of it but the tokens.
+    /// What may be shown of it.
     pub(crate) fn summary(&self) -> Summary {
         Summary {
             id: self.id,
-            provider: self.provider.clone(),
-            issuer: self.issuer.clone(),
-            environment: self.environment.clone(),
-            host: self.host.clone(),
-            caller: self.caller.clone(),
-            user_guid: self.user_guid.clone(),
-            scopes: self.scopes.clone(),
+            purpose: self.purpose.clone(),
             created: self.created,
             state: self.consent.state(),
         }
@@ -294,13 +285,15 @@ mod tests {
         let secret = |text: &str| Arc::new(Secret::new(text.into()).unwrap());
         let connection = Connection {
             id: ConnectionId(1),
-            provider: "mx".into(),
+            purpose: Purpose {
+                provider: "mx".into(),
+                environment: "sandbox".into(),
+                host: "api.mx.test".into(),
+                caller: "ledger".into(),
+                user_guid: None,
+                scopes: vec!["read".into()],
+            },
             issuer: "bank".into(),
-            environment: "sandbox".into(),
-            host: "api.mx.test".into(),
-            caller: "ledger".into(),
-            user_guid: None,
-            scopes: vec!["read".into()],
             created: 1,
             consent: Consent::Live(Tokens {
                 access: Some(Access { token: secret("canary-access"), expires: Some(2) }),

@@ -1,6 +1,6 @@
 //! Which connections a caller may use.
 
-use crate::{config, oauth::connection::Summary};
+use crate::{config, oauth::connection::Purpose};
 
 /// `connections` of a caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,13 +19,14 @@ impl MayUse {
         Some(Self { caller: caller.name.clone(), providers, of })
     }
 
-    /// Whether this one is among them.
-    pub(crate) fn allows(&self, one: &Summary) -> bool {
-        self.providers.contains(&one.provider) && (self.is_own(one) || self.of.contains(&one.caller))
+    /// Whether one of this purpose is among them.
+    pub(crate) fn allows(&self, purpose: &Purpose) -> bool {
+        let Purpose { provider, caller, .. } = purpose;
+        self.providers.contains(provider) && (self.is_own(purpose) || self.of.contains(caller))
     }
 
     /// Whether it was made for this caller, which may end it.
-    pub(crate) fn is_own(&self, one: &Summary) -> bool {
-        one.caller == self.caller
+    pub(crate) fn is_own(&self, purpose: &Purpose) -> bool {
+        purpose.caller == self.caller
     }
 }

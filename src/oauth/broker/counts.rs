@@ -91,7 +91,7 @@ impl Broker {
                 _ => None,
             };
             let ending = usize::from(ends.is_some_and(|ends| super::upkeep::ends_soon(ends, now)));
-            match (is_live, one.provider == handle::PROVIDER) {
+            match (is_live, one.purpose.provider == handle::PROVIDER) {
                 (true, false) => {
                     status.live += 1;
                     status.ending += ending;

@@ -13,7 +13,7 @@ use super::{Broker, Opened, Unavailable, owner};
 use crate::{
     oauth::{
         cell::seconds,
-        connection::{Access, Connection, ConnectionId, Consent, State, Summary, Tokens, Why},
+        connection::{Access, Connection, ConnectionId, Consent, Purpose, State, Summary, Tokens, Why},
         handle::{self, Given, Handle, Whose},
         holding::{LEASE, LOOK, leave},
         store::{self, Committed, Stored, Taken},
@@ -122,18 +122,10 @@ fn unkept(id: ConnectionId, error: &Unkept) -> Unavailable {
 
 fn connection(whose: &Whose, given: &Given, id: ConnectionId, now: u64) -> Connection {
     let Whose { caller, environment, host, user } = whose.clone();
-    Connection {
-        id,
-        provider: handle::PROVIDER.to_owned(),
-        issuer: String::new(),
-        environment,
-        host,
-        caller,
-        user_guid: user,
-        scopes: Vec::new(),
-        created: now,
-        consent: consent(given, given.ends.unwrap_or(now.saturating_add(LIFE)), now),
-    }
+    let (provider, scopes) = (handle::PROVIDER.to_owned(), Vec::new());
+    let purpose = Purpose { provider, environment, host, caller, user_guid: user, scopes };
+    let consent = consent(given, given.ends.unwrap_or(now.saturating_add(LIFE)), now);
+    Connection { id, purpose, issuer: String::new(), created: now, consent }
 }
 
 fn consent(given: &Given, ends: u64, now: u64) -> Consent {
@@ -171,7 +163,7 @@ async fn put(opened: &Opened, stored: &Stored, changed: Connection) -> Result<Op
 
 /// Whether something is to be done about it.
 fn is_over(one: &Summary, now: u64) -> bool {
-    one.provider == handle::PROVIDER
+    one.purpose.provider == handle::PROVIDER
         && match one.state {
             State::Live { ends, .. } => ends.is_some_and(|ends| ends <= now),
             State::Gone { since, .. } => since.saturating_add(REMEMBERED) <= now,

@@ -16,8 +16,8 @@ impl Index {
     pub(super) fn new(all: Vec<Summary>, now: u64) -> Self {
         let mut by_user: HashMap<_, Vec<&Summary>> = HashMap::new();
         for one in &all {
-            if let Some(user) = &one.user_guid {
-                by_user.entry((one.environment.clone(), user.clone())).or_default().push(one);
+            if let Some(user) = &one.purpose.user_guid {
+                by_user.entry((one.purpose.environment.clone(), user.clone())).or_default().push(one);
             }
         }
         let by_user = by_user.into_iter().map(|(user, mut connections)| {

@@ -14,8 +14,8 @@ use super::{Broker, Opened, Unavailable, unread};
 use crate::{
     oauth::{
         cell::seconds,
-        connect::{self, Disconnected, Return, Ticket, Wanted},
-        connection::{ConnectionId, Summary},
+        connect::{self, Disconnected, Return, Ticket},
+        connection::{ConnectionId, Purpose, Summary},
     },
     vault::secret::Secret,
 };
@@ -27,7 +27,7 @@ impl Broker {
     /// A ticket for a user's browser.
     pub(crate) async fn ticket(
         self: &Arc<Self>,
-        wanted: Wanted,
+        wanted: Purpose,
         back: Return,
         renews: Option<ConnectionId>,
     ) -> Result<Result<Ticket, connect::Error>, Unavailable> {
@@ -38,7 +38,7 @@ impl Broker {
     /// Makes a connection of a refresh token.
     pub(crate) async fn import(
         self: &Arc<Self>,
-        wanted: Wanted,
+        wanted: Purpose,
         refresh: Arc<Secret>,
     ) -> Result<Result<ConnectionId, connect::Error>, Unavailable> {
         let this = self.clone();

@@ -15,7 +15,7 @@ use super::{Broker, Unavailable, index::Index};
 use crate::{
     oauth::{
         cell::{Cell, Held, seconds},
-        connection::{ConnectionId, State, Summary},
+        connection::{ConnectionId, Purpose, State, Summary},
         handle,
         refresh::Because,
     },
@@ -55,7 +55,7 @@ pub(super) async fn refresh_ahead(broker: Arc<Broker>) {
             },
             _ = tick.tick() => {
                 for (cell, because) in broker.due(seconds(SystemTime::now())) {
-                    let id = cell.about.id;
+                    let id = cell.id;
                     if refreshing.len() < REFRESHING_MAX && busy.insert(id) {
                         let broker = broker.clone();
                         refreshing.spawn(async move {
@@ -127,7 +127,7 @@ impl Broker {
             }
             if let Held::Token(token) = &*cell.held()
                 && token.due.is_some_and(|due| due <= now)
-                && !self.opened.get().is_some_and(|opened| opened.refresher.rests(cell.about.id, now))
+                && !self.opened.get().is_some_and(|opened| opened.refresher.rests(cell.id, now))
             {
                 due.push((cell.clone(), Because::Due(token.version)));
             }
@@ -146,8 +146,8 @@ impl Broker {
         let index = Index::new(all, seconds(SystemTime::now()));
         let known: Vec<Arc<Cell>> = self.cells().values().cloned().collect();
         for cell in known {
-            match index.all.get(&cell.about.id) {
-                None => self.forget(cell.about.id),
+            match index.all.get(&cell.id) {
+                None => self.forget(cell.id),
                 Some(Summary { state: State::Gone { .. }, .. }) => cell.end(),
                 Some(summary) if is_other(summary, &cell) => self.take_up(&cell).await,
                 Some(_) => {}
@@ -159,7 +159,7 @@ impl Broker {
 
     async fn take_up(&self, cell: &Cell) {
         let Some(opened) = self.opened.get() else { return };
-        if let Ok(Some(stored)) = opened.store.load(cell.about.id).await {
+        if let Ok(Some(stored)) = opened.store.load(cell.id).await {
             // What fits no header is refreshed when it is needed.
             let _ = self.put(cell, &stored);
         }
@@ -173,7 +173,7 @@ impl Broker {
                 && ends_soon(ends, now)
                 && warned.insert(one.id)
             {
-                let (provider, caller) = (&one.provider, &one.caller);
+                let Purpose { provider, caller, .. } = &one.purpose;
                 let days = ends.saturating_sub(now) / (24 * 3600);
                 let what = match provider.as_str() {
                     handle::PROVIDER => "a token that MX gave ends soon: its caller needs a new code",
@@ -197,7 +197,7 @@ fn is_other(summary: &Summary, cell: &Cell) -> bool {
         return true;
     }
     match &*cell.held() {
-        Held::Token(token) => token.expires != expires || token.scopes != summary.scopes,
+        Held::Token(token) => token.expires != expires || token.scopes != summary.purpose.scopes,
         Held::Nothing(_) => expires.is_some(),
         Held::Gone | Held::Retired => true,
     }

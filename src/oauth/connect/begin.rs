@@ -28,7 +28,7 @@ impl Connector {
     pub(super) async fn opened(&self, code: &str) -> Answer {
         match self.looked(code).await {
             Ok((_, order)) => {
-                self.0.saw(&Event::TicketOpened(order.whose()));
+                self.0.saw(&Event::TicketOpened(&order.purpose));
                 Answer::Ticket(Box::new(order))
             }
             Err(answer) => answer,
@@ -44,7 +44,7 @@ impl Connector {
         match self.sent(name, &order).await {
             Ok(Ok(answer)) | Err(answer) => answer,
             Ok(Err(failure)) => {
-                self.0.saw(&Event::Failed { whose: order.whose(), failure: &failure });
+                self.0.saw(&Event::Failed { purpose: &order.purpose, failure: &failure });
                 let back = self.settings().may_return(&order);
                 Answer::Failed { order: Box::new(order), failure: Box::new(failure), back, cookie: None }
             }
@@ -70,12 +70,13 @@ impl Connector {
         if !settings.may_return(order) {
             return Ok(Err(Failure::ReturnUrl));
         }
-        let provider = settings.providers.get(&order.provider);
-        let provider = match (provider, settings.checked(&order.wanted())) {
+        let provider = settings.providers.get(&order.purpose.provider);
+        let provider = match (provider, settings.checked(&order.purpose)) {
             (Some(provider), Ok(_)) if settings.callback_path(provider).is_some() => provider,
             _ => return Ok(Err(Failure::NotConfigured)),
         };
-        let Authorization { url, state, verifier } = match provider.authorization(&order.scopes).await {
+        let Authorization { url, state, verifier } = match provider.authorization(&order.purpose.scopes).await
+        {
             Ok(authorization) => authorization,
             Err(fault) => return Ok(Err(Failure::Provider(fault))),
         };
@@ -88,8 +89,8 @@ impl Connector {
             Ok(cookie) => cookie,
             Err(failure) => return Ok(Err(failure)),
         };
-        self.0.saw(&Event::TicketUsed(order.whose()));
-        Ok(Ok(Answer::Away { provider: order.provider.clone(), url, cookie }))
+        self.0.saw(&Event::TicketUsed(&order.purpose));
+        Ok(Ok(Answer::Away { provider: order.purpose.provider.clone(), url, cookie }))
     }
 
     /// Keeps what belongs to `state`, and gives the cookie of the browser that may come back with it.

@@ -152,7 +152,7 @@ impl Connector {
             return unknown(Visit::OtherBrowser);
         }
         let settings = self.settings();
-        let provider = settings.providers.get(&attempt.order.provider);
+        let provider = settings.providers.get(&attempt.order.purpose.provider);
         // Another provider's callback. Where it is not configured any more, that is said later.
         if provider.is_some_and(|provider| settings.callback_path(provider).as_deref() != Some(path)) {
             return unknown(Visit::State);
@@ -181,7 +181,7 @@ impl Back {
         match self.connected().await {
             Ok(id) => {
                 let renewed = matches!(order.renews(), Ok(Some(_)));
-                shared.saw(&Event::Connected { whose: order.whose(), id, renewed });
+                shared.saw(&Event::Connected { purpose: &order.purpose, id, renewed });
                 Ok(id)
             }
             Err(failure) => Err(shared.failed(&order, failure)),
@@ -194,7 +194,8 @@ impl Back {
         if !settings.may_return(&attempt.order) {
             return Err(Failure::ReturnUrl);
         }
-        let provider = settings.providers.get(&attempt.order.provider).ok_or(Failure::NotConfigured)?;
+        let provider =
+            settings.providers.get(&attempt.order.purpose.provider).ok_or(Failure::NotConfigured)?;
         // Also another one that has got its name since: neither code nor verifier is for that.
         if settings.callback_path(provider).as_deref() != Some(&path)
             || provider.identity() != attempt.order.issuer
@@ -228,8 +229,8 @@ impl Shared {
     /// Records it.
     fn failed(&self, order: &Order, failure: Failure) -> Failure {
         match failure {
-            Failure::Said(Said::AccessDenied) => self.saw(&Event::Refused(order.whose())),
-            _ => self.saw(&Event::Failed { whose: order.whose(), failure: &failure }),
+            Failure::Said(Said::AccessDenied) => self.saw(&Event::Refused(&order.purpose)),
+            _ => self.saw(&Event::Failed { purpose: &order.purpose, failure: &failure }),
         }
         failure
     }

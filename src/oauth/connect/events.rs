@@ -16,7 +16,7 @@ use super::existing::Revocation;
 use crate::{
     log::flood::{Flood, Verdict},
     oauth::{
-        connection::ConnectionId,
+        connection::{ConnectionId, Purpose},
         store,
         token_endpoint::{Code, Fault},
     },
@@ -28,37 +28,29 @@ pub(crate) trait Witness: Send + Sync {
     fn saw(&self, event: &Event<'_>);
 }
 
-/// Whose connection is made: names of the configuration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Whose<'a> {
-    pub(crate) caller: &'a str,
-    pub(crate) provider: &'a str,
-    pub(crate) environment: &'a str,
-}
-
 /// What happened.
 #[derive(Debug)]
 pub(crate) enum Event<'a> {
     /// A caller got a ticket.
-    TicketMade(Whose<'a>),
+    TicketMade(&'a Purpose),
     /// Somebody looked at its page: the user, or a program that opens links.
-    TicketOpened(Whose<'a>),
+    TicketOpened(&'a Purpose),
     /// A browser took it, and was sent to the provider.
-    TicketUsed(Whose<'a>),
+    TicketUsed(&'a Purpose),
     /// A connection is stored.
-    Connected { whose: Whose<'a>, id: ConnectionId, renewed: bool },
+    Connected { purpose: &'a Purpose, id: ConnectionId, renewed: bool },
     /// The user, or the provider for it, said no.
-    Refused(Whose<'a>),
+    Refused(&'a Purpose),
     /// It came to nothing for another reason.
-    Failed { whose: Whose<'a>, failure: &'a Failure },
+    Failed { purpose: &'a Purpose, failure: &'a Failure },
     /// A request that is turned away without more.
     TurnedAway(Visit),
     /// The store did not answer a browser's question.
     StoreFailed(&'a store::Error),
     /// A connection was made of a refresh token that a caller had.
-    Imported { whose: Whose<'a>, id: ConnectionId },
+    Imported { purpose: &'a Purpose, id: ConnectionId },
     /// A connection is forgotten.
-    Disconnected { whose: Whose<'a>, id: ConnectionId, revocation: &'a Revocation },
+    Disconnected { purpose: &'a Purpose, id: ConnectionId, revocation: &'a Revocation },
 }
 
 /// Why a request is turned away.
@@ -277,14 +269,14 @@ impl Logged {
 impl Witness for Logged {
     fn saw(&self, event: &Event<'_>) {
         match event {
-            Event::TicketMade(Whose { caller, provider, environment }) => {
+            Event::TicketMade(Purpose { caller, provider, environment, .. }) => {
                 tracing::info!(caller, provider, environment, "a ticket was made");
             }
             // Programs may open a link as often as they like.
-            Event::TicketOpened(Whose { caller, provider, environment }) => {
+            Event::TicketOpened(Purpose { caller, provider, environment, .. }) => {
                 tracing::debug!(caller, provider, environment, "a ticket was opened");
             }
-            Event::TicketUsed(Whose { caller, provider, environment }) => {
+            Event::TicketUsed(Purpose { caller, provider, environment, .. }) => {
                 tracing::info!(
                     caller,
                     provider,
@@ -292,13 +284,13 @@ impl Witness for Logged {
                     "a ticket was used; its user is at the provider"
                 );
             }
-            Event::Connected { whose: Whose { caller, provider, environment }, id, renewed } => {
+            Event::Connected { purpose: Purpose { caller, provider, environment, .. }, id, renewed } => {
                 tracing::info!(caller, provider, environment, connection = %id, renewed, "a user was connected");
             }
-            Event::Refused(Whose { caller, provider, environment }) => {
+            Event::Refused(Purpose { caller, provider, environment, .. }) => {
                 tracing::info!(caller, provider, environment, "a user refused");
             }
-            Event::Failed { whose: Whose { caller, provider, environment }, failure } => {
+            Event::Failed { purpose: Purpose { caller, provider, environment, .. }, failure } => {
                 let (code, reason) = (failure.code(), vault::chain(failure));
                 tracing::warn!(caller, provider, environment, code, reason, "a user was not connected");
             }
@@ -317,10 +309,14 @@ impl Witness for Logged {
                     tracing::error!(reason, unsaid, "the store did not answer the connect listener");
                 }
             }
-            Event::Imported { whose: Whose { caller, provider, environment }, id } => {
+            Event::Imported { purpose: Purpose { caller, provider, environment, .. }, id } => {
                 tracing::info!(caller, provider, environment, connection = %id, "a connection was imported");
             }
-            Event::Disconnected { whose: Whose { caller, provider, environment }, id, revocation } => {
+            Event::Disconnected {
+                purpose: Purpose { caller, provider, environment, .. },
+                id,
+                revocation,
+            } => {
                 let (revoked, reason) = (revocation.word(), revocation.reason());
                 tracing::info!(caller, provider, environment, connection = %id, revoked, reason, "a connection was forgotten");
             }

@@ -11,7 +11,7 @@
 use std::time::Duration;
 
 use super::{
-    Failure, Shared, Wanted, check_same,
+    Failure, Shared, check_same,
     record::{Attempt, Order},
 };
 use crate::{
@@ -121,9 +121,9 @@ impl Exchange<'_> {
         there: Stored,
         connection: &Connection,
     ) -> Result<bool, Failure> {
-        check_same(&there.connection, &self.attempt.order.wanted()).map_err(|_| Failure::Gone)?;
-        let user_guid = there.connection.user_guid;
-        let connection = Connection { user_guid, ..connection.clone() };
+        check_same(&there.connection.purpose, &self.attempt.order.purpose).map_err(|_| Failure::Gone)?;
+        let mut connection = connection.clone();
+        connection.purpose.user_guid = there.connection.purpose.user_guid;
         match self.shared.store.commit(lease, there.version, &connection).await {
             Ok(Committed::Stored(_)) => Ok(true),
             Ok(Committed::Lost) => Ok(false),
@@ -143,7 +143,7 @@ impl Exchange<'_> {
 
     async fn give_up(&self, token: Revoked<'_>) {
         if let Err(fault) = self.provider.revoke(token).await {
-            let (provider, reason) = (&self.attempt.order.provider, crate::vault::chain(&fault));
+            let (provider, reason) = (&self.attempt.order.purpose.provider, crate::vault::chain(&fault));
             tracing::warn!(provider, reason, "tokens that are not kept could not be given up");
         }
     }
@@ -157,8 +157,7 @@ fn made(id: ConnectionId, order: &Order, granted: Granted, asked: u64) -> Connec
         ends: if granted.refresh.is_none() { expires } else { None },
         refresh: granted.refresh,
     };
-    let Wanted { provider, environment, host, caller, user_guid, scopes } = order.wanted();
-    let (scopes, issuer) = (granted.scopes.unwrap_or(scopes), order.issuer.clone());
-    let consent = Consent::Live(tokens);
-    Connection { id, provider, issuer, environment, host, caller, user_guid, scopes, created: asked, consent }
+    let Order { mut purpose, issuer, .. } = order.clone();
+    purpose.scopes = granted.scopes.unwrap_or(purpose.scopes);
+    Connection { id, purpose, issuer, created: asked, consent: Consent::Live(tokens) }
 }

@@ -8,10 +8,10 @@
 
 use std::sync::Arc;
 
-use super::{Connector, Error, Event, Wanted, Whose};
+use super::{Connector, Error, Event};
 use crate::{
     oauth::{
-        connection::{Connection, ConnectionId, Consent, Tokens},
+        connection::{Connection, ConnectionId, Consent, Purpose, Tokens},
         handle,
         holding::{LEASE, LOOK, LOOKS_MAX, leased, leave},
         provider::Provider,
@@ -72,31 +72,19 @@ impl Connector {
     ///
     /// # Errors
     /// [`Error`].
-    pub(crate) async fn import(&self, wanted: &Wanted, refresh: Arc<Secret>) -> Result<ConnectionId, Error> {
+    pub(crate) async fn import(&self, wanted: &Purpose, refresh: Arc<Secret>) -> Result<ConnectionId, Error> {
         redaction::held().remember([&refresh]);
         let settings = self.settings();
-        let wanted = settings.checked(wanted)?;
-        let issuer = settings.issuer(&wanted)?;
+        let purpose = settings.checked(wanted)?;
+        let issuer = settings.issuer(&purpose)?;
         if !is_token(&refresh) {
             return Err(Error::Token);
         }
-        let Wanted { provider, environment, host, caller, user_guid, scopes } = wanted;
         let (id, created) = (ConnectionId::random()?, self.0.clock.now());
         let consent = Consent::Live(Tokens { access: None, refresh: Some(refresh), ends: None });
-        let connection = Connection {
-            id,
-            provider,
-            issuer,
-            environment,
-            host,
-            caller,
-            user_guid,
-            scopes,
-            created,
-            consent,
-        };
+        let connection = Connection { id, purpose, issuer, created, consent };
         self.0.store.insert(&connection).await?;
-        self.0.saw(&Event::Imported { whose: whose(&connection), id });
+        self.0.saw(&Event::Imported { purpose: &connection.purpose, id });
         Ok(id)
     }
 
@@ -115,8 +103,8 @@ impl Connector {
                         // Somebody took over and may have brought new tokens: those must be given up, too.
                         continue;
                     }
-                    let whose = whose(&connection);
-                    self.0.saw(&Event::Disconnected { whose, id, revocation: &revocation });
+                    let purpose = &connection.purpose;
+                    self.0.saw(&Event::Disconnected { purpose, id, revocation: &revocation });
                     return Ok(Disconnected { revocation });
                 }
                 Err(error) => {
@@ -148,10 +136,11 @@ impl Connector {
             return Ok((connection, Revocation::Nothing));
         };
         let settings = self.settings();
-        let provider = settings.providers.get(&connection.provider);
+        let name = &connection.purpose.provider;
+        let provider = settings.providers.get(name);
         let revocation = match provider.filter(|provider| provider.identity() == connection.issuer) {
             // MX has nothing that takes back the tokens that it gives callers.
-            None if connection.provider == handle::PROVIDER => Revocation::NotOffered,
+            None if name == handle::PROVIDER => Revocation::NotOffered,
             None if force => Revocation::NoProvider,
             None => return Err(Error::ProviderGone),
             Some(provider) => {
@@ -182,11 +171,6 @@ async fn revoked(provider: &Provider, tokens: &Tokens) -> Result<Revocation, Fau
         }
     }
     Ok(revocation)
-}
-
-fn whose(connection: &Connection) -> Whose<'_> {
-    let Connection { caller, provider, environment, .. } = connection;
-    Whose { caller, provider, environment }
 }
 
 #[expect(clippy::disallowed_methods, reason = "whether a request can carry it")]

@@ -13,6 +13,7 @@ use base64::{Engine, prelude::BASE64_STANDARD as BASE64};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::{Failure, record::Order};
+use crate::oauth::connection::Purpose;
 
 /// What the policy lets a page's form do.
 #[derive(Clone, Copy)]
@@ -78,7 +79,7 @@ fn page(title: &str, head: Option<Markup>, body: Markup) -> Markup {
 
 /// Who asks for what, and a button.
 pub(super) fn ticket(order: &Order) -> Markup {
-    let Order { caller, provider, scopes, .. } = order;
+    let Purpose { caller, provider, scopes, .. } = &order.purpose;
     let renews = matches!(order.renews(), Ok(Some(_)));
     let title = if renews { "Renew your connection" } else { "Connect your account" };
     page(
@@ -116,7 +117,7 @@ pub(super) fn away(provider: &str, url: &str) -> Markup {
 
 /// The user said no.
 pub(super) fn refused(order: &Order, back: bool) -> Markup {
-    let Order { caller, provider, .. } = order;
+    let Purpose { caller, provider, .. } = &order.purpose;
     page(
         "Not connected",
         None,
@@ -130,7 +131,7 @@ pub(super) fn refused(order: &Order, back: bool) -> Markup {
 
 /// It did not work. The code means something to whoever runs the service.
 pub(super) fn failed(order: &Order, failure: &Failure, back: bool) -> Markup {
-    let Order { caller, provider, .. } = order;
+    let Purpose { caller, provider, .. } = &order.purpose;
     let title = if failure.passes() { "Not connected yet" } else { "Not connected" };
     page(
         title,
@@ -191,6 +192,6 @@ pub(super) fn turned_away() -> Markup {
 
 fn return_link(order: &Order, error: &str) -> Markup {
     html! {
-        p { a class="button" rel="noreferrer" href=(order.back(("error", error))) { "Back to " (order.caller) } }
+        p { a class="button" rel="noreferrer" href=(order.back(("error", error))) { "Back to " (order.purpose.caller) } }
     }
 }

@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Browser, Return, Wanted, Whose};
+use super::{Browser, Return};
 use crate::{
     oauth::{
-        connection::{ConnectionId, NoId},
+        connection::{ConnectionId, NoId, Purpose},
         store::{self, pending::BYTES_MAX},
     },
     vault::secret::Secret,
@@ -21,15 +21,9 @@ use crate::{
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Order {
-    pub(super) provider: String,
+    pub(super) purpose: Purpose,
     /// As [`Connection::issuer`](crate::oauth::connection::Connection::issuer).
     pub(super) issuer: String,
-    pub(super) environment: String,
-    pub(super) host: String,
-    pub(super) caller: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) user_guid: Option<String>,
-    pub(super) scopes: Vec<String>,
     pub(super) return_url: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) state: Option<String>,
@@ -62,11 +56,10 @@ struct Wire<'a> {
 pub(super) struct Unknown;
 
 impl Order {
-    pub(super) fn of(wanted: &Wanted, issuer: String, back: &Return, renews: Option<ConnectionId>) -> Self {
-        let Wanted { provider, environment, host, caller, user_guid, scopes } = wanted.clone();
+    pub(super) fn of(purpose: Purpose, issuer: String, back: &Return, renews: Option<ConnectionId>) -> Self {
         let Return { url: return_url, state } = back.clone();
         let renews = renews.map(|id| id.to_string());
-        Self { provider, issuer, environment, host, caller, user_guid, scopes, return_url, state, renews }
+        Self { purpose, issuer, return_url, state, renews }
     }
 
     pub(super) fn seal(&self) -> Result<Arc<Secret>, store::Error> {
@@ -79,16 +72,6 @@ impl Order {
 
     pub(super) fn renews(&self) -> Result<Option<ConnectionId>, NoId> {
         self.renews.as_deref().map(str::parse).transpose()
-    }
-
-    pub(super) fn whose(&self) -> Whose<'_> {
-        Whose { caller: &self.caller, provider: &self.provider, environment: &self.environment }
-    }
-
-    /// What it was made of, but for the way back.
-    pub(super) fn wanted(&self) -> Wanted {
-        let Self { provider, environment, host, caller, user_guid, scopes, .. } = self.clone();
-        Wanted { provider, environment, host, caller, user_guid, scopes }
     }
 
     /// The return URL with `parameters` and the caller's own `state`.
@@ -153,7 +136,7 @@ mod tests {
     use super::*;
 
     fn order() -> Order {
-        let wanted = Wanted {
+        let purpose = Purpose {
             provider: "bank".into(),
             environment: "sandbox".into(),
             host: "api.mx.test".into(),
@@ -162,7 +145,7 @@ mod tests {
             scopes: vec!["read".into()],
         };
         let back = Return { url: "https://app.example/done?a=b".into(), state: Some("a \"b\" & c".into()) };
-        Order::of(&wanted, "bank".into(), &back, Some(ConnectionId::from_bytes([1; 16])))
+        Order::of(purpose, "bank".into(), &back, Some(ConnectionId::from_bytes([1; 16])))
     }
 
     #[test]

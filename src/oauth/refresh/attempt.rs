@@ -38,7 +38,7 @@ impl Attempt<'_> {
 
     async fn attempt(&self, id: ConnectionId, because: Because) -> Result<Stored, Outcome> {
         let before = self.load(id).await?;
-        let name = before.connection.provider.as_str();
+        let name = before.connection.purpose.provider.as_str();
         let guard = self.providers.of(name).ok_or(Outcome::Later(Later::NoProvider))?;
         if let Some(done) = self.decided(&before, because) {
             return done;

@@ -63,8 +63,9 @@ pub(super) fn renewed(connection: &Connection, granted: Granted, asked: u64) -> 
         refresh: granted.refresh.or(old),
         ends: None,
     };
-    let scopes = granted.scopes.unwrap_or_else(|| connection.scopes.clone());
-    Connection { consent: Consent::Live(tokens), scopes, ..connection.clone() }
+    let mut renewed = Connection { consent: Consent::Live(tokens), ..connection.clone() };
+    renewed.purpose.scopes = granted.scopes.unwrap_or(renewed.purpose.scopes);
+    renewed
 }
 
 /// The connection with another refresh token and nothing else that is new.

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     oauth::{
-        connection::{Access, Connection, ConnectionId, Consent, Tokens},
+        connection::{Access, Connection, ConnectionId, Consent, Purpose, Tokens},
         seal::Keys,
     },
     redaction::held,
@@ -92,13 +92,15 @@ pub(super) fn connection(id: ConnectionId, generation: u64) -> Connection {
     };
     Connection {
         id,
-        provider: "mx".into(),
+        purpose: Purpose {
+            provider: "bank".into(),
+            environment: "sandbox".into(),
+            host: "api.mx.test".into(),
+            caller: "ledger".into(),
+            user_guid: Some("USR-1".into()),
+            scopes: vec!["read".into()],
+        },
         issuer: "bank".into(),
-        environment: "sandbox".into(),
-        host: "api.mx.test".into(),
-        caller: "ledger".into(),
-        user_guid: Some("USR-1".into()),
-        scopes: vec!["read".into()],
         created: NOW,
         consent: Consent::Live(tokens),
     }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Stored, Version};
 use crate::oauth::{
-    connection::{Access, Connection, ConnectionId, Consent, State, Summary, Tokens},
+    connection::{Access, Connection, ConnectionId, Consent, Purpose, State, Summary, Tokens},
     seal::{self, Bound, KeyId, Keys, Pair, StoreId},
 };
 
@@ -32,20 +32,14 @@ pub(super) enum Error {
     Seal(#[from] seal::Error),
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Header {
     version: u64,
     /// Which key sealed it.
     key: String,
-    provider: String,
+    purpose: Purpose,
     issuer: String,
-    environment: String,
-    host: String,
-    caller: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    user_guid: Option<String>,
-    scopes: Vec<String>,
     created: u64,
     consent: State,
 }
@@ -59,20 +53,11 @@ impl Header {
         self.key.parse().map_err(|_| Error::Header)
     }
 
-    fn summary(self, id: ConnectionId) -> Summary {
-        let Self {
-            provider,
-            issuer,
-            environment,
-            host,
-            caller,
-            user_guid,
-            scopes,
-            created,
-            consent: state,
-            ..
-        } = self;
-        Summary { id, provider, issuer, environment, host, caller, user_guid, scopes, created, state }
+    fn sealed(&self, id: ConnectionId, pair: &Pair, store: StoreId, keys: &Keys) -> Result<Record, Error> {
+        let (version, key) = (Version(self.version), keys.sealing());
+        let header = serde_json::to_string(self).map_err(|_| Error::Header)?;
+        let sealed = keys.seal(pair, &Bound { store, id, version, key, header: header.as_bytes() })?;
+        Ok(Record { header, sealed })
     }
 }
 
@@ -107,40 +92,16 @@ impl Record {
             },
             Consent::Gone { .. } => Pair::default(),
         };
-        Self::with(&connection.summary(), &pair, version, store, keys)
-    }
-
-    fn with(
-        summary: &Summary,
-        pair: &Pair,
-        version: Version,
-        store: StoreId,
-        keys: &Keys,
-    ) -> Result<Self, Error> {
-        let Summary { id, provider, issuer, environment, host, caller, user_guid, scopes, created, state } =
-            summary.clone();
-        let key = keys.sealing();
-        let header = Header {
-            version: version.0,
-            key: key.to_string(),
-            provider,
-            issuer,
-            environment,
-            host,
-            caller,
-            user_guid,
-            scopes,
-            created,
-            consent: state,
-        };
-        let header = serde_json::to_string(&header).map_err(|_| Error::Header)?;
-        let sealed = keys.seal(pair, &Bound { store, id, version, key, header: header.as_bytes() })?;
-        Ok(Self { header, sealed })
+        let Summary { id, purpose, created, state: consent } = connection.summary();
+        let (key, issuer) = (keys.sealing().to_string(), connection.issuer.clone());
+        let header = Header { version: version.0, key, purpose, issuer, created, consent };
+        header.sealed(id, &pair, store, keys)
     }
 
     /// Without the tokens.
     pub(super) fn summary(header: &str, id: ConnectionId) -> Result<Summary, Error> {
-        Ok(Header::read(header)?.summary(id))
+        let Header { purpose, created, consent: state, .. } = Header::read(header)?;
+        Ok(Summary { id, purpose, created, state })
     }
 
     /// Which key sealed it.
@@ -150,11 +111,9 @@ impl Record {
 
     /// With the tokens.
     pub(super) fn open(&self, id: ConnectionId, store: StoreId, keys: &Keys) -> Result<Stored, Error> {
-        let (summary, version, pair) = self.parts(id, store, keys)?;
-        let Summary {
-            provider, issuer, environment, host, caller, user_guid, scopes, created, state, ..
-        } = summary;
-        let consent = match state {
+        let (header, pair) = self.parts(id, store, keys)?;
+        let Header { version, purpose, issuer, created, .. } = header;
+        let consent = match header.consent {
             State::Live { expires, ends, .. } => Consent::Live(Tokens {
                 access: pair.access.map(|token| Access { token, expires }),
                 refresh: pair.refresh,
@@ -162,19 +121,8 @@ impl Record {
             }),
             State::Gone { since, why } => Consent::Gone { since, why },
         };
-        let connection = Connection {
-            id,
-            provider,
-            issuer,
-            environment,
-            host,
-            caller,
-            user_guid,
-            scopes,
-            created,
-            consent,
-        };
-        Ok(Stored { connection, version })
+        let connection = Connection { id, purpose, issuer, created, consent };
+        Ok(Stored { connection, version: Version(version) })
     }
 
     /// The same of the same version, under the key that seals now; `None`: it is already.
@@ -187,20 +135,33 @@ impl Record {
         if Self::key(&self.header)? == keys.sealing() {
             return Ok(None);
         }
-        let (summary, version, pair) = self.parts(id, store, keys)?;
-        Self::with(&summary, &pair, version, store, keys).map(Some)
+        let (header, pair) = self.parts(id, store, keys)?;
+        let header = Header { key: keys.sealing().to_string(), ..header };
+        header.sealed(id, &pair, store, keys).map(Some)
     }
 
-    fn parts(
-        &self,
-        id: ConnectionId,
-        store: StoreId,
-        keys: &Keys,
-    ) -> Result<(Summary, Version, Pair), Error> {
+    fn parts(&self, id: ConnectionId, store: StoreId, keys: &Keys) -> Result<(Header, Pair), Error> {
         let header = Header::read(&self.header)?;
         let (version, key) = (Version(header.version), header.key()?);
         let bound = Bound { store, id, version, key, header: self.header.as_bytes() };
         let pair = keys.open(&self.sealed, &bound)?;
-        Ok((header.summary(id), version, pair))
+        Ok((header, pair))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oauth::store::cases::{KEY, connection, id, keys};
+
+    #[test]
+    fn a_header_has_what_is_known_and_nothing_else() {
+        let (store, keys) = (StoreId([1; 16]), keys(KEY));
+        let header = Record::seal(&connection(id(1), 1), Version(1), store, &keys).unwrap().header;
+        assert!(Record::summary(&header, id(1)).is_ok());
+        for name in ["version", "provider", "expires"] {
+            let more = header.replace(&format!("\"{name}\""), &format!("\"more\":1,\"{name}\""));
+            assert!(more != header && Record::summary(&more, id(1)).is_err(), "beside {name}");
+        }
     }
 }

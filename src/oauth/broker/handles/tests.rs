@@ -78,7 +78,8 @@ async fn the_same_token_is_kept_once_and_handles_outlive_the_process() {
     assert_ne!(others[0], handles[0]);
     assert_eq!(broker.list(|_| true).await.unwrap().len(), 4);
     let one = broker.summary(handles[0].id()).await.unwrap().unwrap();
-    assert_eq!((&*one.provider, &*one.caller, &*one.environment), ("mx:token", "ledger", "sandbox"));
+    let Purpose { provider, caller, environment, .. } = &one.purpose;
+    assert_eq!((provider.as_str(), caller.as_str(), environment.as_str()), ("mx:token", "ledger", "sandbox"));
     drop(broker);
     let broker = self::broker(&folder);
     assert_eq!(broker.keep(whose("ledger"), all).await.unwrap(), handles);

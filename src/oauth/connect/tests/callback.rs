@@ -7,7 +7,7 @@ use super::{
     Browsing, World, id_in,
     world::{ISSUER, NOW, secret, wanted},
 };
-use crate::oauth::connection::{Access, Consent, Tokens};
+use crate::oauth::connection::{Access, Connection, Consent, Tokens};
 
 async fn tokens(world: &World, id: ConnectionId) -> Tokens {
     let stored = world.store.load(id).await.unwrap().unwrap();
@@ -33,13 +33,8 @@ async fn a_user_is_connected_and_sent_on_with_the_id() {
     };
     let should = Connection {
         id,
-        provider: "bank".into(),
+        purpose: wanted(),
         issuer: stored.connection.issuer.clone(),
-        environment: "sandbox".into(),
-        host: "api.mx.test".into(),
-        caller: "ledger".into(),
-        user_guid: Some("USR-1".into()),
-        scopes: vec!["read".into()],
         created: NOW,
         consent: Consent::Live(tokens),
     };
@@ -297,14 +292,14 @@ async fn a_connection_is_renewed_and_keeps_its_id() {
     let id = world.connects().await;
     let lease = world.store.take_lease(id, "refresher", NOW, Duration::from_secs(10)).await.unwrap();
     assert!(matches!(lease, store::Taken::Lease(_)), "a refresh is at it, and dies");
-    let anonymous = Wanted { user_guid: None, ..wanted() };
+    let anonymous = Purpose { user_guid: None, ..wanted() };
     let ticket = world.ticket_for(&anonymous, Some(id)).await.unwrap();
     assert!(world.get(&ticket, "").await.body.contains("Renew your connection"));
     let browsing = world.away_with(&ticket).await;
     assert_eq!(id_in(&world.comes_back(&browsing, "code=canary-code").await), id);
     assert_eq!(tokens(&world, id).await.refresh, Some(secret("canary-refresh-2")));
     let list = world.store.list().await.unwrap();
-    assert_eq!((list.len(), list[0].user_guid.as_deref()), (1, Some("USR-1")));
+    assert_eq!((list.len(), list[0].purpose.user_guid.as_deref()), (1, Some("USR-1")));
     assert!(world.seen.has("renewed: true"));
 }
 
@@ -312,17 +307,20 @@ async fn a_connection_is_renewed_and_keeps_its_id() {
 async fn nobody_renews_what_is_not_theirs() {
     let world = World::new().await;
     let id = world.connects().await;
-    let ask = async |wanted: Wanted, id| world.ticket_for(&wanted, Some(id)).await.map(drop);
-    assert!(matches!(ask(Wanted { caller: "other".into(), ..wanted() }, id).await, Err(Error::NoConnection)));
+    let ask = async |wanted: Purpose, id| world.ticket_for(&wanted, Some(id)).await.map(drop);
+    assert!(matches!(
+        ask(Purpose { caller: "other".into(), ..wanted() }, id).await,
+        Err(Error::NoConnection)
+    ));
     let absent = ConnectionId::from_bytes([9; 16]);
     assert!(matches!(ask(wanted(), absent).await, Err(Error::NoConnection)));
     assert!(matches!(
-        ask(Wanted { provider: "shop".into(), ..wanted() }, id).await,
+        ask(Purpose { provider: "shop".into(), ..wanted() }, id).await,
         Err(Error::Differs("provider"))
     ));
-    let elsewhere = Wanted { environment: "production".into(), ..wanted() };
+    let elsewhere = Purpose { environment: "production".into(), ..wanted() };
     assert!(matches!(ask(elsewhere, id).await, Err(Error::Differs("environment"))));
-    let another = Wanted { user_guid: Some("USR-2".into()), ..wanted() };
+    let another = Purpose { user_guid: Some("USR-2".into()), ..wanted() };
     assert!(matches!(ask(another, id).await, Err(Error::Differs("user"))));
     // Gone while its user was at the provider: what that gave is given up again.
     let ticket = world.ticket_for(&wanted(), Some(id)).await.unwrap();

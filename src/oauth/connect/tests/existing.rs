@@ -17,11 +17,11 @@ async fn a_refresh_token_becomes_a_connection() {
     let stored = world.store.load(id).await.unwrap().unwrap().connection;
     let tokens = Tokens { access: None, refresh: Some(secret("canary-imported")), ends: None };
     assert_eq!(stored.consent, Consent::Live(tokens));
-    assert_eq!((stored.caller.as_str(), stored.created), ("ledger", NOW));
+    assert_eq!((stored.purpose, stored.created), (wanted(), NOW));
     assert!(redaction::held().masker().is_hit(b"canary-imported"));
     for (wrong, token) in [
-        (Wanted { provider: "nobody".into(), ..wanted() }, "canary-imported"),
-        (Wanted { scopes: vec!["admin".into()], ..wanted() }, "canary-imported"),
+        (Purpose { provider: "nobody".into(), ..wanted() }, "canary-imported"),
+        (Purpose { scopes: vec!["admin".into()], ..wanted() }, "canary-imported"),
         (wanted(), "canary with blanks"),
         (wanted(), &"x".repeat(8193)),
     ] {
@@ -71,7 +71,7 @@ async fn a_provider_that_does_not_take_it_back_is_reported_and_can_be_overridden
 #[tokio::test]
 async fn where_nothing_can_be_given_up_it_is_forgotten() {
     let world = World::new().await;
-    let shop = Wanted { provider: "shop".into(), ..wanted() };
+    let shop = Purpose { provider: "shop".into(), ..wanted() };
     let id = world.connector.import(&shop, secret("canary-imported")).await.unwrap();
     let done = world.connector.disconnect(id, false).await.unwrap();
     assert!(matches!(done.revocation, Revocation::NotOffered), "{done:?}");

@@ -82,7 +82,7 @@ impl Gateway {
     }
 
     async fn ticket(&self, url: &str) -> String {
-        let wanted = Wanted {
+        let wanted = Purpose {
             provider: "bank".into(),
             environment: "sandbox".into(),
             host: "api.mx.test".into(),
@@ -113,7 +113,7 @@ async fn a_user_is_connected_and_disconnected() {
     // Once more, and without the cookie.
     assert_eq!(server.follow(&back, &[]), "");
     let connection = gateway.store.load(id).await.unwrap().unwrap().connection;
-    assert!(connection.scopes.contains(&"mx:read".to_owned()));
+    assert!(connection.purpose.scopes.contains(&"mx:read".to_owned()));
     let Consent::Live(tokens) = connection.consent else { panic!("gone") };
     let sent = tokens.refresh.unwrap();
     let grant = Grant::Refresh { token: &sent, scopes: &[] };

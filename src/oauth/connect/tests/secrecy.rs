@@ -7,7 +7,10 @@ use super::{
     World, id_in,
     world::{Page, back, wanted},
 };
-use crate::oauth::store::{Committed, Doing, Kept, Lease, Stored, Taken, Version, embedded::Embedded};
+use crate::oauth::{
+    connection::{Connection, Summary},
+    store::{Committed, Doing, Kept, Lease, Stored, Taken, Version, embedded::Embedded},
+};
 
 #[tokio::test]
 async fn nothing_secret_is_logged_shown_or_stored_as_it_is() {
@@ -109,7 +112,7 @@ impl Store for Full {
         self.store.load(id)
     }
 
-    fn list(&self) -> Doing<'_, Result<Vec<crate::oauth::connection::Summary>, store::Error>> {
+    fn list(&self) -> Doing<'_, Result<Vec<Summary>, store::Error>> {
         self.store.list()
     }
 

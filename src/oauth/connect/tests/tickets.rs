@@ -12,16 +12,16 @@ async fn a_caller_gets_what_is_configured_and_nothing_else() {
     assert_eq!(ticket.expires, NOW + 600);
     assert_eq!(ticket.url.strip_prefix("https://connect.example/ticket/").unwrap().len(), 43);
     assert!(!format!("{ticket:?}").contains("https"));
-    let ask = async |wanted: Wanted| world.connector.ticket(&wanted, &back(), None).await.map(drop);
-    let all = world.ticket_for(&Wanted { scopes: vec![], ..wanted() }, None).await.unwrap();
+    let ask = async |wanted: Purpose| world.connector.ticket(&wanted, &back(), None).await.map(drop);
+    let all = world.ticket_for(&Purpose { scopes: vec![], ..wanted() }, None).await.unwrap();
     let page = world.get(&all, "").await;
     assert!(page.body.contains("<code>read</code></li><li><code>write</code>"), "{}", page.body);
     assert!(world.away_with(&all).await.url.ends_with("&scope=read+write"));
-    let none = Wanted { provider: "nobody".into(), ..wanted() };
+    let none = Purpose { provider: "nobody".into(), ..wanted() };
     assert!(matches!(ask(none).await, Err(Error::NoProvider)));
-    let elsewhere = Wanted { provider: "elsewhere".into(), ..wanted() };
+    let elsewhere = Purpose { provider: "elsewhere".into(), ..wanted() };
     assert!(matches!(ask(elsewhere).await, Err(Error::NoCallback(_))));
-    let more = Wanted { scopes: vec!["read".into(), "admin".into()], ..wanted() };
+    let more = Purpose { scopes: vec!["read".into(), "admin".into()], ..wanted() };
     assert!(matches!(ask(more).await, Err(Error::Scope)));
 }
 

@@ -210,7 +210,7 @@ impl World {
 
     pub(super) async fn ticket_for(
         &self,
-        wanted: &Wanted,
+        wanted: &Purpose,
         renews: Option<ConnectionId>,
     ) -> Result<String, Error> {
         let ticket = self.connector.ticket(wanted, &back(), renews).await?;
@@ -322,8 +322,8 @@ pub(super) fn secret(text: &str) -> Arc<Secret> {
     Arc::new(Secret::new(text.into()).unwrap())
 }
 
-pub(super) fn wanted() -> Wanted {
-    Wanted {
+pub(super) fn wanted() -> Purpose {
+    Purpose {
         provider: "bank".into(),
         environment: "sandbox".into(),
         host: "api.mx.test".into(),

@@ -6,7 +6,7 @@ use tokio::task::JoinSet;
 
 use super::*;
 use crate::oauth::{
-    connection::{Access, Connection, ConnectionId, Consent, Tokens},
+    connection::{Access, Connection, ConnectionId, Consent, Purpose, Tokens},
     refresh::{Because, Clock, Guard, Outcome, Refresher, SystemClock},
     seal::Keys,
     store::{
@@ -33,13 +33,15 @@ impl Clock for StandingClock {
 fn connection(granted: &Granted, provider: &Provider) -> Connection {
     Connection {
         id: ConnectionId::random().unwrap(),
-        provider: "bank".into(),
+        purpose: Purpose {
+            provider: "bank".into(),
+            environment: "sandbox".into(),
+            host: "api.mx.test".into(),
+            caller: "ledger".into(),
+            user_guid: None,
+            scopes: granted.scopes.clone().unwrap(),
+        },
         issuer: provider.identity(),
-        environment: "sandbox".into(),
-        host: "api.mx.test".into(),
-        caller: "ledger".into(),
-        user_guid: None,
-        scopes: granted.scopes.clone().unwrap(),
         created: 1,
         consent: Consent::Live(Tokens {
             access: Some(Access { token: granted.access.clone(), expires: Some(1) }),

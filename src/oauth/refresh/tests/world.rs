@@ -10,7 +10,7 @@ use std::{
 
 use super::super::{attempt::Attempt, *};
 use crate::oauth::{
-    connection::{Access, Connection, Consent, Summary, Tokens},
+    connection::{Access, Connection, Consent, Purpose, Summary, Tokens},
     store::{Committed, Error, Holder, Kept, Lease, Pending, PendingName, Taken},
     token_endpoint::Code,
 };
@@ -87,13 +87,15 @@ impl World {
         };
         let connection = Connection {
             id: id(),
-            provider: "bank".into(),
+            purpose: Purpose {
+                provider: "bank".into(),
+                environment: "sandbox".into(),
+                host: "api.mx.test".into(),
+                caller: "ledger".into(),
+                user_guid: None,
+                scopes: vec![],
+            },
             issuer: "bank".into(),
-            environment: "sandbox".into(),
-            host: "api.mx.test".into(),
-            caller: "ledger".into(),
-            user_guid: None,
-            scopes: vec![],
             created: 1,
             consent: Consent::Live(tokens),
         };

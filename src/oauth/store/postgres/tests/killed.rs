@@ -81,7 +81,7 @@ fn with_tokens(generation: u64, expires: u64) -> Connection {
     let access = Access { token: token("access", generation), expires: Some(expires) };
     let refresh = Some(token("refresh", generation));
     let tokens = Tokens { access: Some(access), refresh, ends: None };
-    Connection { provider: "bank".into(), consent: Consent::Live(tokens), ..connection(id(1), 0) }
+    Connection { consent: Consent::Live(tokens), ..connection(id(1), 0) }
 }
 
 /// The number of its access token.
