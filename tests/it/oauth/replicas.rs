@@ -273,11 +273,21 @@ fn answered_to_the_dead(bank: &Bank, kills: &[(usize, u64)]) -> (BTreeSet<String
     let at = |line: &Value| line["at"].as_u64().unwrap();
     let given = || lines.iter().filter(|line| line["token"] == "given" && line["type"] == "refresh_token");
     let used: BTreeSet<&str> = given().filter_map(|line| line["used"].as_str()).collect();
+    // The grant of a token, which the bank does not know any more when it has ended.
+    let grant_of = |token: &str| {
+        let line = lines.iter().find(|line| line["jti"] == token || line["next"] == token)?;
+        line.get("minted").or_else(|| line.get("grant"))?.as_str()
+    };
+    let ended = |grant: &str, by| lines.iter().any(|line| line["revoked"] == grant && at(line) <= by);
     let (mut explained, mut others) = (BTreeSet::new(), Vec::new());
     for refused in lines.iter().filter(|line| line["token"] == "invalid_grant") {
         let last = given().rfind(|line| line["grant"] == refused["grant"] && at(line) <= at(refused));
         let Some(last) = last else {
-            others.push(format!("{refused} of what the bank never gave"));
+            // The process that was told of its end was killed then, and the next one asked.
+            let grant = refused["sent"].as_str().and_then(grant_of);
+            if !grant.is_some_and(|grant| ended(grant, at(refused))) {
+                others.push(format!("{refused} of a grant that has not ended"));
+            }
             continue;
         };
         let is_used = last["next"].as_str().is_some_and(|next| used.contains(next));
