@@ -4,6 +4,7 @@ mod bank;
 mod connecting;
 mod odd;
 mod replicas;
+mod secrecy;
 
 use std::net::IpAddr;
 

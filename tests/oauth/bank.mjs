@@ -77,9 +77,9 @@ provider.use(async (context, next) => {
   await next();
   const { RefreshToken, RotatedRefreshToken, AccessToken } = context.oidc?.entities ?? {};
   const grant = (RefreshToken ?? AccessToken)?.grantId;
-  const { grant_type: type, replica, refresh_token: sent } = context.oidc?.body ?? {};
+  const { grant_type: type, replica, refresh_token: sent, code, code_verifier: verifier } = context.oidc?.body ?? {};
   const error = context.body?.error;
-  say({ token: error ?? 'given', type, grant, account: AccessToken?.accountId, replica, used: RotatedRefreshToken?.jti, next: error ? undefined : RefreshToken?.jti, access: error ? undefined : AccessToken?.jti, sent: error ? sent : undefined });
+  say({ token: error ?? 'given', type, grant, account: AccessToken?.accountId, replica, used: RotatedRefreshToken?.jti, next: error ? undefined : RefreshToken?.jti, access: error ? undefined : AccessToken?.jti, sent: error ? sent : undefined, code, verifier });
   await late();
 });
 

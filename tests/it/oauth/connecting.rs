@@ -11,22 +11,22 @@ use serde_json::{Value, json};
 
 use super::{LEDGER, asked, bank::Bank, get, no, outcome};
 use crate::{
-    harness::{Gateway, free_address, until},
+    harness::{Gateway, Setup, free_address, until},
     tokens::now,
 };
 
 /// A browser, as far as it goes: it keeps cookies and follows redirects.
-struct Browser {
+pub struct Browser {
     jar: PathBuf,
 }
 
 impl Browser {
-    fn new(folder: &Path, name: &str) -> Self {
+    pub fn new(folder: &Path, name: &str) -> Self {
         Self { jar: folder.join(name) }
     }
 
     /// The status, where it ended, and the page.
-    fn open(&self, url: &str, more: &[&str]) -> (u16, String, String) {
+    pub fn open(&self, url: &str, more: &[&str]) -> (u16, String, String) {
         let jar = self.jar.to_str().unwrap();
         let output = Command::new("curl")
             .args([
@@ -52,7 +52,7 @@ impl Browser {
     }
 
     /// Presses the ticket's button; gives where its page goes on to.
-    fn press(&self, ticket: &str) -> Result<String, u16> {
+    pub fn press(&self, ticket: &str) -> Result<String, u16> {
         let origin = ticket.split("/ticket/").next().unwrap();
         let (status, _, page) = self.open(ticket, &["--data", "", "--header", &format!("origin: {origin}")]);
         let onward = page.split("url=").nth(1).and_then(|rest| rest.split('"').next());
@@ -60,7 +60,7 @@ impl Browser {
     }
 
     /// Signs in at the bank and consents; gives where that ends.
-    fn consent(&self, onward: &str, account: &str) -> (u16, String) {
+    pub fn consent(&self, onward: &str, account: &str) -> (u16, String) {
         let (_, login, _) = self.open(onward, &[]);
         let (_, consent, _) =
             self.open(&login, &["--data", &format!("prompt=login&login={account}&password=x")]);
@@ -71,9 +71,15 @@ impl Browser {
 
 /// A gateway with a listener for browsers, and a bank that sends them back there.
 fn connecting() -> (Bank, Gateway, String) {
+    let (bank, setup, base) = prepared(60);
+    (bank, setup.start(), base)
+}
+
+/// The same, not started yet, with access tokens that live so many seconds.
+pub fn prepared(life: u32) -> (Bank, Setup, String) {
     let address = free_address();
     let base = format!("https://{address}");
-    let bank = Bank::failing(60, "0", "0", Some(&format!("{base}/callback")));
+    let bank = Bank::failing(life, "0", "0", Some(&format!("{base}/callback")));
     let setup = bank.setup("");
     let tls = ServerCertificate::for_default_names().unwrap();
     setup.file("tls.pem", tls.pem());
@@ -88,10 +94,10 @@ fn connecting() -> (Bank, Gateway, String) {
         "client_id = \"gateway\"",
         "client_id = \"gateway\"\nauthorization_parameters = { prompt = \"consent\" }",
     );
-    (bank, setup.start(), base)
+    (bank, setup, base)
 }
 
-fn ticket(gateway: &Gateway, more: Value) -> String {
+pub fn ticket(gateway: &Gateway, more: Value) -> String {
     let mut order = json!({ "provider": "bank", "environment": "accounts" });
     order.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     let made = asked(gateway, LEDGER, "POST /connections", &order.to_string());
@@ -99,7 +105,7 @@ fn ticket(gateway: &Gateway, more: Value) -> String {
     made.json()["ticket_url"].as_str().unwrap().to_owned()
 }
 
-fn parameter<'u>(url: &'u str, name: &str) -> Option<&'u str> {
+pub fn parameter<'u>(url: &'u str, name: &str) -> Option<&'u str> {
     url.split(['?', '&']).find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
 }
 
