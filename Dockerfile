@@ -12,19 +12,19 @@ WORKDIR /src
 COPY Cargo.toml Cargo.lock ./
 COPY .cargo .cargo
 COPY benches benches
-COPY layout layout
-# layout/build makes a static program, so that the image needs no C library, on x86_64 and aarch64 alike:
+COPY pgo pgo
+# pgo/build makes a static program, so that the image needs no C library, on x86_64 and aarch64 alike:
 # `docker build --platform linux/arm64` runs these same lines on that platform.
 RUN mkdir src \
  && echo '//! Empty.' > src/lib.rs \
  && printf '//! Empty.\nfn main() {}\n' > src/main.rs \
- && layout/build --dependencies \
+ && pgo/build --dependencies \
  && rm -r src
 
 COPY src src
 # Cargo compares time stamps, and the sources may be older than the empty ones.
 RUN touch src/lib.rs src/main.rs \
- && program=$(layout/build) \
+ && program=$(pgo/build) \
  && install -D "$program" /image/mxgate
 
 # The rest of the final image, made here because there is no shell in it.
