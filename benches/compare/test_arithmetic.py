@@ -1,6 +1,7 @@
 """The arithmetic of the comparison: `python3 -m unittest discover benches/compare`."""
 
 import collections
+import dataclasses
 import os
 import subprocess
 import sys
@@ -138,11 +139,17 @@ class Report(unittest.TestCase):
         self.assertNotIn("Envoy", table)
         self.assertNotIn("p50", table)
 
-    def test_a_bar_holds_in_the_worst_quartile_too(self):
+    def test_a_firm_bar_holds_in_the_worst_quartile_too(self):
         self.assertIn("| 1.00 | 0.50 (0.50) | kept |", report.bars(results(mxgate=[10, 10, 10], nginx=[20, 20, 20])))
         # The median keeps it, the worst quartile does not.
         missed = report.bars(results(mxgate=[10, 20, 30], nginx=[20, 20, 20]))
         self.assertIn("| 1.00 | 1.00 (1.25) | **missed** |", missed)
+
+    def test_other_bars_hold_in_the_median(self):
+        bar = report.Bar("", "", "", 1.0, "nginx")
+        self.assertTrue(report.kept(bar, [0.5, 1.0, 1.5]))
+        self.assertFalse(report.kept(bar, [0.5, 1.1, 1.5]))
+        self.assertFalse(report.kept(dataclasses.replace(bar, firm=True), [0.5, 1.0, 1.5]))
 
     def test_more_requests_are_better(self):
         self.assertEqual(report.ratio({0: 1, 1: 2, 2: 3}, {0: 2, 1: 2, 2: 2}, more_is_better=True), "1.00 (0.75)")
