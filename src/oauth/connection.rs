@@ -243,6 +243,26 @@ impl Tokens {
 }
 
 #[cfg(test)]
+impl Purpose {
+    /// Of the tests' connections, where they say nothing else.
+    pub(crate) fn usual() -> Self {
+        Self {
+            provider: "bank".into(),
+            environment: "sandbox".into(),
+            host: "api.mx.test".into(),
+            caller: "ledger".into(),
+            user_guid: None,
+            scopes: vec![],
+        }
+    }
+
+    /// As [`Self::usual`], for a user of MX who lets the caller read.
+    pub(crate) fn of_user() -> Self {
+        Self { user_guid: Some("USR-1".into()), scopes: vec!["read".into()], ..Self::usual() }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -285,14 +305,7 @@ mod tests {
         let secret = |text: &str| Arc::new(Secret::new(text.into()).unwrap());
         let connection = Connection {
             id: ConnectionId(1),
-            purpose: Purpose {
-                provider: "mx".into(),
-                environment: "sandbox".into(),
-                host: "api.mx.test".into(),
-                caller: "ledger".into(),
-                user_guid: None,
-                scopes: vec!["read".into()],
-            },
+            purpose: Purpose::usual(),
             issuer: "bank".into(),
             created: 1,
             consent: Consent::Live(Tokens {

@@ -92,14 +92,7 @@ pub(super) fn connection(id: ConnectionId, generation: u64) -> Connection {
     };
     Connection {
         id,
-        purpose: Purpose {
-            provider: "bank".into(),
-            environment: "sandbox".into(),
-            host: "api.mx.test".into(),
-            caller: "ledger".into(),
-            user_guid: Some("USR-1".into()),
-            scopes: vec!["read".into()],
-        },
+        purpose: Purpose::of_user(),
         issuer: "bank".into(),
         created: NOW,
         consent: Consent::Live(tokens),

@@ -82,14 +82,7 @@ impl Gateway {
     }
 
     async fn ticket(&self, url: &str) -> String {
-        let wanted = Purpose {
-            provider: "bank".into(),
-            environment: "sandbox".into(),
-            host: "api.mx.test".into(),
-            caller: "ledger".into(),
-            user_guid: None,
-            scopes: vec![],
-        };
+        let wanted = Purpose::usual();
         let back = Return { url: url.into(), state: Some("session-1".into()) };
         self.connector.ticket(&wanted, &back, None).await.unwrap().url
     }

@@ -323,14 +323,7 @@ pub(super) fn secret(text: &str) -> Arc<Secret> {
 }
 
 pub(super) fn wanted() -> Purpose {
-    Purpose {
-        provider: "bank".into(),
-        environment: "sandbox".into(),
-        host: "api.mx.test".into(),
-        caller: "ledger".into(),
-        user_guid: Some("USR-1".into()),
-        scopes: vec!["read".into()],
-    }
+    Purpose::of_user()
 }
 
 pub(super) fn back() -> Return {

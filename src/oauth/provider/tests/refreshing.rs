@@ -33,14 +33,7 @@ impl Clock for StandingClock {
 fn connection(granted: &Granted, provider: &Provider) -> Connection {
     Connection {
         id: ConnectionId::random().unwrap(),
-        purpose: Purpose {
-            provider: "bank".into(),
-            environment: "sandbox".into(),
-            host: "api.mx.test".into(),
-            caller: "ledger".into(),
-            user_guid: None,
-            scopes: granted.scopes.clone().unwrap(),
-        },
+        purpose: Purpose { scopes: granted.scopes.clone().unwrap(), ..Purpose::usual() },
         issuer: provider.identity(),
         created: 1,
         consent: Consent::Live(Tokens {

@@ -87,14 +87,7 @@ impl World {
         };
         let connection = Connection {
             id: id(),
-            purpose: Purpose {
-                provider: "bank".into(),
-                environment: "sandbox".into(),
-                host: "api.mx.test".into(),
-                caller: "ledger".into(),
-                user_guid: None,
-                scopes: vec![],
-            },
+            purpose: Purpose::usual(),
             issuer: "bank".into(),
             created: 1,
             consent: Consent::Live(tokens),
