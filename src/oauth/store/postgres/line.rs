@@ -21,7 +21,7 @@ use tokio::{
     time::timeout,
 };
 use tokio_postgres::{
-    Client, Connection, NoTls, Row, Socket,
+    Client, Connection, Row, Socket,
     types::{ToSql, Type},
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -38,8 +38,7 @@ pub(super) type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
 
 pub(super) struct Line {
     settings: Settings,
-    /// `None`: plain.
-    tls: Option<MakeRustlsConnect>,
+    tls: MakeRustlsConnect,
     /// The store that was opened.
     id: OnceLock<StoreId>,
     session: tokio::sync::Mutex<Option<Arc<Session>>>,
@@ -122,10 +121,7 @@ impl Line {
             let password = look_up().await.map_err(|source| Fault::Password(Box::new(source)))?;
             config.password(password.expose());
         }
-        Ok(match &self.tls {
-            Some(tls) => driven(config.connect(tls.clone()).await?),
-            None => driven(config.connect(NoTls).await?),
-        })
+        Ok(driven(config.connect(self.tls.clone()).await?))
     }
 }
 

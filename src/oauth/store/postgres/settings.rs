@@ -8,6 +8,7 @@
 
 use std::{net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
+use rustls::RootCertStore;
 use tokio_postgres::{
     Config,
     config::{SslMode, TargetSessionAttrs},
@@ -115,14 +116,14 @@ impl Settings {
         self.statement_timeout.saturating_add(ANSWER_GRACE)
     }
 
-    /// How a session is protected; `None`: it need not be.
-    pub(super) fn tls(&self) -> Result<Option<MakeRustlsConnect>, TlsFault> {
-        if self.is_plain() {
-            return Ok(None);
-        }
-        let pem = self.ca_file.as_deref().map(tls::read).transpose()?;
-        let authority = self.ca_file.as_deref().zip(pem.as_deref());
-        let config = tls::client()?.with_root_certificates(tls::roots(authority)?).with_no_client_auth();
-        Ok(Some(MakeRustlsConnect::new(config)))
+    /// How a session is protected. One that is plain has no use for it, and it would believe nobody.
+    pub(super) fn tls(&self) -> Result<MakeRustlsConnect, TlsFault> {
+        let roots = if self.is_plain() {
+            RootCertStore::empty()
+        } else {
+            let pem = self.ca_file.as_deref().map(tls::read).transpose()?;
+            tls::roots(self.ca_file.as_deref().zip(pem.as_deref()))?
+        };
+        Ok(MakeRustlsConnect::new(tls::client()?.with_root_certificates(roots).with_no_client_auth()))
     }
 }

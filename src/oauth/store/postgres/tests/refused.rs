@@ -92,7 +92,7 @@ fn a_password_is_bound_to_its_tls_connection() {
     };
     run(async {
         let settings = over_tls(&cluster, "localhost", "ca.pem");
-        let tls = settings.tls().unwrap().unwrap();
+        let tls = settings.tls().unwrap();
         assert!(required(&settings).connect(tls).await.is_ok());
         // Where there is neither TLS nor a password, there is nothing to bind.
         let socket = self::settings(&cluster, "shared");
