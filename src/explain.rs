@@ -36,6 +36,7 @@ use crate::{
     listener::{names::Names, peer::Peer},
     policy::target::Target,
     snapshot::Snapshot,
+    tree::tree,
     vault::{self, chain, gathered::Gathered, reference::Reference},
 };
 
@@ -231,7 +232,7 @@ impl Explainer {
             Ok(resolved.fingerprint.to_string())
         };
         let references = self.config.environments.values().flat_map(|environment| environment.references());
-        self.fingerprints = Some(references.map(|reference| (reference.clone(), one(reference))).collect());
+        self.fingerprints = Some(tree(references.map(|reference| (reference.clone(), one(reference)))));
         self
     }
 

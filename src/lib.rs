@@ -49,6 +49,7 @@ pub mod stand_in;
 mod storage;
 mod tls;
 pub mod tokens;
+mod tree;
 mod upstream;
 pub mod users;
 pub mod vault;

@@ -21,6 +21,7 @@ use zeroize::Zeroizing;
 use crate::{
     config::permissions::{self, Untrusted},
     storage,
+    tree::tree,
 };
 
 /// What every token begins with.
@@ -225,7 +226,7 @@ fn change<T>(
     let mut tokens = read(path)?;
     let done = change(&mut tokens)?;
     tokens.retain(|token| token.over_since(now).is_none_or(|since| now < since + KEPT));
-    let entries = tokens.iter().map(|token| (token.id.to_string(), token.written())).collect();
+    let entries = tree(tokens.iter().map(|token| (token.id.to_string(), token.written())));
     let file = File { format: FORMAT.into(), version: VERSION, tokens: entries };
     let mut text = serde_json::to_vec_pretty(&file).map_err(io::Error::from).map_err(unwritable(path))?;
     text.push(b'\n');

@@ -7,6 +7,7 @@ use crate::{
     config::Config,
     credential::Prepared,
     snapshot::{self, Snapshot},
+    tree::tree,
 };
 
 /// Keys and sections of the configuration.
@@ -25,14 +26,17 @@ pub(super) fn changed_keys(old: &Config, new: &Config) -> Vec<String> {
     note(&"aws", old.aws != new.aws);
     note(&"tokens", old.tokens != new.tokens);
     note(&"log.filter", old.log.filter != new.log.filter);
-    for caller in old.callers.iter().chain(&new.callers).map(|caller| &caller.name).collect::<BTreeSet<_>>() {
+    let callers: BTreeSet<_> = tree(old.callers.iter().chain(&new.callers).map(|caller| &caller.name));
+    for caller in callers {
         let of = |config: &'_ Config| config.callers.iter().find(|one| one.name == *caller).cloned();
         note(&format_args!("caller {caller}"), of(old) != of(new));
     }
-    for name in old.providers.keys().chain(new.providers.keys()).collect::<BTreeSet<_>>() {
+    let providers: BTreeSet<_> = tree(old.providers.keys().chain(new.providers.keys()));
+    for name in providers {
         note(&format_args!("provider.{name}"), old.providers.get(name) != new.providers.get(name));
     }
-    for name in old.environments.keys().chain(new.environments.keys()).collect::<BTreeSet<_>>() {
+    let environments: BTreeSet<_> = tree(old.environments.keys().chain(new.environments.keys()));
+    for name in environments {
         let changed = old.environments.get(name) != new.environments.get(name);
         note(&format_args!("environment.{name}"), changed);
     }

@@ -17,7 +17,7 @@ use std::{
 
 use tokio::{task::JoinSet, time::sleep};
 
-use crate::blocking::in_time;
+use crate::{blocking::in_time, tree::tree};
 
 /// How often files are looked at.
 const LOOK: Duration = Duration::from_millis(500);
@@ -49,9 +49,9 @@ struct Stamp {
 impl Stamps {
     /// Looks at `files`, except those that were looked at before.
     pub(super) async fn add(&mut self, files: BTreeSet<PathBuf>) {
-        let fresh =
-            files.into_iter().filter(|file| !self.0.contains_key(file)).map(|file| (file, None)).collect();
-        self.0.extend(Self(fresh).again().await.0);
+        let fresh = files.into_iter().filter(|file| !self.0.contains_key(file));
+        let fresh = Self(tree(fresh.map(|file| (file, None))));
+        self.0.extend(fresh.again().await.0);
     }
 
     /// The same files, and what the others' looked like in `later`.
@@ -62,7 +62,7 @@ impl Stamps {
     /// What those of `files` looked like that were looked at.
     pub(super) fn only(&self, files: &BTreeSet<PathBuf>) -> Self {
         let known = files.iter().filter_map(|file| self.0.get_key_value(file));
-        Self(known.map(|(file, stamp)| (file.clone(), *stamp)).collect())
+        Self(tree(known.map(|(file, stamp)| (file.clone(), *stamp))))
     }
 
     /// The same files, now. Each folder on a thread of its own, since a volume that hangs must hold up nothing else.

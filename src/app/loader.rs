@@ -31,6 +31,7 @@ use crate::{
     oauth::broker::Broker,
     rotation::Standings,
     snapshot::Snapshot,
+    tree::tree,
     vault::{chain, keeper::Keeper, reference::Reference, source::Sources},
     worker::Stage,
 };
@@ -193,7 +194,7 @@ impl Loader {
 
     /// Every file whose change may change the snapshot.
     fn files_of(&self, config: &Config) -> BTreeSet<PathBuf> {
-        let mut files = BTreeSet::from([self.path.clone()]);
+        let mut files: BTreeSet<_> = tree([self.path.clone()]);
         if let Some(vault) = &config.vault {
             files.insert(vault.path.clone());
             files.extend(vault.identity.as_file());

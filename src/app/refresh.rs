@@ -12,6 +12,7 @@ use tokio::{
 };
 
 use super::loader::Loader;
+use crate::tree::tree;
 use crate::vault::{
     keeper::Keeper,
     reference::DocumentAt,
@@ -53,7 +54,7 @@ async fn keep_all(keeper: &Arc<Keeper>) {
     let mut tasks = BTreeMap::<DocumentAt, Task>::new();
     loop {
         documents.mark_unchanged();
-        let wanted: BTreeMap<_, _> = keeper.documents().into_iter().collect();
+        let wanted: BTreeMap<_, _> = tree(keeper.documents());
         tasks.retain(|document, task| wanted.get(document).is_some_and(|one| Arc::ptr_eq(one, &task.source)));
         for (document, source) in wanted {
             tasks.entry(document).or_insert_with_key(|document| Task {

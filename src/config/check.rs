@@ -36,7 +36,7 @@ use super::{
     schema::keys::FILE,
     walk::{Table, absolute_path},
 };
-use crate::vault::elsewhere::Elsewhere;
+use crate::{tree::tree_of_all, vault::elsewhere::Elsewhere};
 
 /// Reads the whole file.
 pub(super) fn config(root: &Node, report: &Report<'_>) -> Option<Config> {
@@ -96,7 +96,7 @@ pub(super) fn config(root: &Node, report: &Report<'_>) -> Option<Config> {
         parts.listeners(&listeners);
         parts.redirects();
     }
-    let exec = exec.into_iter().map(|(name, one)| Some((name, one?))).collect::<Option<_>>()?;
+    let exec = tree_of_all(exec.into_iter().map(|(name, one)| Some((name, one?))))?;
     let vault = vault.map(|vault| VaultFile {
         elsewhere: Elsewhere::new(vault.opened_with(), &exec, openbao.as_ref(), aws.as_ref()),
         ..vault
@@ -114,15 +114,9 @@ pub(super) fn config(root: &Node, report: &Report<'_>) -> Option<Config> {
         aws,
         callers: callers.into_iter().map(caller::Draft::finish).collect::<Option<_>>()?,
         tokens,
-        providers: providers
-            .into_iter()
-            .map(|(name, one)| Some((name, Arc::new(one?))))
-            .collect::<Option<_>>()?,
+        providers: tree_of_all(providers.into_iter().map(|(name, one)| Some((name, Arc::new(one?)))))?,
         connections,
-        environments: environments
-            .into_iter()
-            .map(|(name, one)| Some((name, one?)))
-            .collect::<Option<_>>()?,
+        environments: tree_of_all(environments.into_iter().map(|(name, one)| Some((name, one?))))?,
         health,
         control_socket,
         log: log?,

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use toml::{Spanned, de::DeTable, de::DeValue};
 
 use super::fault::{Fault, Place, Problem};
+use crate::tree::tree;
 
 /// One value.
 #[derive(Debug, Clone)]
@@ -75,7 +76,7 @@ fn table(table: &DeTable<'_>, lines: &Lines<'_>) -> BTreeMap<String, Entry> {
         let key_place = lines.place(key.span().start);
         (String::from(AsRef::<str>::as_ref(key.get_ref())), Entry { key_place, value: node(value, lines) })
     };
-    table.iter().map(entry).collect()
+    tree(table.iter().map(entry))
 }
 
 fn node(value: &Spanned<DeValue<'_>>, lines: &Lines<'_>) -> Node {

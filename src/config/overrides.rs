@@ -13,6 +13,7 @@ use super::{
     fault::{Fault, Place, Problem, listed, nearest},
     schema::{self, KIND, Key, Kind, keys::FILE},
 };
+use crate::tree::tree;
 
 const PREFIX: &str = "MXGATE__";
 
@@ -80,7 +81,7 @@ fn collected(variables: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     let source = variables.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
     let environment = Environment::with_prefix("MXGATE").separator("__").source(Some(source));
     let values = environment.collect().unwrap_or_default();
-    values.into_iter().filter_map(|(path, value)| Some((path, value.into_string().ok()?))).collect()
+    tree(values.into_iter().filter_map(|(path, value)| Some((path, value.into_string().ok()?))))
 }
 
 /// One variable on its way into the tree.

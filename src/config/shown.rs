@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::{
     Config,
@@ -14,7 +14,7 @@ use super::{
     load,
     overrides::{self, Overrides},
 };
-use crate::redaction::looks_secret;
+use crate::{redaction::looks_secret, tree::tree};
 
 /// Keys whose values are identifiers, of us or of people, or free text of which nobody can tell what it is.
 const LEFT_OUT: [&str; 7] = ["client_id", "username", "prefix", "users", "issuer", "audience", "claim"];
@@ -53,7 +53,7 @@ fn value(key: &str, node: &Node) -> Value {
                 let shown = if looks_secret(name) { "(left out)" } else { name };
                 (shown.to_owned(), value(name, &entry.value))
             };
-            Value::Object(entries.iter().map(one).collect::<Map<_, _>>())
+            Value::Object(tree(entries.iter().map(one)))
         }
     }
 }

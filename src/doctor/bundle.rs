@@ -28,6 +28,7 @@ use crate::{
     config::Config,
     control::{client::Client, https::Stream},
     redaction::{Masker, held},
+    tree::tree,
     vault::reference::Reference,
 };
 
@@ -94,11 +95,9 @@ async fn status(socket: &Path) -> Value {
 
 /// Without the fingerprints of what people choose, of which few bits tell one from all others: passwords of proxies.
 fn without_chosen(mut status: Value, config: &Config) -> Value {
-    let chosen: BTreeSet<String> = config
-        .environments
-        .values()
-        .filter_map(|environment| environment.proxy_password().map(Reference::to_string))
-        .collect();
+    let environments = config.environments.values();
+    let passwords = environments.filter_map(|environment| environment.proxy_password());
+    let chosen: BTreeSet<String> = tree(passwords.map(Reference::to_string));
     let secrets = status.get_mut("secrets").and_then(Value::as_array_mut);
     for secret in secrets.into_iter().flatten().filter_map(Value::as_object_mut) {
         if secret.get("reference").and_then(Value::as_str).is_some_and(|one| chosen.contains(one)) {

@@ -11,6 +11,7 @@ use crate::{
     capacity,
     config::{self, Config, permissions},
     process::{Hardening, Memory},
+    tree::tree,
     vault::{permissions as private, reference::Reference},
 };
 
@@ -69,7 +70,7 @@ fn judge(file: &Path, is_secret: bool, is_identity: bool) -> (Finding, String) {
 }
 
 fn of(config: &Config, path: &Path) -> (BTreeSet<PathBuf>, BTreeSet<PathBuf>) {
-    let mut trusted = BTreeSet::from([path.to_owned()]);
+    let mut trusted: BTreeSet<_> = tree([path.to_owned()]);
     let mut secret = BTreeSet::new();
     if let Some(vault) = &config.vault {
         trusted.insert(vault.path.clone());

@@ -9,6 +9,7 @@ use crate::{
     config::{Config, Environment, Needed, Role, VaultFile},
     credential::Prepared,
     redaction,
+    tree::tree,
     upstream::tunnel::Password,
     vault::{
         self, Resolved, Vault, chain,
@@ -55,7 +56,7 @@ impl Secrets {
         let environments = config.environments.values();
         let references = environments.clone().flat_map(|environment| environment.references());
         let all: BTreeMap<String, _> =
-            references.map(|reference| (reference.to_string(), gathered.resolve(reference))).collect();
+            tree(references.map(|reference| (reference.to_string(), gathered.resolve(reference))));
         // Before anything is said of them.
         redaction::held().remember(all.values().flatten().map(|resolved| &resolved.secret));
         let key = |environment: &Arc<Environment>| {

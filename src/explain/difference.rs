@@ -17,6 +17,7 @@ use crate::{
     config::{self, Caller, Config, Environment},
     mx::catalogue::{Class, Operation},
     policy::grant::{Allowed, Found, OperationSet, Term},
+    tree::tree,
 };
 
 /// What differs.
@@ -75,10 +76,10 @@ impl Difference {
     #[must_use]
     pub fn between(old: &Config, new: &Config) -> Self {
         let callers = |config: &'_ Config| -> BTreeMap<String, Caller> {
-            config.callers.iter().map(|caller| (caller.name.clone(), caller.clone())).collect()
+            tree(config.callers.iter().map(|caller| (caller.name.clone(), caller.clone())))
         };
         let (before, after) = (callers(old), callers(new));
-        let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+        let names: BTreeSet<&String> = tree(before.keys().chain(after.keys()));
         let one = |name: &&String| caller((old, before.get(*name)), (new, after.get(*name)));
         Self { general: general(old, new), callers: names.iter().filter_map(one).collect() }
     }
@@ -126,7 +127,7 @@ impl Difference {
             json!({ "gained": all(&one.gained), "lost": all(&one.lost) })
         };
         let caller = |one: &CallerDifference| {
-            let grants: BTreeMap<_, _> = one.grants.iter().map(|(name, one)| (name, grant(one))).collect();
+            let grants: BTreeMap<_, _> = tree(one.grants.iter().map(|(name, one)| (name, grant(one))));
             let kind = match one.kind {
                 Kind::Added => "added",
                 Kind::Removed => "removed",
@@ -162,18 +163,15 @@ fn caller(old: (&Config, Option<&Caller>), new: (&Config, Option<&Caller>)) -> O
     };
     let criteria = signed(&criteria(old.1), &criteria(new.1));
     let environments: BTreeSet<&String> =
-        [old.1, new.1].into_iter().flatten().flat_map(|caller| caller.grant.keys()).collect();
-    let grants: BTreeMap<String, GrantDifference> = environments
-        .into_iter()
-        .filter_map(|name| {
-            let (before, after) = (abilities(old, name), abilities(new, name));
-            let grant = GrantDifference {
-                gained: after.difference(&before).cloned().collect(),
-                lost: before.difference(&after).cloned().collect(),
-            };
-            (grant != GrantDifference::default()).then(|| (name.clone(), grant))
-        })
-        .collect();
+        tree([old.1, new.1].into_iter().flatten().flat_map(|caller| caller.grant.keys()));
+    let grants: BTreeMap<String, GrantDifference> = tree(environments.into_iter().filter_map(|name| {
+        let (before, after) = (abilities(old, name), abilities(new, name));
+        let grant = GrantDifference {
+            gained: after.difference(&before).cloned().collect(),
+            lost: before.difference(&after).cloned().collect(),
+        };
+        (grant != GrantDifference::default()).then(|| (name.clone(), grant))
+    }));
     let name = new.1.or(old.1)?.name.clone();
     let is_same = kind == Kind::Changed && criteria.is_empty() && grants.is_empty();
     (!is_same).then_some(CallerDifference { name, kind, criteria, grants })
@@ -189,7 +187,7 @@ fn criteria(caller: Option<&Caller>) -> BTreeSet<String> {
     let token = caller.token.then(|| "token".to_owned());
     let observed = caller.observe_until.map(humantime::format_rfc3339_seconds);
     let observed = observed.map(|until| format!("observe_until {until}"));
-    networks.chain(uids).chain(gids).chain(names).chain(token).chain(observed).collect()
+    tree(networks.chain(uids).chain(gids).chain(names).chain(token).chain(observed))
 }
 
 /// All that a caller may do at an environment.
@@ -219,7 +217,7 @@ fn abilities((config, caller): (&Config, Option<&Caller>), environment: &str) ->
 }
 
 fn general(old: &Config, new: &Config) -> Vec<String> {
-    let texts = |networks: &[ipnet::IpNet]| networks.iter().map(ToString::to_string).collect::<BTreeSet<_>>();
+    let texts = |networks: &[ipnet::IpNet]| tree::<BTreeSet<_>, _>(networks.iter().map(ToString::to_string));
     let mut lines = Vec::new();
     for (key, before, after) in [
         ("allow", texts(&old.allow), texts(&new.allow)),
@@ -233,7 +231,7 @@ fn general(old: &Config, new: &Config) -> Vec<String> {
 }
 
 fn listeners(config: &Config) -> BTreeSet<String> {
-    config.listeners.iter().map(|one| format!("{} {}", one.address, one.serves)).collect()
+    tree(config.listeners.iter().map(|one| format!("{} {}", one.address, one.serves)))
 }
 
 /// Where each sends what to, and with which credential.
@@ -256,7 +254,7 @@ fn environments(config: &Config) -> BTreeSet<String> {
             way_out(&environment.egress)
         )
     };
-    config.environments.values().map(one).collect()
+    tree(config.environments.values().map(one))
 }
 
 /// Nothing for the usual one.

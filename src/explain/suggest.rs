@@ -14,6 +14,7 @@ use super::records::{self, Read};
 use crate::{
     mx::catalogue::{Class, Operation, catalogue},
     policy::grant::{Item, OperationSet, Term},
+    tree::tree,
 };
 
 /// More callers, environments and paths than this are no configuration's.
@@ -112,9 +113,9 @@ impl Used {
     #[must_use]
     pub fn to_json(&self) -> serde_json::Value {
         let grants = |one: &BTreeMap<String, Calls>| -> BTreeMap<String, Vec<String>> {
-            one.iter().map(|(environment, calls)| (environment.clone(), calls.items())).collect()
+            tree(one.iter().map(|(environment, calls)| (environment.clone(), calls.items())))
         };
-        let callers: BTreeMap<_, _> = self.by_caller.iter().map(|(name, one)| (name, grants(one))).collect();
+        let callers: BTreeMap<_, _> = tree(self.by_caller.iter().map(|(name, one)| (name, grants(one))));
         serde_json::json!({
             "records": self.read.records, "unreadable": self.read.unreadable, "left_out": self.left_out,
             "grants": callers,
@@ -165,7 +166,7 @@ fn smallest(used: &BTreeSet<usize>) -> Vec<Item> {
 
 /// The widest first. What administers keys is granted by name alone.
 fn candidates() -> impl Iterator<Item = Term> {
-    let tags: BTreeSet<&'static str> = catalogue().operations().iter().map(|one| one.tag).collect();
+    let tags: BTreeSet<&'static str> = tree(catalogue().operations().iter().map(|one| one.tag));
     let classes = Class::ALL.into_iter().filter(|class| *class != Class::KeyAdmin);
     classes.map(Term::Class).chain(tags.into_iter().map(Term::Tag))
 }

@@ -41,6 +41,7 @@ use super::{
 };
 use crate::{
     config::{Config, Connections, Endpoint},
+    tree::tree,
     vault,
 };
 
@@ -114,7 +115,7 @@ impl Known {
             });
             (name.clone(), one)
         };
-        self.0.store(Arc::new(config.providers.iter().map(one).collect()));
+        self.0.store(Arc::new(tree(config.providers.iter().map(one))));
     }
 
     /// Which of them `config` leaves as they are.
@@ -123,7 +124,7 @@ impl Known {
         let is_same = |(name, settings): &(&String, &Arc<crate::config::Provider>)| {
             known.get(*name).is_some_and(|one| one.provider.settings() == &***settings)
         };
-        config.providers.iter().filter(is_same).map(|(name, _)| name.clone()).collect()
+        tree(config.providers.iter().filter(is_same).map(|(name, _)| name.clone()))
     }
 }
 
@@ -179,7 +180,7 @@ impl Broker {
             return_urls: browser.map_or_else(Vec::new, |_| connections.return_urls.clone()),
             ticket_life: browser.map_or(Duration::ZERO, |browser| browser.ticket_life),
             attempt_life: browser.map_or(Duration::ZERO, |browser| browser.consent_life),
-            providers: known.iter().map(|(name, one)| (name.clone(), one.provider.clone())).collect(),
+            providers: tree(known.iter().map(|(name, one)| (name.clone(), one.provider.clone()))),
         }
     }
 

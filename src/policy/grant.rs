@@ -21,6 +21,7 @@ use crate::{
         catalogue::{Class, Classes, Operation, OperationIndex, catalogue},
         path_tree::{PathTree, overlap::same_paths},
     },
+    tree::tree,
 };
 
 /// The classes that are only had when they are asked for.
@@ -163,7 +164,7 @@ impl Term {
         let tags = || catalogue().operations().iter().map(|operation| operation.tag);
         let found = tags().find(|tag| spelled(tag) == name);
         found.map(Self::Tag).ok_or_else(|| {
-            let valid: std::collections::BTreeSet<String> = tags().map(spelled).collect();
+            let valid: std::collections::BTreeSet<String> = tree(tags().map(spelled));
             Malformed::new("is no tag of MX", name, valid)
         })
     }

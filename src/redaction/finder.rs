@@ -17,6 +17,7 @@ use super::{
     beginning,
     encodings::{FORM_BYTES_MIN, Form},
 };
+use crate::tree::tree;
 
 /// The first bytes of a form.
 pub(super) type Beginning = [u8; FORM_BYTES_MIN];
@@ -39,7 +40,7 @@ pub(super) struct Finder {
 
 /// In two when there are too many for Teddy: those long enough for wide grams, and the others, which are often few.
 pub(super) fn split(forms: Vec<Form>) -> [Vec<Form>; 2] {
-    let beginnings: BTreeSet<&[u8]> = forms.iter().map(|form| &form[..FORM_BYTES_MIN]).collect();
+    let beginnings: BTreeSet<&[u8]> = tree(forms.iter().map(|form| &form[..FORM_BYTES_MIN]));
     if beginnings.len() <= TEDDY_PATTERNS_MAX {
         return [forms, Vec::new()];
     }

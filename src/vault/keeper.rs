@@ -31,6 +31,7 @@ use crate::{
     blocking::in_time,
     config::{Config, Environment, Needed, Refresh, VaultFile},
     redaction,
+    tree::tree,
 };
 
 mod status;
@@ -163,7 +164,7 @@ impl Keeper {
         look.read().await;
         look.take_in();
         let found = reads.join_all().await;
-        self.note(found.into_iter().collect(), None, ways);
+        self.note(tree(found), None, ways);
     }
 
     /// Reads one document of a source that is not local, and tells of a change.
@@ -176,7 +177,7 @@ impl Keeper {
         let ways = self.state().ways();
         let found = source.read(&document.place).await.map_err(Arc::new);
         let outcome = found.as_ref().map(|_| ()).map_err(|error| error.reason());
-        if self.note(BTreeMap::from([(document.clone(), found)]), None, ways) {
+        if self.note(tree([(document.clone(), found)]), None, ways) {
             self.changes.send_modify(|changes| *changes += 1);
         }
         outcome
@@ -190,7 +191,7 @@ impl Keeper {
                 (document, found)
             });
         }
-        reads.join_all().await.into_iter().collect()
+        tree(reads.join_all().await)
     }
 
     /// `None` without a vault.
@@ -263,7 +264,7 @@ impl Keeper {
             (name, found)
         };
         let needed = config.environments.values().flat_map(|environment| environment.needed());
-        Gathered::new(needed.map(one).collect())
+        Gathered::new(tree(needed.map(one)))
     }
 
     /// Waits until every reference was looked at once, but not for longer than `patience`.
@@ -288,7 +289,7 @@ impl Keeper {
         let vaults = state.parts().filter_map(|part| part.vault.as_ref());
         let of_vaults = vaults.flat_map(|vault| [Some(vault.path.clone()), vault.identity.as_file()]);
         let files = state.references().into_iter().filter_map(|reference| reference.as_file());
-        of_vaults.flatten().chain(files).collect()
+        tree(of_vaults.flatten().chain(files))
     }
 
     /// What is to be kept fresh besides files, variables and the embedded vault, each with its source.
@@ -406,13 +407,13 @@ impl State {
     /// Of every reference, as it is read now.
     fn ways(&self) -> BTreeMap<String, Way> {
         let all: Vec<&Part> = self.parts().collect();
-        all.into_iter().rev().flat_map(|part| part.ways.clone()).collect()
+        tree(all.into_iter().rev().flat_map(|part| part.ways.clone()))
     }
 
     /// Each once.
     fn references(&self) -> Vec<Reference> {
         let all = self.parts().flat_map(|part| &part.used).map(|used| &used.reference);
-        let by_name: BTreeMap<_, _> = all.map(|one| (one.to_string(), one.clone())).collect();
+        let by_name: BTreeMap<_, _> = tree(all.map(|one| (one.to_string(), one.clone())));
         by_name.into_values().collect()
     }
 

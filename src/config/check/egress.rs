@@ -6,7 +6,10 @@ use std::{
 };
 
 use super::{credential::client_id, network};
-use crate::config::{Egress, IpFamily, Login, Pin, Proxy, Reach, fault::Problem, walk::Table};
+use crate::{
+    config::{Egress, IpFamily, Login, Pin, Proxy, Reach, fault::Problem, walk::Table},
+    tree::tree,
+};
 
 /// `None` when something is faulty, which was reported. `host` is the environment's, where it is known.
 pub(super) fn egress(table: &Table<'_>, host: Option<&str>, family: IpFamily) -> Option<Egress> {
@@ -120,7 +123,7 @@ fn pins(table: &Table<'_>) -> Vec<Pin> {
     let form = "expected \"sha256/\" and the 44 characters of the digest in Base64";
     let pins =
         table.list("pins", |text| Pin::parse(text).ok_or_else(|| Problem::new("is no pin").allowed(form)));
-    let different: BTreeSet<Pin> = pins.iter().copied().collect();
+    let different: BTreeSet<Pin> = tree(pins.iter().copied());
     if table.has("pins") && different.len() < 2 {
         let problem = Problem::new("holds fewer than two different pins");
         table.fault("pins", problem.allowed("add one of a key that is kept as a backup"));

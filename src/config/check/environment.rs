@@ -6,6 +6,7 @@ use super::{connections, credential, egress, limits, listener::certificate, netw
 use crate::{
     config::{Api, BearerOperations, Environment, IpFamily, Timeouts, fault::Problem, walk::Table},
     mx,
+    tree::tree,
 };
 
 /// The environments that know MX's host, with it.
@@ -20,7 +21,7 @@ pub(super) fn all(file: &Table<'_>) -> BTreeMap<String, Option<Arc<Environment>>
             Problem::new("is empty").allowed("expected one or more [environment.NAME] tables"),
         );
     }
-    tables.into_iter().map(|(name, table)| (name.to_owned(), one(file, name, &table).map(Arc::new))).collect()
+    tree(tables.into_iter().map(|(name, table)| (name.to_owned(), one(file, name, &table).map(Arc::new))))
 }
 
 fn one(file: &Table<'_>, name: &str, table: &Table<'_>) -> Option<Environment> {

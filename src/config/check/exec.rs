@@ -8,10 +8,11 @@ use crate::config::{
     fault::Problem,
     walk::{Table, absolute_path},
 };
+use crate::tree::tree;
 
 /// Every command, by name; `None` for one with a fault.
 pub(super) fn all(file: &Table<'_>) -> BTreeMap<String, Option<Exec>> {
-    file.named("exec").into_iter().map(|(name, table)| (name.to_owned(), one(file, name, &table))).collect()
+    tree(file.named("exec").into_iter().map(|(name, table)| (name.to_owned(), one(file, name, &table))))
 }
 
 fn one(file: &Table<'_>, name: &str, table: &Table<'_>) -> Option<Exec> {

@@ -8,6 +8,7 @@ use crate::config::{
     fault::Problem,
     walk::{Table, shown_key},
 };
+use crate::tree::tree;
 
 const URL: &str = "expected \"https://HOST/PATH\", with http:// only for localhost and loopback addresses";
 
@@ -46,7 +47,7 @@ const OAUTH: &str = "/.well-known/oauth-authorization-server";
 /// Every provider, by name; `None` for one with a fault.
 pub(super) fn all(file: &Table<'_>) -> BTreeMap<String, Option<Provider>> {
     let one = |(name, table): (&str, Table<'_>)| (name.to_owned(), one(file, name, &table));
-    file.named("provider").into_iter().map(one).collect()
+    tree(file.named("provider").into_iter().map(one))
 }
 
 fn one(file: &Table<'_>, name: &str, table: &Table<'_>) -> Option<Provider> {

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{Key, Kind, Need, REFERENCE, Reload, keys::FILE};
-use crate::vault::reference::Scheme;
+use crate::{tree::tree, vault::reference::Scheme};
 
 /// The form of names that an operator chooses.
 const NAME: &str = "^[a-z][a-z0-9]*([_-][a-z0-9]+)*$";
@@ -18,7 +18,7 @@ pub(in crate::config) fn schema() -> Value {
 
 fn object(keys: &[Key], below_restart: bool) -> Value {
     let properties: Map<String, Value> =
-        keys.iter().map(|key| (key.name.to_owned(), property(key, below_restart))).collect();
+        tree(keys.iter().map(|key| (key.name.to_owned(), property(key, below_restart))));
     json!({
         "type": "object",
         "properties": properties,

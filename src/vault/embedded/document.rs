@@ -140,7 +140,7 @@ impl Document {
 
     fn read(plaintext: &[u8], identity: &Identity) -> Result<Self, Fault> {
         let mut wire: Wire<'_> = serde_json::from_slice(plaintext).map_err(not_a_vault)?;
-        wire.entries.sort_by_key(|entry| entry.name);
+        wire::sort(&mut wire.entries);
         let chain = wire.authors.iter().map(|author| (author.key, author.successor));
         let authors = Authors::read(chain)?.ok_or(Fault::Forged)?;
         let mac = wire.mac.take();
@@ -154,7 +154,7 @@ impl Document {
 
     fn read_1(plaintext: &[u8], identity: &Identity) -> Result<Self, Fault> {
         let mut wire: Wire1<'_> = serde_json::from_slice(plaintext).map_err(not_a_vault)?;
-        wire.entries.sort_by_key(|entry| entry.name);
+        wire::sort(&mut wire.entries);
         let mac = wire.mac.take();
         wire::verify(&wire, mac, &identity.macs().ok_or(Fault::Forged)?.document)?;
         if matches!(identity.trust(), Trust::Author(_)) {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{Keeper, Used};
 use crate::{
     control::messages::{SecretState, SecretStatus},
+    tree::tree,
     vault::{chain, known::Known},
 };
 
@@ -34,12 +35,13 @@ impl Keeper {
                 age_ms: known.and_then(|known| known.age(now)).map(millis),
                 remaining_ms: good.and_then(|good| good.deadline.remaining(now)).map(millis),
                 fault: known.and_then(Known::trouble).map(|fault| chain(&**fault)),
-                failures: known
-                    .iter()
-                    .flat_map(|known| known.failures())
-                    .filter(|(_, count)| *count > 0)
-                    .map(|(reason, count)| (reason.code().to_owned(), count))
-                    .collect(),
+                failures: tree(
+                    known
+                        .iter()
+                        .flat_map(|known| known.failures())
+                        .filter(|(_, count)| *count > 0)
+                        .map(|(reason, count)| (reason.code().to_owned(), count)),
+                ),
             }
         };
         part.used.iter().map(one).collect()

@@ -145,6 +145,10 @@ pub(in super::super) fn version(plaintext: &[u8], format: &str) -> Result<u64, F
     if header.format == format { Ok(header.version) } else { Err(NOT_A_VAULT) }
 }
 
+pub(in super::super) fn sort(entries: &mut [WireEntry<'_>]) {
+    entries.sort_by_key(|entry| entry.name);
+}
+
 /// `None` unless each can be read, and each name stands there once.
 pub(super) fn read_entries(entries: &[WireEntry<'_>]) -> Option<BTreeMap<String, Entry>> {
     let mut read = BTreeMap::new();
