@@ -200,7 +200,8 @@ impl App {
             signals,
             runtime,
         } = self;
-        let connections = connections::start(&config, browsers)?;
+        let ended = Arc::new(Notify::new());
+        let connections = connections::start(&config, browsers, TellEnd(ended.clone()))?;
         let broker = connections.as_ref().map(|running| running.broker.clone());
         let workers = config.process.workers.unwrap_or_else(capacity::cores);
         let names = catalogue().operations().iter().map(|operation| operation.id);
@@ -221,7 +222,6 @@ impl App {
         // Before the first load, which waits a moment for what it reads.
         let refreshing = runtime.spawn(refresh::run(loader.clone()));
         runtime.block_on(loader.load_first());
-        let ended = Arc::new(Notify::new());
         let (handles, threads) =
             start_workers(&loader, worker_metrics, &records, &stage_seen, &census, &ended, broker.as_ref())?;
         let suspensions = loader.suspensions();
@@ -314,7 +314,7 @@ fn start_workers(
     Ok((handles, threads))
 }
 
-/// Tells that a worker's thread has ended, also when it panicked.
+/// Tells that a thread has ended which must not, also when it panicked.
 struct TellEnd(Arc<Notify>);
 
 impl Drop for TellEnd {

@@ -9,7 +9,7 @@ use std::{io, net::TcpListener, sync::Arc, thread, time::Duration};
 use arc_swap::ArcSwap;
 use tokio::{sync::watch, time::sleep};
 
-use super::Error;
+use super::{Error, TellEnd};
 use crate::{
     config::{BrowserListener, Config, Connections, ListenerTls},
     listener::tls::{self, ServerTls},
@@ -50,11 +50,15 @@ pub(super) fn bind(config: &Config) -> io::Result<Option<TcpListener>> {
     Ok(bound)
 }
 
-/// Starts it; `None`: nothing is configured that needs it.
+/// Starts it; `None`: nothing is configured that needs it. `tell_end` is dropped when the thread ends.
 ///
 /// # Errors
 /// [`Error::Connections`] for what only an operator can mend, or no thread was to be had.
-pub(super) fn start(config: &Config, browsers: Option<TcpListener>) -> Result<Option<Running>, Error> {
+pub(super) fn start(
+    config: &Config,
+    browsers: Option<TcpListener>,
+    tell_end: TellEnd,
+) -> Result<Option<Running>, Error> {
     if config.connections.is_none() && config.providers.is_empty() {
         return Ok(None);
     }
@@ -66,6 +70,7 @@ pub(super) fn start(config: &Config, browsers: Option<TcpListener>) -> Result<Op
     let (tell, told) = std::sync::mpsc::channel();
     let (config, works) = (config.clone(), broker.clone());
     let serve = move || {
+        let _tell_end = tell_end;
         runtime.block_on(serve(&config, &works, browsers, stopped, tell));
         runtime.shutdown_background();
     };

@@ -17,6 +17,8 @@ use mxgate::{
 use serde::Serialize;
 use zeroize::Zeroizing;
 
+use super::out;
+
 #[derive(clap::Args)]
 pub(super) struct Args {
     #[command(subcommand)]
@@ -155,8 +157,7 @@ fn refresh_token(from: Option<&Path>) -> anyhow::Result<Zeroizing<String>> {
 
 fn show(what: &impl Serialize, text: &str, json: bool, out: &mut dyn Write) -> anyhow::Result<()> {
     if json {
-        serde_json::to_writer_pretty(&mut *out, what)?;
-        return Ok(writeln!(out)?);
+        return Ok(writeln!(out, "{}", out::ascii(&serde_json::to_string_pretty(what)?))?);
     }
     Ok(out.write_all(text.as_bytes())?)
 }
@@ -167,13 +168,18 @@ fn list_text(list: &ConsentList) -> String {
     }
     let mut text = String::new();
     for one in &list.connections {
-        let user = one.user_guid.as_deref().map_or(String::new(), |user| format!(", user {user}"));
+        let user =
+            one.user_guid.as_deref().map_or(String::new(), |user| format!(", user {}", user.escape_debug()));
         let Consent { id, provider, environment, caller, created, .. } = one;
         text.push_str(&format!(
             "{id}  {}\n    {provider} for {environment}, made by {caller} {}{user}; scopes {}\n",
             state(one),
             time(*created),
-            if one.scopes.is_empty() { "not told".to_owned() } else { one.scopes.join(" ") },
+            if one.scopes.is_empty() {
+                "not told".to_owned()
+            } else {
+                one.scopes.join(" ").escape_debug().to_string()
+            },
         ));
     }
     text

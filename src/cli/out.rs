@@ -16,7 +16,7 @@ pub(crate) fn line(text: impl Display) -> io::Result<()> {
     }
 }
 
-/// Prints one JSON value on a line, in ASCII: JSON itself leaves characters alone that steer a terminal.
+/// Prints one JSON value on a line, in ASCII.
 ///
 /// # Errors
 /// As [`line`].
@@ -24,10 +24,12 @@ pub(crate) fn json(value: &serde_json::Value) -> io::Result<()> {
     line(ascii(&value.to_string()))
 }
 
-/// JSON with every character outside printable ASCII escaped; such stand in strings only.
-fn ascii(json: &str) -> String {
+/// JSON with every character outside printable ASCII escaped; such stand in strings only. JSON itself leaves characters alone
+/// that steer a terminal.
+pub(crate) fn ascii(json: &str) -> String {
     json.chars().fold(String::with_capacity(json.len()), |mut ascii, c| {
-        if matches!(c, ' '..='~') {
+        // Line ends stand between tokens only.
+        if matches!(c, ' '..='~' | '\n') {
             ascii.push(c);
         } else {
             for unit in c.encode_utf16(&mut [0; 2]) {

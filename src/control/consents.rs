@@ -240,7 +240,8 @@ fn there(broker: Option<Arc<Broker>>) -> Result<Arc<Broker>, NotDone> {
 
 fn wanted(broker: &Broker, order: Order) -> Result<Purpose, NotDone> {
     let Order { provider, environment, caller, user_guid, scopes } = order;
-    let host = broker.host_of(&environment).ok_or_else(|| refused("there is no such environment"))?;
+    let host = broker.host_for(&caller, &provider, &environment);
+    let host = host.map_err(|useless| refused(&useless.to_string()))?;
     Ok(Purpose { provider, environment, host, caller, user_guid, scopes })
 }
 
@@ -256,7 +257,7 @@ impl From<Unavailable> for NotDone {
             }
             Unavailable::Replaced | Unavailable::Later => Self(
                 StatusCode::SERVICE_UNAVAILABLE,
-                "the store of connections is not open; the log says why".into(),
+                "the store of connections is not open, or does not answer; the log says why".into(),
             ),
         }
     }

@@ -12,7 +12,7 @@
 //!
 //! What must never happen: a caller learns of a connection that it may not use; an answer holds a token.
 
-use std::{pin::pin, rc::Rc, sync::Arc};
+use std::{borrow::Cow, pin::pin, rc::Rc, sync::Arc};
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, uri::PathAndQuery};
@@ -35,10 +35,12 @@ use crate::{
         broker::{Broker, Unavailable},
         connect::{self, Return},
         connection::{ConnectionId, Purpose, Summary},
+        store,
     },
     policy::{Call, target::Target},
     snapshot::MayUse,
     users::Rule,
+    vault,
     worker::view::View,
 };
 
@@ -212,7 +214,7 @@ impl Asker<'_> {
         let host = broker.host_of(&environment).ok_or(Refusal::ConnectionDenied)?;
         let wanted = Purpose { provider, environment, host, caller, user_guid, scopes };
         let back = Return { url: return_url, state };
-        let ticket = broker.ticket(wanted, back, renews).await?.map_err(told)?;
+        let ticket = broker.ticket(wanted, back, renews).await?.map_err(|error| self.told(error, renews))?;
         json(StatusCode::CREATED, &serde_json::json!({ "ticket_url": ticket.url, "expires": ticket.expires }))
     }
 
@@ -224,6 +226,32 @@ impl Asker<'_> {
             snapshot.environments.get(place).is_some_and(|one| one.takes_tokens_of(provider))
                 && snapshot.grants.of(self.caller.index(), place).is_some()
         })
+    }
+
+    /// What the caller's developer is told; what an operator must mend is in the log.
+    fn told(&self, error: connect::Error, about: Option<ConnectionId>) -> No {
+        use connect::Error;
+        let refusal = match error {
+            Error::NoProvider
+            | Error::NoCallback(_)
+            | Error::NoBrowser
+            | Error::Scope
+            | Error::ReturnUrl
+            | Error::User
+            | Error::State
+            | Error::Token
+            | Error::Differs(_)
+            | Error::Store(store::Error::TooLarge) => {
+                return No::Told(Refusal::InvalidConnection, sentence(&error.to_string()));
+            }
+            Error::NoConnection => return Refusal::UnknownConnection.into(),
+            Error::NotRevoked(_) | Error::ProviderGone => Failure::NotRevoked,
+            Error::Held | Error::Store(_) | Error::NoRandom(_) => Failure::TokenUnavailable,
+        };
+        let connection = about.map(tracing::field::display);
+        let (caller, reason) = (&*self.may_use.caller, vault::chain(&error));
+        tracing::warn!(caller, connection, reason, "what a caller asked for of connections was not done");
+        refusal.into()
     }
 
     async fn list(&self, broker: &Arc<Broker>, target: &Target<'_>) -> Result<Answered, No> {
@@ -250,7 +278,7 @@ impl Asker<'_> {
         if !self.may_use.is_own(&one.purpose) {
             return Err(Refusal::ConnectionDenied.into());
         }
-        let ended = broker.disconnect(id, force).await?.map_err(told)?;
+        let ended = broker.disconnect(id, force).await?.map_err(|error| self.told(error, Some(id)))?;
         json(StatusCode::OK, &serde_json::json!({ "revoked": ended.revocation.word() }))
     }
 }
@@ -258,37 +286,38 @@ impl Asker<'_> {
 /// Which of the connections are listed.
 #[derive(Default)]
 struct Chosen<'t> {
-    user_guid: Option<&'t str>,
-    provider: Option<&'t str>,
-    environment: Option<&'t str>,
+    user_guid: Option<Cow<'t, str>>,
+    provider: Option<Cow<'t, str>>,
+    environment: Option<Cow<'t, str>>,
 }
 
 impl<'t> Chosen<'t> {
     fn of(target: &Target<'t>) -> Result<Self, No> {
         let mut chosen = Self::default();
-        let query = target.query().filter(|query| !query.is_empty());
-        for pair in query.into_iter().flat_map(|query| query.split('&')) {
-            let slot = match pair.split_once('=') {
-                Some(("user_guid", value)) => (&mut chosen.user_guid, value),
-                Some(("provider", value)) => (&mut chosen.provider, value),
-                Some(("environment", value)) => (&mut chosen.environment, value),
-                _ => {
-                    let detail = "The query may have user_guid, provider and environment.";
-                    return Err(No::Told(Refusal::InvalidConnection, detail.into()));
-                }
+        for (name, value) in form_urlencoded::parse(target.query().unwrap_or_default().as_bytes()) {
+            let slot = match &*name {
+                "user_guid" => Some(&mut chosen.user_guid),
+                "provider" => Some(&mut chosen.provider),
+                "environment" => Some(&mut chosen.environment),
+                _ => None,
             };
-            *slot.0 = Some(slot.1);
+            // One that is there twice would choose by the one that its sender did not mean.
+            if slot.is_none_or(|slot| slot.replace(value).is_some()) {
+                let detail = "The query may have user_guid, provider and environment, each once.";
+                return Err(No::Told(Refusal::InvalidConnection, detail.into()));
+            }
         }
         Ok(chosen)
     }
 
     fn has(&self, one: &Summary) -> bool {
-        let is =
-            |wanted: Option<&str>, there: Option<&str>| wanted.is_none_or(|wanted| there == Some(wanted));
+        let is = |wanted: &Option<Cow<'_, str>>, there: Option<&str>| {
+            wanted.as_deref().is_none_or(|wanted| there == Some(wanted))
+        };
         let Purpose { user_guid, provider, environment, .. } = &one.purpose;
-        is(self.user_guid, user_guid.as_deref())
-            && is(self.provider, Some(provider))
-            && is(self.environment, Some(environment))
+        is(&self.user_guid, user_guid.as_deref())
+            && is(&self.provider, Some(provider))
+            && is(&self.environment, Some(environment))
     }
 }
 
@@ -298,24 +327,6 @@ impl From<Unavailable> for No {
             Unavailable::Unknown | Unavailable::Gone => Refusal::UnknownConnection.into(),
             Unavailable::Replaced | Unavailable::Later => Failure::TokenUnavailable.into(),
         })
-    }
-}
-
-/// What the caller's developer is told.
-fn told(error: connect::Error) -> No {
-    use connect::Error;
-    let detail = error.to_string();
-    match error {
-        Error::NoProvider
-        | Error::NoCallback(_)
-        | Error::Scope
-        | Error::ReturnUrl
-        | Error::State
-        | Error::Token
-        | Error::Differs(_) => No::Told(Refusal::InvalidConnection, sentence(&detail)),
-        Error::NoConnection => Refusal::UnknownConnection.into(),
-        Error::NotRevoked(_) | Error::ProviderGone => Failure::NotRevoked.into(),
-        Error::Held | Error::Store(_) | Error::NoRandom(_) => Failure::TokenUnavailable.into(),
     }
 }
 

@@ -9,7 +9,7 @@
 //! - `client` has the tokens that the gateway asks for itself; `handles` keeps those that MX gave callers.
 //!
 //! What must never happen: a token of a provider that was reconfigured goes on to where it may not; a connection that was
-//! ended, here or by another replica, is used for longer than [`upkeep::FOLLOW`].
+//! ended, here or by another replica, is used for much longer than [`upkeep::FOLLOW`].
 
 mod client;
 mod counts;
@@ -17,6 +17,7 @@ mod handles;
 mod index;
 pub(crate) mod open;
 mod orders;
+mod places;
 mod upkeep;
 
 use std::{
@@ -26,10 +27,13 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use tokio::{runtime::Handle, time::Instant};
+use tokio::{
+    runtime::Handle,
+    time::{Instant, timeout},
+};
 
-pub(crate) use self::client::Wanted;
-use self::{client::ClientTokens, counts::Counts, index::Index, open::Kind};
+use self::{client::ClientTokens, counts::Counts, index::Index, open::Kind, places::Places};
+pub(crate) use self::{client::Wanted, places::Useless};
 use super::{
     cell::{Cell, Held, Token},
     connect::{self, Connector},
@@ -40,13 +44,16 @@ use super::{
     store::{self, Store, Stored},
 };
 use crate::{
-    config::{Config, Connections, Endpoint},
+    config::{Config, Connections},
     tree::tree,
     vault,
 };
 
 /// For an answer to be stored.
 const STORED: Duration = Duration::from_secs(5);
+
+/// Whoever waits for a refresh waits no longer, while that goes on: a store that is down must not collect them.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Why there is no token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,11 +77,10 @@ pub(crate) struct Broker {
     index: ArcSwap<Index>,
     /// One look at a time.
     looking: tokio::sync::Mutex<()>,
-    /// When the store was last looked at because somebody asked.
-    looked: tokio::sync::Mutex<Option<Instant>>,
+    /// When the store was last looked at because somebody asked, and how that went.
+    looked: tokio::sync::Mutex<Option<(Instant, Result<(), Unavailable>)>>,
     clients: ClientTokens,
-    /// The host of each environment.
-    hosts: ArcSwap<HashMap<String, String>>,
+    places: ArcSwap<Places>,
     counts: Arc<Counts>,
 }
 
@@ -140,7 +146,7 @@ impl Broker {
             looking: tokio::sync::Mutex::default(),
             looked: tokio::sync::Mutex::default(),
             clients: ClientTokens::default(),
-            hosts: ArcSwap::default(),
+            places: ArcSwap::default(),
             counts: Arc::default(),
         })
     }
@@ -150,8 +156,7 @@ impl Broker {
         let same = self.providers.same(config);
         self.providers.adopt(config);
         self.clients.keep(|provider| same.contains(provider));
-        let hosts = config.environments.values().map(|one| (one.name.clone(), one.host.clone()));
-        self.hosts.store(Arc::new(hosts.collect()));
+        self.places.store(Arc::new(Places::new(config)));
         if let (Some(opened), Some(connections)) = (self.opened.get(), &config.connections) {
             opened.connector.configure(self.settings(connections));
         }
@@ -175,9 +180,8 @@ impl Broker {
         let browser = connections.browser.as_ref();
         let known = self.providers.0.load();
         connect::Settings {
-            // Without a listener nobody comes back, so no URL is listed and no ticket made.
-            base: browser.map_or_else(nowhere, |browser| browser.url.clone()),
-            return_urls: browser.map_or_else(Vec::new, |_| connections.return_urls.clone()),
+            base: browser.map(|browser| browser.url.clone()),
+            return_urls: connections.return_urls.clone(),
             ticket_life: browser.map_or(Duration::ZERO, |browser| browser.ticket_life),
             attempt_life: browser.map_or(Duration::ZERO, |browser| browser.consent_life),
             providers: tree(known.iter().map(|(name, one)| (name.clone(), one.provider.clone()))),
@@ -191,7 +195,20 @@ impl Broker {
 
     /// Where an environment is, in lower case.
     pub(crate) fn host_of(&self, environment: &str) -> Option<String> {
-        self.hosts.load().get(environment).cloned()
+        self.places.load().host(environment).map(str::to_owned)
+    }
+
+    /// As [`Self::host_of`], if connections of `caller` and `provider` can be used there.
+    ///
+    /// # Errors
+    /// [`Useless`].
+    pub(crate) fn host_for(
+        &self,
+        caller: &str,
+        provider: &str,
+        environment: &str,
+    ) -> Result<String, Useless> {
+        self.places.load().used(caller, provider, environment).map(str::to_owned)
     }
 
     /// The connections of a user at an environment, the newest first.
@@ -248,12 +265,12 @@ impl Broker {
         }
     }
 
-    /// How long that may take: as long as a provider may take to answer, and what it says to be stored.
+    /// How long that may take: a provider may be looked up and asked twice, and what it says is to be stored.
     pub(crate) fn patience(&self) -> Duration {
         let known = self.providers.0.load();
         let longest = known.values().map(|one| {
             let settings = one.provider.settings();
-            settings.connect_timeout.saturating_add(settings.read_timeout)
+            settings.connect_timeout.saturating_add(settings.read_timeout).saturating_mul(3)
         });
         longest.max().unwrap_or_default().saturating_add(STORED)
     }
@@ -289,7 +306,8 @@ impl Broker {
     async fn refreshed(&self, cell: &Arc<Cell>, because: Because) -> Result<(), Unavailable> {
         let id = cell.id;
         let opened = self.opened()?;
-        let outcome = opened.refresher.refresh(id, because).await;
+        let refreshed = timeout(PATIENCE, opened.refresher.refresh(id, because));
+        let outcome = refreshed.await.map_err(|_| Unavailable::Later)?;
         self.counts.refreshed(&outcome);
         match outcome {
             Outcome::Fresh(stored) => self.put(cell, &stored),
@@ -338,10 +356,6 @@ impl std::fmt::Debug for Broker {
 fn unread(id: ConnectionId, error: &store::Error) -> Unavailable {
     tracing::error!(connection = %id, reason = vault::chain(error), "a connection cannot be read");
     Unavailable::Later
-}
-
-fn nowhere() -> Endpoint {
-    Endpoint { tls: false, host: "localhost".into(), port: 80, target: "/".into() }
 }
 
 /// This process, as no other calls itself.

@@ -24,10 +24,9 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 use self::{cookie::Browser, record::Order};
-#[cfg_attr(not(test), expect(unused_imports, reason = "the gateway does not use it yet"))]
 pub(crate) use self::{
     events::{Event, Failure, Logged, Visit, Witness},
-    existing::{Disconnected, Revocation},
+    existing::Disconnected,
     listener::serve,
 };
 use super::{
@@ -36,7 +35,7 @@ use super::{
     refresh::Clock,
     store::{self, Pending, PendingName, Store, pending::Kind},
 };
-use crate::{config::Endpoint, redaction, vault::secret::Secret};
+use crate::{config::Endpoint, redaction, users, vault::secret::Secret};
 
 mod answer;
 mod begin;
@@ -55,8 +54,8 @@ const STATE_BYTES_MAX: usize = 512;
 /// What the configuration says of it.
 #[derive(Clone)]
 pub(crate) struct Settings {
-    /// What browsers call the listener: scheme, host and port, and the target `/`.
-    pub(crate) base: Endpoint,
+    /// What browsers call the listener: scheme, host and port, and the target `/`. `None`: there is none.
+    pub(crate) base: Option<Endpoint>,
     /// Where a browser may be sent in the end, compared byte for byte; absolute URLs.
     pub(crate) return_urls: Vec<String>,
     /// How long a ticket is good.
@@ -93,14 +92,20 @@ impl fmt::Debug for Ticket {
 /// Why a caller does not get what it asked for. No message repeats what it sent, but for names of the configuration.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    #[error("there is no such provider")]
+    #[error("there is no such [provider.NAME]")]
     NoProvider,
-    #[error("users cannot consent at this provider: its redirect_uri is not at {0}")]
+    #[error(
+        "users cannot consent at this provider: its redirect_uri is not at {0}, where connections.browser is"
+    )]
     NoCallback(String),
-    #[error("a scope is not among those that are configured for the provider")]
+    #[error("no [connections.browser] is configured, so users cannot consent")]
+    NoBrowser,
+    #[error("a scope is not among `scopes` of the provider")]
     Scope,
-    #[error("the return URL is none that is configured")]
+    #[error("the return URL is none of connections.return_urls")]
     ReturnUrl,
+    #[error("user_guid is none of MX's: at most 128 letters, digits, `-`, `.`, `_` and `~`")]
+    User,
     #[error("state is not 1 to {STATE_BYTES_MAX} printable ASCII characters")]
     State,
     #[error("the refresh token is not 8 to 8192 visible ASCII characters")]
@@ -170,8 +175,9 @@ impl Connector {
         renews: Option<ConnectionId>,
     ) -> Result<Ticket, Error> {
         let settings = self.settings();
+        let base = settings.base.as_ref().ok_or(Error::NoBrowser)?;
         let purpose = settings.checked(wanted)?;
-        settings.check_callback(&purpose.provider)?;
+        settings.check_callback(&purpose.provider, base)?;
         let issuer = settings.issuer(&purpose)?;
         if !settings.return_urls.contains(&back.url) {
             return Err(Error::ReturnUrl);
@@ -190,7 +196,7 @@ impl Connector {
         let pending = Pending { name, ends: expires, content: order.seal()? };
         self.0.store.put_pending(&pending, self.0.clock.now()).await?;
         self.0.saw(&Event::TicketMade(&order.purpose));
-        Ok(Ticket { url: format!("{}ticket/{}", settings.base, record::text(&code)), expires })
+        Ok(Ticket { url: format!("{base}ticket/{}", record::text(&code)), expires })
     }
 
     /// Waits until no exchange runs: what a provider answered would otherwise be lost with the process.
@@ -242,16 +248,19 @@ impl Settings {
         if !wanted.scopes.iter().all(|scope| known.contains(scope)) {
             return Err(Error::Scope);
         }
+        if !wanted.user_guid.as_deref().is_none_or(users::list::is_user) {
+            return Err(Error::User);
+        }
         let scopes = if wanted.scopes.is_empty() { known } else { &wanted.scopes };
         Ok(Purpose { scopes: scopes.clone(), ..wanted.clone() })
     }
 
     /// A browser that comes back elsewhere has no cookie of ours.
-    fn check_callback(&self, provider: &str) -> Result<(), Error> {
+    fn check_callback(&self, provider: &str, base: &Endpoint) -> Result<(), Error> {
         let provider = self.providers.get(provider).ok_or(Error::NoProvider)?;
         match self.callback_path(provider) {
             Some(_) => Ok(()),
-            None => Err(Error::NoCallback(self.base.to_string())),
+            None => Err(Error::NoCallback(base.to_string())),
         }
     }
 
@@ -259,7 +268,7 @@ impl Settings {
     fn callback_path(&self, provider: &Provider) -> Option<String> {
         let Endpoint { tls, host, port, target } =
             Endpoint::parse(provider.settings().redirect_uri.as_deref()?).ok()?;
-        let base = &self.base;
+        let base = self.base.as_ref()?;
         if (tls, &host, port) != (base.tls, &base.host, base.port) {
             return None;
         }

@@ -40,6 +40,9 @@ use crate::{
 /// How long a document of discovery is believed without another look.
 const DISCOVERED_AGE_MAX: Duration = Duration::from_secs(3600);
 
+/// How soon another look is taken after one that failed.
+const DISCOVER_AGAIN: Duration = Duration::from_secs(60);
+
 /// How long the client secret is used without another look.
 const SECRET_AGE_MAX: Duration = Duration::from_secs(10);
 
@@ -54,6 +57,7 @@ pub(crate) struct Provider {
     /// The client secret as it was read last, for which host. Whoever reads it has the lock: a vault whose identity is sealed
     /// with a passphrase takes a second and much memory to open.
     secret: tokio::sync::Mutex<Option<(Instant, String, Arc<Secret>)>>,
+    /// With the time of the next look.
     discovered: Mutex<Option<(Instant, Arc<Endpoints>)>>,
 }
 
@@ -182,15 +186,15 @@ impl Provider {
             ProviderPlace::Discovered { url, issuer, hosts } => (url, issuer, hosts),
         };
         let known = self.discovered().clone();
-        if let Some((at, endpoints)) = &known
-            && at.elapsed() < DISCOVERED_AGE_MAX
+        if let Some((next, endpoints)) = &known
+            && Instant::now() < *next
         {
             return Ok(endpoints.clone());
         }
         match (self.discover(url, issuer, hosts).await, known) {
             (Ok(endpoints), _) => {
                 let endpoints = Arc::new(endpoints);
-                *self.discovered() = Some((Instant::now(), endpoints.clone()));
+                *self.discovered() = Some((Instant::now() + DISCOVERED_AGE_MAX, endpoints.clone()));
                 Ok(endpoints)
             }
             (Err(fault), Some((_, endpoints))) => {
@@ -199,7 +203,7 @@ impl Provider {
                     reason = vault::chain(&fault),
                     "the last good document of discovery serves on"
                 );
-                *self.discovered() = Some((Instant::now(), endpoints.clone()));
+                *self.discovered() = Some((Instant::now() + DISCOVER_AGAIN, endpoints.clone()));
                 Ok(endpoints)
             }
             (Err(fault), None) => Err(fault),

@@ -41,7 +41,8 @@ use std::{
 use aws_lc_rs::rand;
 use tokio::sync::watch;
 
-use self::{attempt::Attempt, rules::Breaker};
+use self::attempt::Attempt;
+pub(super) use self::rules::Breaker;
 use super::{
     connection::ConnectionId,
     provider::Provider,
@@ -55,6 +56,9 @@ pub(crate) mod rules;
 
 /// The longest pause of one connection.
 const REST_MAX: Duration = Duration::from_secs(60);
+
+/// Failures of a provider in a row that end its being asked for a while; fewer are taken for bad luck.
+const FAILURES_MAX: u32 = 5;
 
 /// Why a refresh is wanted, and of what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -167,7 +171,7 @@ pub(crate) struct Guard {
 
 impl Guard {
     pub(crate) fn new(asked: Arc<dyn Asked>) -> Arc<Self> {
-        Arc::new(Self { asked, breaker: Mutex::default() })
+        Arc::new(Self { asked, breaker: Mutex::new(Breaker::after(FAILURES_MAX)) })
     }
 
     /// Whether it is who gave these tokens.
@@ -248,6 +252,13 @@ struct State {
     may_be_refused: bool,
 }
 
+impl State {
+    /// A clock that was set back must not make a pause of years.
+    fn rests_until(&self, now: u64) -> u64 {
+        self.rests_until.min(now.saturating_add(REST_MAX.as_secs()))
+    }
+}
+
 impl Refresher {
     /// `owner`: this process, as no other calls itself.
     pub(crate) fn new(
@@ -270,7 +281,13 @@ impl Refresher {
 
     /// Whether the connection's next attempt is not to be before a later time.
     pub(crate) fn rests(&self, id: ConnectionId, now: u64) -> bool {
-        locked(&self.0.connections).get(&id).is_some_and(|state| now < state.rests_until)
+        locked(&self.0.connections).get(&id).is_some_and(|state| now < state.rests_until(now))
+    }
+
+    /// Knows nothing any more of other connections than these.
+    pub(crate) fn keep(&self, is_there: impl Fn(ConnectionId) -> bool) {
+        let is_running = |state: &State| state.running.is_some();
+        locked(&self.0.connections).retain(|id, state| is_running(state) || is_there(*id));
     }
 
     /// Refreshes a connection, or waits for whoever does. It goes on when this is dropped.
@@ -293,8 +310,7 @@ impl Refresher {
         if let Some(running) = state.running.as_ref().filter(|running| running.has_changed().is_ok()) {
             return Ok(running.clone());
         }
-        // A clock that was set back must not make a pause of years.
-        let rests_until = state.rests_until.min(now.saturating_add(REST_MAX.as_secs()));
+        let rests_until = state.rests_until(now);
         if now < rests_until && !(state.may_be_refused && because.is_refused()) {
             return Err(rests_until);
         }

@@ -48,7 +48,7 @@ impl UserPattern {
 }
 
 /// Only bytes that no encoder has to escape, so that there is one spelling.
-pub(super) fn is_user(text: &str) -> bool {
+pub(crate) fn is_user(text: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
     (1..=USER_BYTES_MAX).contains(&text.len()) && text.bytes().all(plain)
 }

@@ -171,6 +171,7 @@ fn callers_list_and_end_their_connections() {
     assert_eq!((&one["user_guid"], &one["caller"]), (&json!("USR-1"), &json!("ledger")));
     assert!(one["expires"].as_u64().unwrap() > one["created"].as_u64().unwrap(), "{one}");
     assert_eq!(listed(LEDGER, "?user_guid=USR-2"), json!([]));
+    assert_eq!(listed(LEDGER, "?user_guid=USR%2D1&provider=bank").as_array().unwrap().len(), 1);
     assert_eq!(listed("127.0.0.2", "?user_guid=USR-1").as_array().unwrap().len(), 1);
     assert_eq!(listed("127.0.0.3", ""), json!([]));
     let told = asked(&gateway, LEDGER, &format!("GET /connections/{id}"), "");
@@ -185,6 +186,7 @@ fn callers_list_and_end_their_connections() {
         (LEDGER, "PUT /connections".into(), no(405, "method_not_allowed")),
         (LEDGER, "GET /other".into(), no(404, "unknown_operation")),
         (LEDGER, "GET /connections?x=1".into(), no(400, "invalid_connection")),
+        (LEDGER, "GET /connections?user_guid=USR-1&user_guid=USR-2".into(), no(400, "invalid_connection")),
     ] {
         assert_eq!(outcome(&asked(&gateway, from, &line, "")), expected, "{from} {line}");
     }
@@ -217,6 +219,34 @@ fn a_consent_that_is_gone_and_a_provider_that_is_away_are_told_apart() {
     assert_eq!(outcome(&get(&gateway, LEDGER, "/api/accounts", &later)), no(503, "token_unavailable"));
     let told = asked(&gateway, LEDGER, &format!("GET /connections/{later}"), "").json();
     assert_eq!(told["state"], "live", "{told}");
+    // What an operator has to mend is in the log.
+    let ended = asked(&gateway, LEDGER, &format!("DELETE /connections/{later}"), "");
+    assert_eq!(outcome(&ended), no(502, "not_revoked"));
+    until("it is logged", || {
+        let log = gateway.stderr.text();
+        log.lines()
+            .any(|line| line.contains("was not done") && line.contains(&later) && line.contains("ledger"))
+    });
+}
+
+#[test]
+fn a_connection_that_nobody_could_use_is_not_made() {
+    let bank = Bank::start(60);
+    let gateway = bank.setup("").start();
+    let file = gateway.setup.file("refresh-token", &bank.mint("alice"));
+    for (provider, environment, caller, user, why) in [
+        ("other", "accounts", "ledger", "USR-1", "takes no tokens of users at other"),
+        ("bank", "other", "ledger", "USR-1", "there is no environment other"),
+        ("bank", "accounts", "legder", "USR-1", "no caller legder may use connections of bank"),
+        ("bank", "accounts", "ledger", "USR 1", "user_guid is none of MX's"),
+    ] {
+        let arguments = ["--provider", provider, "--environment", environment, "--caller", caller];
+        let more = ["--user-guid", user, "--from-file", file.to_str().unwrap()];
+        let imported = gateway.command(&[&["connections", "import"], &arguments[..], &more].concat());
+        let (said, _) = imported.unwrap_err();
+        assert!(said.contains(why), "{said}");
+    }
+    assert_eq!(asked(&gateway, LEDGER, "GET /connections", "").json()["connections"], json!([]));
 }
 
 #[test]

@@ -35,6 +35,7 @@ server.service.on('beforeResponse', (answer, request) => {
     slow_body: () => { response.json = () => { response.type('application/json').write('{'); }; },
     hang_up: () => { response.json = () => response.destroy(); },
   };
+  console.log(`asked ${request.body.scope}`);
   odd[request.body.scope]();
 });
 await server.start(0, '127.0.0.1');

@@ -1,6 +1,7 @@
 //! The tokens that the gateway asks for itself (RFC 6749, 4.4), one for each set of scopes.
 //!
-//! They are in memory only: who loses one asks for another. One request at a time asks for one, the others wait for it.
+//! They are in memory only: who loses one asks for another. One request at a time asks for one, the others wait for it. After a
+//! failure nobody asks for a while, longer each time, whoever was to blame.
 
 use std::{
     collections::HashMap,
@@ -18,7 +19,7 @@ use crate::{
     oauth::{
         cell::{Token, seconds},
         connection::Access,
-        refresh::dice,
+        refresh::{Breaker, dice},
         store::Version,
         token_endpoint::Grant,
     },
@@ -44,12 +45,19 @@ pub(crate) struct Wanted {
     pub(crate) scopes: Vec<String>,
 }
 
-#[derive(Default)]
 struct One {
     token: ArcSwapOption<Token>,
     /// In Unix seconds.
     used: AtomicU64,
-    asking: tokio::sync::Mutex<()>,
+    /// Who asks has it.
+    asking: tokio::sync::Mutex<Breaker>,
+}
+
+impl Default for One {
+    fn default() -> Self {
+        let (token, used) = Default::default();
+        Self { token, used, asking: tokio::sync::Mutex::new(Breaker::after(1)) }
+    }
 }
 
 impl ClientTokens {
@@ -68,13 +76,11 @@ impl ClientTokens {
     /// Is asked for, unless there is one.
     pub(super) async fn token(&self, known: &Known, wanted: &Wanted) -> Result<Arc<Token>, Unavailable> {
         let one = self.one(wanted);
-        let _first = one.asking.lock().await;
+        let mut asking = one.asking.lock().await;
         if let Some(token) = one.usable() {
             return Ok(token);
         }
-        let token = Arc::new(ask(known, wanted).await?);
-        one.token.store(Some(token.clone()));
-        Ok(token)
+        one.asked(&mut asking, known, wanted).await
     }
 
     /// This one is used no longer.
@@ -99,10 +105,8 @@ impl ClientTokens {
     /// Asks for a new one while the old one serves.
     pub(super) async fn renew(&self, known: &Known, wanted: &Wanted) -> Result<(), Unavailable> {
         let one = self.one(wanted);
-        let _first = one.asking.lock().await;
-        let token = ask(known, wanted).await?;
-        one.token.store(Some(Arc::new(token)));
-        Ok(())
+        let mut asking = one.asking.lock().await;
+        one.asked(&mut asking, known, wanted).await.map(drop)
     }
 
     fn one(&self, wanted: &Wanted) -> Arc<One> {
@@ -118,13 +122,36 @@ impl One {
     fn usable(&self) -> Option<Arc<Token>> {
         self.token.load_full().filter(|token| token.is_usable())
     }
+
+    /// A new one, unless it is too soon after a failure.
+    async fn asked(
+        &self,
+        asking: &mut Breaker,
+        known: &Known,
+        wanted: &Wanted,
+    ) -> Result<Arc<Token>, Unavailable> {
+        let provider = known.0.load().get(&wanted.provider).cloned().ok_or(Unavailable::Later)?;
+        let now = seconds(SystemTime::now());
+        asking.may_ask(now, dice()).map_err(|_| Unavailable::Later)?;
+        provider.guard.may_ask(now).map_err(|_| Unavailable::Later)?;
+        match ask(&provider, wanted).await {
+            Ok(token) => {
+                asking.succeeded();
+                let token = Arc::new(token);
+                self.token.store(Some(token.clone()));
+                Ok(token)
+            }
+            Err(unavailable) => {
+                asking.failed(seconds(SystemTime::now()), dice());
+                Err(unavailable)
+            }
+        }
+    }
 }
 
-async fn ask(known: &Known, wanted: &Wanted) -> Result<Token, Unavailable> {
+async fn ask(one: &super::One, wanted: &Wanted) -> Result<Token, Unavailable> {
     let Wanted { provider: name, scopes, .. } = wanted;
-    let one = known.0.load().get(name).cloned().ok_or(Unavailable::Later)?;
     let asked = SystemTime::now();
-    one.guard.may_ask(seconds(asked)).map_err(|_| Unavailable::Later)?;
     let granted = one.provider.tokens(&Grant::Client { scopes }).await;
     one.guard.note(granted.as_ref().err(), seconds(SystemTime::now()));
     let granted = granted.map_err(|fault| {

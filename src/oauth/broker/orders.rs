@@ -117,11 +117,15 @@ impl Broker {
     /// The store is asked, unless it was just now.
     async fn look_again(&self) -> Result<(), Unavailable> {
         let mut last = self.looked.lock().await;
-        if last.is_none_or(|last| last.elapsed() >= LOOK_AGAIN) {
-            self.look().await?;
-            *last = Some(Instant::now());
+        match *last {
+            // Also of a failure: whoever waited for one must not each bring about another.
+            Some((at, looked)) if at.elapsed() < LOOK_AGAIN => looked,
+            _ => {
+                let looked = self.look().await;
+                *last = Some((Instant::now(), looked));
+                looked
+            }
         }
-        Ok(())
     }
 
     pub(super) fn opened(&self) -> Result<&Opened, Unavailable> {

@@ -153,6 +153,7 @@ impl Broker {
                 Some(_) => {}
             }
         }
+        self.opened()?.refresher.keep(|id| index.all.contains_key(&id));
         self.index.store(Arc::new(index));
         Ok(())
     }

@@ -60,7 +60,7 @@ impl Connector {
         let Some(content) = found else { return Err(self.turned_away(Visit::Ticket, Answer::Unknown)) };
         // Only now: it is one of ours, so nobody else decides what is remembered.
         redaction::held().remember([&code]);
-        let order = Order::open(&content).map_err(|_| Answer::Later)?;
+        let order = Order::open(&content).map_err(|unknown| self.store_failed(&unknown.into()))?;
         Ok((name, order))
     }
 

@@ -147,7 +147,7 @@ impl Connector {
         let failed = |error: store::Error| self.store_failed(&error);
         let found = self.0.store.look_pending(name, now).await.map_err(failed)?;
         let Some(content) = found else { return unknown(Visit::State) };
-        let attempt = Attempt::open(&content).map_err(|_| Answer::Later)?;
+        let attempt = Attempt::open(&content).map_err(|unknown| failed(unknown.into()))?;
         if !cookie::shown(headers, state).is_some_and(|value| Browser::of(&value) == attempt.browser) {
             return unknown(Visit::OtherBrowser);
         }

@@ -4,7 +4,8 @@
 //!
 //! The tokens are nobody else's: what is not stored at once is tried again for a while, and then given up at the provider,
 //! so that no consent stays that nobody knows of. A connection that is renewed is changed under its lease, like a refresh;
-//! its former tokens are not given up, because many providers end the whole grant with them, the new tokens included.
+//! its former tokens are not given up, because many providers end the whole grant with them, the new tokens included. For the
+//! same reason new tokens that cannot be stored are not given up while the connection goes on with its former ones.
 //!
 //! What must never happen: an id is told before its connection is stored; a connection of another caller gets the tokens.
 
@@ -40,6 +41,9 @@ pub(super) struct Exchange<'a> {
 
 impl Exchange<'_> {
     pub(super) async fn run(&self, code: &Secret) -> Result<ConnectionId, Failure> {
+        let order = &self.attempt.order;
+        let renews = order.renews().map_err(|_| Failure::Version)?;
+        let id = renews.map_or_else(ConnectionId::random, Ok).map_err(|_| Failure::Interrupted)?;
         let asked = self.shared.clock.now();
         let grant = Grant::Code { code, verifier: &self.attempt.verifier };
         let granted = match self.provider.tokens(&grant).await {
@@ -51,16 +55,16 @@ impl Exchange<'_> {
                 return Err(Failure::Exchange(fault));
             }
         };
-        let order = &self.attempt.order;
-        let renews = order.renews().map_err(|_| Failure::Version)?;
-        let id = renews.map_or_else(ConnectionId::random, Ok).map_err(|_| Failure::Interrupted)?;
         let connection = made(id, order, granted, asked);
         let kept = match renews {
             None => self.inserted(&connection).await,
             Some(_) => self.renewed(&connection).await,
         };
         if let Err(failure) = kept {
-            self.give_up_all(&connection).await;
+            let goes_on = renews.is_some() && !matches!(failure, Failure::Gone);
+            if !goes_on {
+                self.give_up_all(&connection).await;
+            }
             return Err(failure);
         }
         Ok(id)

@@ -68,17 +68,15 @@ async fn handshake(stream: TcpStream, tls: Option<ServerTls>) -> io::Result<Stre
 }
 
 async fn visit(State(connector): State<Connector>, request: Request) -> Response {
-    let base = &connector.settings().base;
+    let settings = connector.settings();
     let (head, body) = request.into_parts();
     let turned = |visit, status| connector.turned_away(visit, Answer::Turned(status));
-    let answer = if !is_for(&head, base) {
-        turned(Visit::Host, StatusCode::MISDIRECTED_REQUEST)
-    } else if body.size_hint().exact() != Some(0) {
-        turned(Visit::Body, StatusCode::PAYLOAD_TOO_LARGE)
-    } else {
-        connector.answer(&head, base).await
+    let answer = match settings.base.as_ref().filter(|base| is_for(&head, base)) {
+        None => turned(Visit::Host, StatusCode::MISDIRECTED_REQUEST),
+        Some(_) if body.size_hint().exact() != Some(0) => turned(Visit::Body, StatusCode::PAYLOAD_TOO_LARGE),
+        Some(base) => connector.answer(&head, base).await,
     };
-    answer::respond(&answer, base.tls)
+    answer::respond(&answer, settings.base.as_ref().is_some_and(|base| base.tls))
 }
 
 impl Connector {

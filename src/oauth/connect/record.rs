@@ -55,6 +55,12 @@ struct Wire<'a> {
 #[error("what was kept of a connection that is being made is none that this mxgate knows")]
 pub(super) struct Unknown;
 
+impl From<Unknown> for store::Error {
+    fn from(unknown: Unknown) -> Self {
+        Self::PendingUnusable { place: "the store".into(), source: Box::new(unknown) }
+    }
+}
+
 impl Order {
     pub(super) fn of(purpose: Purpose, issuer: String, back: &Return, renews: Option<ConnectionId>) -> Self {
         let Return { url: return_url, state } = back.clone();

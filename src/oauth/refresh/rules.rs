@@ -99,22 +99,27 @@ pub(super) fn rest(failures: u32, max: Duration, dice: u64) -> Duration {
     )
 }
 
-/// Leaves a provider alone for a while when it fails again and again. One attempt at a time finds out whether it is well.
-#[derive(Debug, Default)]
-pub(super) struct Breaker {
+/// Leaves alone for a while what fails again and again. One attempt at a time finds out whether it is well.
+#[derive(Debug)]
+pub(crate) struct Breaker {
+    /// So many failures in a row, and it rests.
+    failures_max: u32,
     failures: u32,
     /// In Unix seconds.
     rests_until: u64,
 }
 
 impl Breaker {
-    /// Failures in a row that are taken for bad luck.
-    const FAILURES_MAX: u32 = 5;
     const REST_MAX: Duration = Duration::from_secs(300);
 
+    /// `failures_max`: at least 1.
+    pub(crate) const fn after(failures_max: u32) -> Self {
+        Self { failures_max, failures: 0, rests_until: 0 }
+    }
+
     /// Whether it may be asked now; if not, when. Who may is the only one until it has an answer, or a rest is over.
-    pub(super) fn may_ask(&mut self, now: u64, dice: u64) -> Result<(), u64> {
-        if self.failures < Self::FAILURES_MAX {
+    pub(crate) fn may_ask(&mut self, now: u64, dice: u64) -> Result<(), u64> {
+        if self.failures < self.failures_max {
             return Ok(());
         }
         // A clock that was set back must not make a rest of years.
@@ -126,17 +131,17 @@ impl Breaker {
         Ok(())
     }
 
-    pub(super) fn succeeded(&mut self) {
-        *self = Self::default();
+    pub(crate) fn succeeded(&mut self) {
+        *self = Self::after(self.failures_max);
     }
 
-    pub(super) fn failed(&mut self, now: u64, dice: u64) {
+    pub(crate) fn failed(&mut self, now: u64, dice: u64) {
         self.failures = self.failures.saturating_add(1);
         self.begin_rest(now, dice);
     }
 
     fn begin_rest(&mut self, now: u64, dice: u64) {
-        let over = self.failures.saturating_sub(Self::FAILURES_MAX);
+        let over = self.failures.saturating_sub(self.failures_max);
         // Whole seconds, and at least one.
         let rest = rest(over + 1, Self::REST_MAX, dice).as_secs().max(1);
         self.rests_until = now.saturating_add(rest);

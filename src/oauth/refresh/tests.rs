@@ -261,7 +261,7 @@ async fn after_a_failure_nothing_is_asked_for_a_while() {
 
 #[test]
 fn a_breaker_opens_after_failures_in_a_row_and_lets_one_at_a_time_find_out() {
-    let mut breaker = Breaker::default();
+    let mut breaker = Breaker::after(5);
     for _ in 0..4 {
         breaker.failed(0, 0);
         assert_eq!(breaker.may_ask(0, 0), Ok(()));

@@ -178,6 +178,8 @@ fn an_order_that_is_wrong_is_told_what_is_and_one_of_others_is_denied() {
         (LEDGER, order(json!({ "scopes": ["admin"] })), no(400, "invalid_connection")),
         (LEDGER, order(json!({ "state": "a\nb" })), no(400, "invalid_connection")),
         (LEDGER, order(json!({ "surplus": 1 })), no(400, "invalid_connection")),
+        (LEDGER, order(json!({ "user_guid": "USR-1\u{1b}[2J" })), no(400, "invalid_connection")),
+        (LEDGER, order(json!({ "user_guid": "U".repeat(10_000) })), no(400, "invalid_connection")),
         (LEDGER, "no json".into(), no(400, "invalid_connection")),
         (LEDGER, "x".repeat(20_000), no(413, "body_too_large")),
         (LEDGER, order(json!({ "provider": "other" })), no(403, "connection_denied")),

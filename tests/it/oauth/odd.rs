@@ -4,6 +4,7 @@
 use std::{
     path::Path,
     process::{Command, Stdio},
+    time::Instant,
 };
 
 use crate::harness::{Client, Output, Setup, mx, until};
@@ -82,6 +83,22 @@ fn an_odd_answer_is_no_token_and_nothing_goes_out_without_one() {
         assert_eq!((answer.status, &*answer.code()), (503, "token_unavailable"), "{kind}");
         assert!(!answer.text().contains("c4n4ry"), "{kind}: {}", answer.text());
     }
+    // Who asks again does not have the provider asked again at once, nor never again.
+    let (at, kind) = (KINDS.iter().position(|kind| *kind == "invalid_grant").unwrap(), "asked invalid_grant");
+    let times = || said.text().lines().filter(|line| *line == kind).count();
+    let (asked, began) = (times(), Instant::now());
+    let fails = || {
+        let mut client = Client::connect(gateway.addresses[at]);
+        client.request("GET /users HTTP/1.1", "");
+        assert_eq!(client.answer().status, 503);
+    };
+    (0..20).for_each(|_| fails());
+    let more = times() - asked;
+    assert!(more as u64 <= began.elapsed().as_secs() + 1, "{more} in {:?}", began.elapsed());
+    until("it is asked again", || {
+        fails();
+        times() > asked + more
+    });
     assert!(mx.requests().is_empty(), "nothing went out");
     let mut client = Client::connect(gateway.addresses[KINDS.len()]);
     client.request("GET /users HTTP/1.1", "");

@@ -1,7 +1,7 @@
 //! Connections without a browser, and their end.
 
 use super::{
-    super::*,
+    super::{existing::Revocation, *},
     World,
     world::{NOW, secret, wanted},
 };

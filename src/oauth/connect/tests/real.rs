@@ -4,7 +4,7 @@
 use tokio::net::TcpListener;
 
 use super::{
-    super::*,
+    super::{existing::Revocation, *},
     world::{NOW, Seen, Time, secret},
 };
 use crate::{
@@ -59,7 +59,7 @@ impl Gateway {
         create(&at("connections"), &keys()).unwrap();
         let store: Arc<dyn Store> = Arc::new(Embedded::open(&at("connections"), keys()).unwrap());
         let settings = Settings {
-            base: Endpoint::parse(&base).unwrap(),
+            base: Some(Endpoint::parse(&base).unwrap()),
             return_urls: vec![],
             ticket_life: Duration::from_secs(600),
             attempt_life: Duration::from_secs(300),
@@ -98,7 +98,7 @@ async fn a_user_is_connected_and_disconnected() {
     let page = server.curl(&["--request", "POST", "--header", "Sec-Fetch-Site: same-origin", &ticket]);
     let (_, rest) = page.split_once(r#"content="0; url="#).unwrap();
     let url = rest.split_once('"').unwrap().0.replace("&amp;", "&");
-    let callback = format!("{}callback", gateway.connector.settings().base);
+    let callback = format!("{}callback", gateway.connector.settings().base.as_ref().unwrap());
     let back = server.until_back(&url, &callback);
     let end = server.follow(&back, &[]);
     let id = end.strip_prefix("https://app.example/done?connection=").unwrap();
@@ -125,7 +125,7 @@ async fn a_user_is_connected_and_disconnected() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_user_is_connected_in_a_browser() {
     let gateway = Gateway::start("connect.test", "bank.test").await;
-    let base = gateway.connector.settings().base.to_string();
+    let base = gateway.connector.settings().base.as_ref().unwrap().to_string();
     let bank = format!("https://bank.test:{}/", gateway.server.port);
     let mut browser = Running::with("browser.mjs", &[&base, &bank]);
     let end = format!("https://app.test:{}/done?tab=2", browser.port);

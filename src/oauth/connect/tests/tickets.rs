@@ -2,7 +2,7 @@
 
 use super::{
     super::*,
-    world::{NOW, RETURN, World, back, wanted},
+    world::{self, NOW, RETURN, World, back, wanted},
 };
 
 #[tokio::test]
@@ -231,6 +231,17 @@ async fn every_answer_is_for_this_window_and_this_moment_only() {
         assert!(page.body.starts_with(r#"<!DOCTYPE html><html lang="en">"#));
         assert!(!page.body.contains("<script") && !page.body.contains("<img") && !page.body.contains("src="));
     }
+}
+
+#[tokio::test]
+async fn a_ticket_of_another_version_of_mxgate_is_told_to_the_operator() {
+    let world = World::new().await;
+    let (path, code) = ("/ticket/", "A".repeat(43));
+    let name = PendingName::of(Kind::Ticket, &world::secret(&code));
+    let pending = Pending { name, ends: NOW + 60, content: world::secret("{\"later\": true}") };
+    world.store.put_pending(&pending, NOW).await.unwrap();
+    assert_eq!(world.get(&format!("{path}{code}"), "").await.status(), 503);
+    assert!(world.seen.has("StoreFailed(PendingUnusable"), "{:?}", world.events());
 }
 
 #[tokio::test]

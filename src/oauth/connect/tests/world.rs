@@ -360,7 +360,7 @@ pub(super) fn settings(folder: &TempDir, bank: &Bank) -> Settings {
         (name.to_owned(), Arc::new(Provider::new(Arc::new(settings), None)))
     };
     Settings {
-        base: Endpoint::parse("https://connect.example/").unwrap(),
+        base: Some(Endpoint::parse("https://connect.example/").unwrap()),
         return_urls: vec![RETURN.into(), "https://app.example/other".into()],
         ticket_life: Duration::from_secs(600),
         attempt_life: Duration::from_secs(300),
