@@ -335,7 +335,10 @@ fn announce(loader: &Loader, listeners: &str, health: Option<SocketAddr>) {
     loader.tell_systemd();
     let generation = loader.snapshot().load().as_ref().map_or(0, |snapshot| snapshot.generation);
     let health = health.map(tracing::field::display);
-    tracing::info!(listeners, health, generation, "mxgate is up");
+    match generation {
+        0 => tracing::warn!(listeners, health, "mxgate is up and not ready: nothing is loaded yet"),
+        _ => tracing::info!(listeners, health, generation, "mxgate is up"),
+    }
 }
 
 /// Why the gateway stops.

@@ -4,12 +4,19 @@
 //! What cannot get better by itself (a wrong key, a store of a later version) ends the start, with the store untouched. What
 //! can, such as a vault or a database that is not there yet, is tried again; until then there are no tokens.
 
-use std::{io, net::TcpListener, sync::Arc, thread, time::Duration};
+use std::{
+    convert::Infallible,
+    io,
+    net::TcpListener,
+    sync::{Arc, mpsc},
+    thread,
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use tokio::{sync::watch, time::sleep};
 
-use super::{Error, TellEnd};
+use super::{Error, TellEnd, drain::LAST_WAIT};
 use crate::{
     config::{BrowserListener, Config, Connections, ListenerTls},
     listener::tls::{self, ServerTls},
@@ -30,15 +37,19 @@ const CERTIFICATE_AGE_MAX: Duration = Duration::from_secs(60);
 pub(super) struct Running {
     pub(super) broker: Arc<Broker>,
     stop: watch::Sender<()>,
-    thread: thread::JoinHandle<()>,
+    /// Without a sender: the thread has ended.
+    ended: mpsc::Receiver<Infallible>,
 }
 
 impl Running {
-    /// Ends it, when nothing is on its way any more that would be lost.
+    /// Ends it, when nothing is on its way any more that would be lost, or that took too long.
     pub(super) fn finish(self) {
         drop(self.stop);
+        let limit = self.broker.patience().saturating_add(LAST_WAIT);
         // A panic in it is in the log.
-        let _ = self.thread.join();
+        if self.ended.recv_timeout(limit) == Err(mpsc::RecvTimeoutError::Timeout) {
+            tracing::error!("the thread of connections does not end; it is left");
+        }
     }
 }
 
@@ -67,22 +78,23 @@ pub(super) fn start(
     let broker = Broker::new(runtime.handle().clone());
     broker.adopt(config);
     let (stop, stopped) = watch::channel(());
-    let (tell, told) = std::sync::mpsc::channel();
+    let (tell, told) = mpsc::channel();
+    let (alive, ended) = mpsc::channel();
     let (config, works) = (config.clone(), broker.clone());
     let serve = move || {
-        let _tell_end = tell_end;
+        let _until_it_ends = (tell_end, alive);
         runtime.block_on(serve(&config, &works, browsers, stopped, tell));
         runtime.shutdown_background();
     };
-    let thread = thread::Builder::new().name("mxgate-oauth".into()).spawn(serve)?;
+    thread::Builder::new().name("mxgate-oauth".into()).spawn(serve)?;
     match told.recv() {
-        Ok(Ok(())) => Ok(Some(Running { broker, stop, thread })),
+        Ok(Ok(())) => Ok(Some(Running { broker, stop, ended })),
         Ok(Err(error)) => Err(Error::Connections(vault::chain(&error))),
         Err(_) => Err(io::Error::other("the thread of connections has ended").into()),
     }
 }
 
-type Told = std::sync::mpsc::Sender<Result<(), open::Error>>;
+type Told = mpsc::Sender<Result<(), open::Error>>;
 
 /// Tells once how the first attempt went, and goes on until it is stopped.
 async fn serve(
@@ -170,7 +182,12 @@ async fn browsers_served(
         return connect::serve(connector, listener, || None, stopped).await;
     };
     // Never without TLS where it is configured: nobody is served before there is a certificate.
-    let now = ArcSwap::from_pointee(certificate(files).await);
+    let mut stopping = stopped.clone();
+    let first = tokio::select! {
+        first = certificate(files) => first,
+        _ = stopping.changed() => return,
+    };
+    let now = ArcSwap::from_pointee(first);
     let follow = async {
         loop {
             sleep(CERTIFICATE_AGE_MAX).await;

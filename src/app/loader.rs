@@ -398,7 +398,11 @@ impl Loader {
             self.metrics.reload_failed();
             // A start without secrets is tried again and again: once in the log is enough.
             if cause != Cause::NotReady || before.as_ref() != Some(fault) {
-                tracing::error!(%cause, fault, "no new snapshot; what was loaded before stays");
+                let stays = match self.snapshot.load().is_some() {
+                    true => "what was loaded before stays",
+                    false => "nothing is loaded: not ready",
+                };
+                tracing::error!(%cause, fault, "no new snapshot; {stays}");
             }
         }
         self.loads.send_modify(|loads| *loads += 1);

@@ -191,7 +191,7 @@ async fn import(
     let refresh = Secret::new(refresh).map_err(|unfit| refused(&format!("the refresh token {unfit}")))?;
     let broker = there(broker)?;
     let id = broker.import(wanted(&broker, order)?, Arc::new(refresh)).await??;
-    tracing::warn!(uid = operator.uid, connection = %id, "a connection was imported");
+    tracing::warn!(uid = operator.uid, connection = %id, "an operator imported a connection");
     Ok(Masked(Imported { id: id.to_string() }))
 }
 

@@ -5,9 +5,12 @@
 //! so `/etc/hosts`, search domains and the platform's caches count.
 
 use std::{
-    io,
+    fmt, io,
     net::{IpAddr, SocketAddr},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -29,6 +32,8 @@ pub(crate) struct Addresses {
     family: IpFamily,
     known: watch::Sender<Arc<[SocketAddr]>>,
     wanted: Notify,
+    /// Look-ups in a row that failed.
+    failures: AtomicU32,
 }
 
 impl Addresses {
@@ -42,6 +47,7 @@ impl Addresses {
             family,
             known: watch::Sender::new(known.into()),
             wanted: Notify::new(),
+            failures: AtomicU32::new(0),
         }
     }
 
@@ -79,6 +85,7 @@ impl Addresses {
     pub(crate) async fn refresh(&self) -> Duration {
         match self.look_up().await {
             Ok(found) if !found.is_empty() => {
+                self.failures.store(0, Relaxed);
                 self.known.send_if_modified(|known| {
                     let changed = **known != *found;
                     if changed {
@@ -88,18 +95,19 @@ impl Addresses {
                 });
                 REFRESH
             }
-            Ok(_) => {
-                tracing::warn!(
-                    host = self.host,
-                    "the name has no address of the wanted family; the last good ones are kept"
-                );
-                RETRY
-            }
-            Err(error) => {
-                tracing::warn!(host = self.host, %error, "the name could not be looked up; the last good addresses are kept");
-                RETRY
-            }
+            Ok(_) => self.failed(&"it has none of the wanted family"),
+            Err(error) => self.failed(&error),
         }
+    }
+
+    fn failed(&self, reason: &dyn fmt::Display) -> Duration {
+        let failures = self.failures.fetch_add(1, Relaxed).saturating_add(1);
+        // A name that stays unknown must not fill the log.
+        if failures.is_power_of_two() {
+            let kept = self.known.borrow().len();
+            tracing::warn!(host = self.host, failures, kept, %reason, "a host's addresses could not be looked up");
+        }
+        RETRY
     }
 
     /// Keeps the addresses fresh until the future is dropped.

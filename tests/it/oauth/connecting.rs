@@ -163,6 +163,16 @@ fn a_user_whose_consent_is_gone_connects_again_under_the_same_id() {
 }
 
 #[test]
+fn it_ends_when_it_is_told_to_also_while_the_certificate_for_browsers_is_missing() {
+    let (_bank, setup, _) = prepared(60);
+    std::fs::remove_file(setup.folder().join("tls.key")).unwrap();
+    let mut gateway = setup.start();
+    gateway.stderr.wait_for(|line| line.contains("connections.browser.tls cannot be used"));
+    gateway.signal("TERM");
+    assert!(gateway.wait().success());
+}
+
+#[test]
 fn an_order_that_is_wrong_is_told_what_is_and_one_of_others_is_denied() {
     let (_bank, gateway, base) = connecting();
     let after = format!("{base}/after");

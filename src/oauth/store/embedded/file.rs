@@ -31,20 +31,35 @@ use crate::{
     vault::permissions,
 };
 
+/// All tables are of one type, since the database has 30 KB of code for each type. What a table does not need is 0 or empty.
+type Table = TableDefinition<'static, &'static [u8], Row<'static>>;
+
+/// A number, a text, and bytes.
+pub(super) type Row<'r> = (u64, &'r str, &'r [u8]);
+
 /// What the store is: JSON under one name.
-const ABOUT: TableDefinition<'_, &str, &str> = TableDefinition::new("about");
-const ABOUT_NAME: &str = "mxgate connections";
+pub(super) const ABOUT: Table = TableDefinition::new("about");
+pub(super) const ABOUT_NAME: &[u8] = b"mxgate connections";
 
 /// Header and sealed tokens by connection.
-pub(super) const CONNECTIONS: TableDefinition<'_, &[u8; 16], (&str, &[u8])> =
-    TableDefinition::new("connections");
+pub(super) const CONNECTIONS: Table = TableDefinition::new("connections");
 
-/// A row of JSON by connection.
-pub(super) const LEASES: TableDefinition<'_, &[u8; 16], &str> = TableDefinition::new("leases");
+/// JSON by connection.
+pub(super) const LEASES: Table = TableDefinition::new("leases");
 
 /// Its end, the key that sealed it, and the sealed content, by the name of a pending record.
-pub(super) const PENDING: TableDefinition<'_, &[u8; 32], (u64, &str, &[u8])> =
-    TableDefinition::new("pending");
+pub(super) const PENDING: Table = TableDefinition::new("pending");
+
+/// A row that is a text.
+pub(super) fn text(text: &str) -> Row<'_> {
+    (0, text, &[])
+}
+
+/// The key of a row of [`CONNECTIONS`].
+pub(super) fn id_of(key: &[u8]) -> Result<ConnectionId, redb::Error> {
+    let bytes = key.try_into().map_err(|_| redb::Error::Corrupted("an id of another length".into()))?;
+    Ok(ConnectionId::from_bytes(bytes))
+}
 
 /// The format that this program writes, and the newest that it reads.
 pub(super) const FORMAT: u32 = 1;
@@ -172,7 +187,7 @@ pub(super) fn look(path: &Path, file: &File, keys: &Keys) -> Result<(Database, A
 }
 
 fn about_text(read: &ReadTransaction) -> Result<Option<String>, redb::Error> {
-    Ok(read.open_table(ABOUT)?.get(ABOUT_NAME)?.map(|text| text.value().to_owned()))
+    Ok(read.open_table(ABOUT)?.get(ABOUT_NAME)?.map(|row| row.value().1.to_owned()))
 }
 
 fn judge(path: &Path, text: &str) -> Result<About, Error> {
@@ -207,15 +222,15 @@ pub(super) fn headers(read: &ReadTransaction) -> Result<Vec<(ConnectionId, Strin
     let mut headers = Vec::new();
     for row in read.open_table(CONNECTIONS)?.iter()? {
         let (id, record) = row?;
-        headers.push((ConnectionId::from_bytes(*id.value()), record.value().0.to_owned()));
+        headers.push((id_of(id.value())?, record.value().1.to_owned()));
     }
     Ok(headers)
 }
 
 /// Replaces what the store says of itself. Makes the table that stores of before have not.
 pub(super) fn put_about(write: &WriteTransaction, about: &About) -> Result<(), redb::Error> {
-    let text = serde_json::to_string(about).map_err(io::Error::from)?;
-    write.open_table(ABOUT)?.insert(ABOUT_NAME, text.as_str())?;
+    let about = serde_json::to_string(about).map_err(io::Error::from)?;
+    write.open_table(ABOUT)?.insert(ABOUT_NAME, text(&about))?;
     write.open_table(PENDING)?;
     Ok(())
 }

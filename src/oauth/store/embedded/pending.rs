@@ -13,7 +13,7 @@ use super::{
         Error, PENDING_MAX, Pending, PendingName,
         pending::{self, Row},
     },
-    file::PENDING,
+    file::{self, PENDING},
     work::{Change, Fault, Inner},
 };
 use crate::vault::secret::Secret;
@@ -28,7 +28,7 @@ impl Inner {
             if table.len()? >= PENDING_MAX {
                 return Err(Fault::Full);
             }
-            table.insert(&name, (row.ends, row.key.as_str(), row.sealed.as_slice()))?;
+            table.insert(name.as_slice(), (row.ends, row.key.as_str(), row.sealed.as_slice()))?;
             Ok(Change::Commit(()))
         })
     }
@@ -36,7 +36,7 @@ impl Inner {
     pub(super) fn look_pending(&self, name: PendingName, now: u64) -> Result<Option<Arc<Secret>>, Error> {
         self.read(|read| {
             let table = read.open_table(PENDING)?;
-            let Some(row) = table.get(&name.to_bytes())?.map(owned) else { return Ok(None) };
+            let Some(row) = table.get(name.to_bytes().as_slice())?.map(owned) else { return Ok(None) };
             self.open_pending(&row, name, now)
         })
     }
@@ -44,12 +44,12 @@ impl Inner {
     pub(super) fn take_pending(&self, name: PendingName, now: u64) -> Result<Option<Arc<Secret>>, Error> {
         self.write(|write| {
             let mut table = write.open_table(PENDING)?;
-            let row = table.get(&name.to_bytes())?.map(owned);
+            let row = table.get(name.to_bytes().as_slice())?.map(owned);
             let content = row.map(|row| self.open_pending(&row, name, now)).transpose()?.flatten();
             if content.is_none() {
                 return Ok(Change::Nothing(None));
             }
-            table.remove(&name.to_bytes())?;
+            table.remove(name.to_bytes().as_slice())?;
             Ok(Change::Commit(content))
         })
     }
@@ -59,7 +59,7 @@ impl Inner {
     }
 }
 
-fn owned(row: AccessGuard<'_, (u64, &'static str, &'static [u8])>) -> Row {
+fn owned(row: AccessGuard<'_, file::Row<'static>>) -> Row {
     let (ends, key, sealed) = row.value();
     Row { ends, key: key.to_owned(), sealed: sealed.to_vec() }
 }

@@ -50,14 +50,15 @@ pub(super) type Named = (ConnectionId, u64);
 
 /// All records, by id.
 pub(super) fn rows(read: &ReadTransaction) -> Result<Vec<([u8; 16], Record)>, redb::Error> {
-    let rows = read.open_table(CONNECTIONS)?;
-    rows.iter()?
-        .map(|row| row.map(|(id, record)| (*id.value(), owned(record.value()))))
-        .collect::<Result<_, _>>()
-        .map_err(Into::into)
+    let mut rows = Vec::new();
+    for row in read.open_table(CONNECTIONS)?.iter()? {
+        let (id, record) = row?;
+        rows.push((file::id_of(id.value())?.to_bytes(), owned(record.value())));
+    }
+    Ok(rows)
 }
 
-pub(super) fn owned((header, sealed): (&str, &[u8])) -> Record {
+pub(super) fn owned((_, header, sealed): file::Row<'_>) -> Record {
     Record { header: header.to_owned(), sealed: sealed.to_vec() }
 }
 
@@ -143,8 +144,10 @@ impl Inner {
 
     pub(super) fn load(&self, id: ConnectionId) -> Result<Option<Stored>, Error> {
         let stored = self.read(|read| {
-            let record =
-                read.open_table(CONNECTIONS)?.get(&id.to_bytes())?.map(|record| owned(record.value()));
+            let record = read
+                .open_table(CONNECTIONS)?
+                .get(id.to_bytes().as_slice())?
+                .map(|record| owned(record.value()));
             let Some(record) = record else { return Ok(None) };
             record.open(id, self.id, &self.keys).map(Some).map_err(|source| Fault::Record(id, source.into()))
         })?;
@@ -164,7 +167,7 @@ impl Inner {
     pub(super) fn insert(&self, connection: &Connection) -> Result<(), Error> {
         let id = connection.id;
         self.write(|write| {
-            if write.open_table(CONNECTIONS)?.get(&id.to_bytes())?.is_some() {
+            if write.open_table(CONNECTIONS)?.get(id.to_bytes().as_slice())?.is_some() {
                 return Err(Fault::Exists(id));
             }
             self.put(write, connection, Version(1))?;
@@ -188,7 +191,7 @@ impl Inner {
         until: u64,
     ) -> Result<Taken, Error> {
         self.write(|write| {
-            if write.open_table(CONNECTIONS)?.get(&id.to_bytes())?.is_none() {
+            if write.open_table(CONNECTIONS)?.get(id.to_bytes().as_slice())?.is_none() {
                 return Ok(Change::Nothing(Taken::Absent));
             }
             match row(write, id)?.unwrap_or_default().take(owner, now, until, self.opening) {
@@ -247,15 +250,16 @@ impl Inner {
     pub(super) fn remove(&self, lease: Named) -> Result<Kept, Error> {
         let id = lease.0.to_bytes();
         self.holding(lease, Kept::Lost, |write, _| {
-            write.open_table(CONNECTIONS)?.remove(&id)?;
-            write.open_table(LEASES)?.remove(&id)?;
+            write.open_table(CONNECTIONS)?.remove(id.as_slice())?;
+            write.open_table(LEASES)?.remove(id.as_slice())?;
             Ok(Change::Commit(Kept::Done))
         })
     }
 
     /// The version of what is there, which must be something that could be opened.
     fn found(&self, write: &WriteTransaction, id: ConnectionId) -> Result<Option<Version>, Fault> {
-        let record = write.open_table(CONNECTIONS)?.get(&id.to_bytes())?.map(|record| owned(record.value()));
+        let record =
+            write.open_table(CONNECTIONS)?.get(id.to_bytes().as_slice())?.map(|record| owned(record.value()));
         let open = |record: Record| record.open(id, self.id, &self.keys);
         let stored = record.map(open).transpose().map_err(|source| Fault::Record(id, source.into()))?;
         Ok(stored.map(|stored| stored.version))
@@ -271,8 +275,10 @@ impl Inner {
 
     pub(super) fn reseal(&self, id: ConnectionId) -> Result<(), Error> {
         self.write(|write| {
-            let record =
-                write.open_table(CONNECTIONS)?.get(&id.to_bytes())?.map(|record| owned(record.value()));
+            let record = write
+                .open_table(CONNECTIONS)?
+                .get(id.to_bytes().as_slice())?
+                .map(|record| owned(record.value()));
             let Some(record) = record else { return Ok(Change::Nothing(())) };
             let fresh = record.reseal(id, self.id, &self.keys);
             match fresh.map_err(|source| Fault::Record(id, source.into()))? {
@@ -285,18 +291,18 @@ impl Inner {
 
 fn put_record(write: &WriteTransaction, id: ConnectionId, record: &Record) -> Result<(), Fault> {
     let mut table = write.open_table(CONNECTIONS)?;
-    table.insert(&id.to_bytes(), (record.header.as_str(), record.sealed.as_slice()))?;
+    table.insert(id.to_bytes().as_slice(), (0, record.header.as_str(), record.sealed.as_slice()))?;
     Ok(())
 }
 
 fn row(write: &WriteTransaction, id: ConnectionId) -> Result<Option<Row>, Fault> {
-    let text = write.open_table(LEASES)?.get(&id.to_bytes())?.map(|row| row.value().to_owned());
+    let text = write.open_table(LEASES)?.get(id.to_bytes().as_slice())?.map(|row| row.value().1.to_owned());
     let read = |text: String| serde_json::from_str(&text);
     text.map(read).transpose().map_err(|source| Fault::Record(id, source.into()))
 }
 
 fn put_row(write: &WriteTransaction, id: ConnectionId, row: &Row) -> Result<(), Fault> {
     let text = serde_json::to_string(row).map_err(|source| Fault::Record(id, source.into()))?;
-    write.open_table(LEASES)?.insert(&id.to_bytes(), text.as_str())?;
+    write.open_table(LEASES)?.insert(id.to_bytes().as_slice(), file::text(&text))?;
     Ok(())
 }

@@ -20,7 +20,7 @@ pub(super) fn fill(folder: &Folder, count: u64, ends: u64) {
         for n in 0..count {
             let mut name = [0; 32];
             name[..8].copy_from_slice(&n.to_be_bytes());
-            table.insert(&name, (ends, "key", b"sealed" as &[u8])).unwrap();
+            table.insert(name.as_slice(), (ends, "key", b"sealed" as &[u8])).unwrap();
         }
     });
 }

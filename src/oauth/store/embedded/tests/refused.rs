@@ -5,9 +5,15 @@ use std::{
     os::unix::fs::PermissionsExt,
 };
 
-use redb::{ReadableTable, TableDefinition};
+use redb::ReadableTable;
 
-use super::{super::Error, *};
+use super::{
+    super::{
+        Error,
+        file::{ABOUT, ABOUT_NAME, CONNECTIONS, text},
+    },
+    *,
+};
 use crate::{
     oauth::store::record::Record,
     vault::{self, permissions::Refused},
@@ -65,16 +71,15 @@ pub(super) fn edit(folder: &Folder, f: impl FnOnce(&redb::WriteTransaction)) {
 
 #[test]
 fn a_later_format() {
-    const ABOUT: TableDefinition<'_, &str, &str> = TableDefinition::new("about");
     let folder = unclosed();
     edit(&folder, |write| {
         let mut about = write.open_table(ABOUT).unwrap();
-        about.insert("mxgate connections", r#"{"format":2,"new":"unheard of"}"#).unwrap();
+        about.insert(ABOUT_NAME, text(r#"{"format":2,"new":"unheard of"}"#)).unwrap();
     });
     let error = refusal(&folder, keys(KEY));
     assert!(matches!(error, Error::Newer { found: 2, .. }), "{error}");
     edit(&folder, |write| {
-        write.open_table(ABOUT).unwrap().insert("mxgate connections", "{}").unwrap();
+        write.open_table(ABOUT).unwrap().insert(ABOUT_NAME, text("{}")).unwrap();
     });
     assert!(matches!(refusal(&folder, keys(KEY)), Error::NotAStore { .. }));
 }
@@ -83,11 +88,11 @@ fn a_later_format() {
 fn a_header_that_was_edited() {
     let folder = unclosed();
     edit(&folder, |write| {
-        let mut table = write.open_table(super::super::file::CONNECTIONS).unwrap();
+        let mut table = write.open_table(CONNECTIONS).unwrap();
         let Record { header, sealed } =
-            super::super::work::owned(table.get(&id(1).to_bytes()).unwrap().unwrap().value());
+            super::super::work::owned(table.get(id(1).to_bytes().as_slice()).unwrap().unwrap().value());
         let header = header.replace("ledger", "thieves");
-        table.insert(&id(1).to_bytes(), (header.as_str(), sealed.as_slice())).unwrap();
+        table.insert(id(1).to_bytes().as_slice(), (0, header.as_str(), sealed.as_slice())).unwrap();
     });
     let store = folder.open();
     run(async {
@@ -97,6 +102,16 @@ fn a_header_that_was_edited() {
         assert!(store.commit(&lease, Version(1), &connection(id(1), 2)).await.is_err(), "nor overwritten");
         assert_eq!(store.remove(&lease).await.unwrap(), Kept::Done);
     });
+}
+
+#[test]
+fn an_id_of_another_length() {
+    let folder = unclosed();
+    edit(&folder, |write| {
+        let mut table = write.open_table(CONNECTIONS).unwrap();
+        table.insert([1; 15].as_slice(), text("{}")).unwrap();
+    });
+    assert!(matches!(refusal(&folder, keys(KEY)), Error::Damaged { .. }));
 }
 
 #[test]
