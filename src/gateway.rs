@@ -99,14 +99,16 @@ async fn walk(
         Ok(Err(failure)) => return Err(at.session.body_refusal().map_or(failure.into(), End::from)),
         Err(expiry) => return Err(expiry.into()),
     };
-    if answer.status == StatusCode::UNAUTHORIZED
-        && let Some(second) = second
-    {
-        // There is another key, or another token. In a box, like masking: hardly any walk comes here.
+    if answer.status == StatusCode::UNAUTHORIZED {
+        // There may be another key, or another token. In a box, like masking: hardly any walk comes here.
         answer = match second {
-            Second::Key(again) => Box::pin(again.attempt(at, environment, answer, entry)).await?,
-            Second::Token(renewal) => Box::pin(renewal.attempt(at, environment, answer, entry)).await?,
+            Some(Second::Key(again)) => Box::pin(again.attempt(at, environment, answer, entry)).await?,
+            Some(Second::Token(renewal)) => Box::pin(renewal.attempt(at, environment, answer, entry)).await?,
+            None => answer,
         };
+        if answer.status == StatusCode::UNAUTHORIZED {
+            entry.not_taken();
+        }
     }
     entry.upstream_answered();
     let mut passage = Passage::new(answer, environment.clone(), masker);

@@ -14,7 +14,10 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::{Notify, watch},
+    time::sleep,
+};
 
 use super::{Error, TellEnd, drain::LAST_WAIT};
 use crate::{
@@ -61,14 +64,14 @@ pub(super) fn bind(config: &Config) -> io::Result<Option<TcpListener>> {
     Ok(bound)
 }
 
-/// Starts it; `None`: nothing is configured that needs it. `tell_end` is dropped when the thread ends.
+/// Starts it; `None`: nothing is configured that needs it. `lost` is notified when it ends.
 ///
 /// # Errors
 /// [`Error::Connections`] for what only an operator can mend, or no thread was to be had.
 pub(super) fn start(
     config: &Config,
     browsers: Option<TcpListener>,
-    tell_end: TellEnd,
+    lost: &Arc<Notify>,
 ) -> Result<Option<Running>, Error> {
     if config.connections.is_none() && config.providers.is_empty() {
         return Ok(None);
@@ -81,8 +84,9 @@ pub(super) fn start(
     let (tell, told) = mpsc::channel();
     let (alive, ended) = mpsc::channel();
     let (config, works) = (config.clone(), broker.clone());
+    let until_it_ends = (TellEnd(lost.clone()), alive);
     let serve = move || {
-        let _until_it_ends = (tell_end, alive);
+        let _until_it_ends = until_it_ends;
         runtime.block_on(serve(&config, &works, browsers, stopped, tell));
         runtime.shutdown_background();
     };

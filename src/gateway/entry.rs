@@ -170,6 +170,13 @@ impl Entry {
         self.cut_over = true;
     }
 
+    /// The upstream does not take the credential.
+    pub(crate) fn not_taken(&self) {
+        if let (Some(environment), Some(credential)) = (&self.environment, &self.credential) {
+            environment.not_taken(credential);
+        }
+    }
+
     /// So many tokens of the answer are kept here.
     pub(crate) fn kept(&mut self, count: usize) {
         self.kept = count;

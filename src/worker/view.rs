@@ -1,6 +1,11 @@
 //! A snapshot, with one worker's copies of it and its connections.
 
-use std::{cell::RefCell, rc::Rc, sync::Arc};
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
@@ -9,6 +14,7 @@ use crate::{
     credential::{Credential, Prepared, preference::Which},
     limits::CallerLimits,
     metrics::WorkerMetrics,
+    record::UsedCredential,
     snapshot::{Environment, ListenerSettings, Snapshot},
     upstream::pool::{Pool, PoolSettings},
     users::{
@@ -44,6 +50,8 @@ pub(crate) struct EnvironmentView {
     second: Option<Box<Credential>>,
     pub(crate) bearer: Option<Credential>,
     pub(crate) pool: Rc<Pool>,
+    /// When it was last said that the upstream does not take the credential.
+    said_not_taken: Cell<Option<Instant>>,
 }
 
 impl View {
@@ -129,6 +137,22 @@ impl EnvironmentView {
         }
     }
 
+    /// Says so, no more often than the interval.
+    pub(crate) fn not_taken(&self, credential: &UsedCredential) {
+        const INTERVAL: Duration = Duration::from_secs(60);
+        let now = Instant::now();
+        if self.said_not_taken.get().is_some_and(|said| now.duration_since(said) < INTERVAL) {
+            return;
+        }
+        self.said_not_taken.set(Some(now));
+        tracing::warn!(
+            environment = &*self.settings.name,
+            credential = credential.name(),
+            fingerprint = credential.fingerprint(),
+            "the upstream answered 401: it does not take the credential"
+        );
+    }
+
     fn new(settings: Arc<Environment>, previous: Option<&View>, place: &Place) -> Self {
         let timeouts = &settings.timeouts;
         let pool_settings = PoolSettings {
@@ -149,6 +173,7 @@ impl EnvironmentView {
             pool: kept
                 .unwrap_or_else(|| Pool::new(settings.dial.clone(), pool_settings, place.metrics.clone())),
             settings,
+            said_not_taken: Cell::default(),
         }
     }
 }

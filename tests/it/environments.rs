@@ -3,7 +3,7 @@
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use mxgate::stand_in::{Running, journal::Request, options};
 
-use crate::harness::{API_KEY, Answer, CLIENT_ID, Client, Gateway, Setup, last, mx, mx_with};
+use crate::harness::{API_KEY, Answer, CLIENT_ID, Client, Gateway, Setup, last, mx, mx_with, until};
 
 fn pair(client_id: &str, key: &str) -> String {
     format!("Basic {}", BASE64_STANDARD.encode(format!("{client_id}:{key}")))
@@ -111,6 +111,17 @@ fn one_host_can_be_two_environments_with_two_clients() {
     let second = last(&both);
     assert_eq!(authorization(&second), pair(&format!("{CLIENT_ID}-2"), "s3cond-k3y"));
     assert_ne!(first.connection, second.connection, "environments share no connection");
+    // And in the log, once for each worker.
+    (0..5).for_each(|_| assert_eq!(get(&gateway, 1, "/users"), 401));
+    let said = || {
+        let log = gateway.stderr.text();
+        log.lines()
+            .filter(|line| line.contains("does not take the credential"))
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    until("it is logged", || !said().is_empty());
+    assert!(said().len() <= 2 && said()[0].contains("second") && said()[0].contains("key2"), "{:?}", said());
 }
 
 fn other_api(patterns: &str) -> (Running, Gateway) {
