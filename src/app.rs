@@ -155,8 +155,11 @@ impl App {
         if let Some(path) = &config.control_socket {
             control.socket = Some(control::socket::ControlSocket::bind(path)?);
         }
-        let browsers = connections::bind(&config)
-            .map_err(|source| Error::Bind { address: "for browsers".to_owned(), source })?;
+        let browsers = connections::bind(&config).map_err(|source| {
+            let browser = config.connections.as_ref().and_then(|connections| connections.browser.as_ref());
+            let address = browser.map_or_else(String::new, |browser| browser.address.to_string());
+            Error::Bind { address: format!("{address} for browsers"), source }
+        })?;
         let mask = |line: &mut Vec<u8>| {
             redaction::held().masker().mask(line);
         };

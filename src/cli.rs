@@ -20,20 +20,27 @@ mod stand_in;
 mod status;
 mod vault;
 
-use std::{io, path::PathBuf, process::ExitCode};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
+use anyhow::{Context as _, anyhow};
 use clap::{
     Parser as _,
     error::{ContextKind, ContextValue, ErrorKind},
 };
+use mxgate::config::Config;
 
 /// Stands between your services and MX: they send no credentials, mxgate attaches the right one.
 #[derive(clap::Parser)]
 #[command(version, about)]
 struct Cli {
-    /// The running gateway's control socket, for the commands that act on it.
-    #[arg(long, global = true, value_name = "PATH", default_value = "/run/mxgate/control.sock")]
-    socket: PathBuf,
+    /// The running gateway's control socket, for the commands that act on it. Otherwise that of their --config FILE, or
+    /// /run/mxgate/control.sock.
+    #[arg(long, global = true, value_name = "PATH")]
+    socket: Option<PathBuf>,
     /// JSON for programs instead of text for people, where a command shows something.
     #[arg(long, global = true)]
     json: bool,
@@ -93,7 +100,7 @@ pub fn run() -> ExitCode {
             return explain::run(args, json).unwrap_or_else(|error| failed(&error));
         }
         Command::Doctor(args) => {
-            return doctor::run(&args, &socket, json).unwrap_or_else(|error| failed(&error));
+            return doctor::run(&args, &default_socket(socket), json).unwrap_or_else(|error| failed(&error));
         }
         Command::Config(args) => return config::run(&args, json).unwrap_or_else(|error| failed(&error)),
         Command::Policy(args) => return policy::run(args, json).unwrap_or_else(|error| failed(&error)),
@@ -103,14 +110,35 @@ pub fn run() -> ExitCode {
         Command::Health(args) => health::run(&args, json),
         Command::Caller(args) => caller::run(args, json),
         Command::Vault(args) => vault::run(args, json),
-        Command::Connections(args) => connections::run(args, &socket, json, &mut io::stdout().lock()),
+        Command::Connections(args) => socket_of(socket, args.config())
+            .and_then(|socket| connections::run(args, &socket, json, &mut io::stdout().lock())),
         Command::StandIn(args) => stand_in::run(args),
-        Command::Control(command) => status::run(command, &socket, json, &mut io::stdout().lock()),
+        Command::Control(command) => socket_of(socket, command.config())
+            .and_then(|socket| status::run(command, &socket, json, &mut io::stdout().lock())),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(&error),
     }
+}
+
+/// Where the running gateway's control socket is: as named, or as the configuration says, or where it usually is.
+fn socket_of(named: Option<PathBuf>, config: Option<&Path>) -> anyhow::Result<PathBuf> {
+    let (None, Some(file)) = (&named, config) else { return Ok(default_socket(named)) };
+    let loaded = Config::load(file).map_err(|faults| anyhow!("{faults}"))?.config;
+    loaded.control_socket.with_context(|| format!("{} has no `socket` in [control]", file.display()))
+}
+
+fn default_socket(named: Option<PathBuf>) -> PathBuf {
+    named.unwrap_or_else(|| PathBuf::from("/run/mxgate/control.sock"))
+}
+
+/// The configuration of a running gateway, for commands that act on it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args)]
+struct Configured {
+    /// Its configuration file, whose [control] says where its control socket is.
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
 }
 
 /// The error without what stood where a word of ours belongs: it may be a secret, and standard error is often kept. A word
@@ -167,6 +195,36 @@ mod tests {
             assert!(said.starts_with("error: ") && said.contains("--help"), "{said}");
             assert!(!said.contains("9f3Kq7Zt20xLmW8b"), "{said}");
         }
+    }
+
+    #[test]
+    fn the_control_socket_is_the_one_that_is_named_or_configured() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("mxgate.toml");
+        let sidecar = include_str!("../config/sidecar.toml");
+        std::fs::write(&file, format!("{sidecar}\n[control]\nsocket = \"/run/other.sock\"\n")).unwrap();
+        for arguments in [
+            &["status", "--config", "F"][..],
+            &["status", "versions", "--config", "F"],
+            &["reload", "--config", "F"],
+            &["suspend", "caller", "ledger", "--config", "F"],
+            &["suspend", "--config", "F", "caller", "ledger"],
+        ] {
+            let Cli { socket, command, .. } = Cli::try_parse_from([&["mxgate"], arguments].concat()).unwrap();
+            let Command::Control(command) = command else { panic!("{arguments:?}") };
+            assert_eq!((socket, command.config()), (None, Some(Path::new("F"))), "{arguments:?}");
+        }
+        assert_eq!(socket_of(None, Some(&file)).unwrap(), Path::new("/run/other.sock"));
+        assert_eq!(socket_of(Some("s".into()), Some(&file)).unwrap(), Path::new("s"));
+        assert_eq!(socket_of(None, None).unwrap(), Path::new("/run/mxgate/control.sock"));
+        std::fs::write(&file, sidecar).unwrap();
+        let error = socket_of(None, Some(&file)).unwrap_err().to_string();
+        assert!(error.contains("has no `socket` in [control]"), "{error}");
+        let list = Cli::try_parse_from(["mxgate", "connections", "list", "--config", "F"]).unwrap();
+        let Command::Connections(list) = list.command else { panic!() };
+        assert_eq!(list.config(), Some(Path::new("F")));
+        let restore = ["mxgate", "connections", "restore", "--config", "F", "B"];
+        assert!(Cli::try_parse_from(restore).is_ok() && said(&restore[1..3]).contains("--config"));
     }
 
     #[test]

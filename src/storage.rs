@@ -9,6 +9,12 @@ use std::{
     path::Path,
 };
 
+/// The folder that a file would be in, when it is not there.
+pub(crate) fn missing_folder(path: &Path) -> Option<&Path> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty())?;
+    matches!(folder.try_exists(), Ok(false)).then_some(folder)
+}
+
 /// Writes a new file with mode 0600, and fails when anything has that name already.
 pub(crate) fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
     create_with(path, |mut file| file.write_all(bytes))

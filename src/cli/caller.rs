@@ -66,8 +66,8 @@ enum TokenCommand {
 
 /// Runs one `mxgate caller` command.
 pub(crate) fn run(args: Args, json: bool) -> anyhow::Result<()> {
-    let Command::Token(TokenArgs { name, expires_in, config, command }) = args.command;
-    let config = Config::load(&config).map_err(|faults| anyhow!("{faults}"))?.config;
+    let Command::Token(TokenArgs { name, expires_in, config: path, command }) = args.command;
+    let config = Config::load(&path).map_err(|faults| anyhow!("{faults}"))?.config;
     let file =
         &config.tokens.as_ref().context("the configuration has no [tokens], which names their file")?.file;
     let now = SystemTime::now();
@@ -77,7 +77,7 @@ pub(crate) fn run(args: Args, json: bool) -> anyhow::Result<()> {
         (Some(TokenCommand::List { expiring }), _) => list(file, expiring, now, json),
         (None, Some(name)) => {
             is_known_by_tokens(&config, &name)?;
-            issue(file, &name, expires_in, now, json)
+            issue(file, &name, expires_in, now, json, &path)
         }
         (None, None) => bail!("name a caller"),
     }
@@ -101,6 +101,7 @@ fn issue(
     expires_in: Option<Duration>,
     now: SystemTime,
     json: bool,
+    config: &Path,
 ) -> anyhow::Result<()> {
     let expires =
         expires_in.map(|time| now.checked_add(time).context("that is too far ahead")).transpose()?;
@@ -117,7 +118,8 @@ fn issue(
     let id = issued.token.id;
     writeln!(
         io::stderr(),
-        "mxgate: token {id} for {caller}, {end}; it is shown this once. `mxgate caller token revoke {id}` ends it."
+        "mxgate: token {id} for {caller}, {end}; it is shown this once. `mxgate caller token revoke {id} --config {}` ends it.",
+        config.display()
     )?;
     Ok(out::line(issued.text.as_str())?)
 }

@@ -1,17 +1,21 @@
 //! `mxgate check`: a configuration's faults, all of them, for people or for programs.
 //!
 //! Reads the file and the `MXGATE__` variables and nothing else: no vault is opened, no host is asked. With `--online`
-//! every secret is read once, from wherever it is. Exit code 0: usable, warnings or not; 3: faults; 1: the result could not be printed.
+//! every secret is read once, from wherever it is, and the files of a start are. Exit code 0: usable, warnings or not; 3: faults; 1: the result could not be printed.
 
-use std::{io, path::PathBuf, process::ExitCode};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use mxgate::{
     app::online,
     config::{
-        Config, Loaded, VaultFile,
+        Config, ListenAddress, Loaded, VaultFile,
         fault::{Fault, Faults, Problem, Severity},
     },
-    process,
+    process, storage,
     vault::reference::Reference,
 };
 use serde_json::json;
@@ -27,7 +31,7 @@ pub(crate) struct Args {
     /// The same as FILE.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Read every secret once as well, and the files that a start reads.
+    /// Read every secret once as well, and the files that a start reads; see that sockets have a folder.
     #[arg(long)]
     online: bool,
     /// Print the JSON schema of the file, for editors, and check nothing.
@@ -55,7 +59,8 @@ fn check(args: &Args, json: bool) -> io::Result<ExitCode> {
     let mut unasked = Vec::new();
     let (usable, found) = match Config::load(file) {
         Ok(Loaded { warnings, config }) if args.online => {
-            let unread = online::faults(&config)?;
+            let mut unread = online::faults(&config)?;
+            unread.extend(without_folder(&config));
             let one = |what: String| {
                 Fault::of_file(&file.to_string_lossy(), Problem { what, allowed: None, nearest: None })
             };
@@ -82,6 +87,26 @@ fn check(args: &Args, json: bool) -> io::Result<ExitCode> {
     Ok(if usable { ExitCode::SUCCESS } else { ExitCode::from(super::EXIT_FAULTS) })
 }
 
+/// The Unix sockets that a start could not make, since their folder is not there: it makes none.
+fn without_folder(config: &Config) -> Vec<String> {
+    let control = config.control_socket.as_deref().map(|path| ("control.socket".to_owned(), path));
+    let listeners = config.listeners.iter().enumerate().filter_map(|(index, listener)| {
+        let path = match &listener.address {
+            ListenAddress::Unix(path) => path,
+            ListenAddress::Tcp(_) => return None,
+        };
+        Some((format!("listener[{index}].address"), path.as_path()))
+    });
+    let told = |(key, path): (String, &Path)| {
+        let folder = storage::missing_folder(path)?;
+        Some(format!(
+            "{key}: there is no folder {} for the socket; make it, for the user that mxgate runs as",
+            folder.display()
+        ))
+    };
+    control.into_iter().chain(listeners).filter_map(told).collect()
+}
+
 fn summary(found: &[Fault]) -> String {
     let (errors, warnings): (Vec<_>, Vec<_>) =
         found.iter().partition(|fault| fault.severity == Severity::Error);
@@ -97,6 +122,29 @@ fn summary(found: &[Fault]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_socket_without_a_folder_is_told_with_its_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let with = |control: &str, listener: &str| {
+            let sidecar = include_str!("../../config/sidecar.toml");
+            let at = folder.path().display();
+            let text = format!(
+                "{sidecar}\n[[listener]]\naddress = \"unix:{at}/{listener}\"\nenvironment = \"production\"\n\
+                 [control]\nsocket = \"{at}/{control}\"\n"
+            );
+            let loaded = Config::parse(&text, "f", &mxgate::config::overrides::Overrides::none());
+            without_folder(&loaded.unwrap().config)
+        };
+        assert_eq!(with("control.sock", "mx.sock"), [""; 0]);
+        let told = with("run/control.sock", "absent/mx.sock");
+        let [control, listener] = &told[..] else { panic!("{told:?}") };
+        let begins = |key: &str, name: &str| {
+            format!("{key}: there is no folder {} for the socket;", folder.path().join(name).display())
+        };
+        assert!(control.starts_with(&begins("control.socket", "run")), "{control}");
+        assert!(listener.starts_with(&begins("listener[1].address", "absent")), "{listener}");
+    }
 
     #[test]
     fn the_last_line_counts_what_was_found() {

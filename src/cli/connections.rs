@@ -17,12 +17,24 @@ use mxgate::{
 use serde::Serialize;
 use zeroize::Zeroizing;
 
-use super::out;
+use super::{Configured, out};
 
 #[derive(clap::Args)]
 pub(super) struct Args {
+    #[command(flatten)]
+    configured: Configured,
     #[command(subcommand)]
     command: Command,
+}
+
+impl Args {
+    /// Where the gateway's configuration is, when that was said; `restore`, which needs no socket, has its own.
+    pub(super) fn config(&self) -> Option<&Path> {
+        match self.command {
+            Command::Restore { .. } => None,
+            _ => self.configured.config.as_deref(),
+        }
+    }
 }
 
 #[derive(Subcommand)]

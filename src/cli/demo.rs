@@ -2,10 +2,10 @@
 
 use std::{fs, io, net::SocketAddr, path::Path};
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use clap::Args as ClapArgs;
 use mxgate::{
-    app::App,
+    app::{self, App},
     config::Config,
     log, process,
     stand_in::{self, StandIn, options},
@@ -47,12 +47,20 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 
     let loaded = Config::load(&path).map_err(|faults| anyhow::anyhow!("{faults}"))?;
     let log = log::init(&loaded.config.log, io::stderr()).context("cannot start the log")?;
-    let app = App::bind(loaded.config, &path, log)?;
+    let app = App::bind(loaded.config, &path, log).map_err(with_advice)?;
     let address = app.addresses().first().copied().unwrap_or(args.listen);
     out::line(introduction(address))?;
     app.run()?;
     drop(mx);
     Ok(())
+}
+
+/// The port is often taken: what is tried out is not the only program on this machine.
+fn with_advice(error: app::Error) -> anyhow::Error {
+    match &error {
+        app::Error::Bind { .. } => anyhow!("{error}; --listen ADDRESS takes another"),
+        _ => error.into(),
+    }
 }
 
 fn stand_in(key: &str, token: &str) -> anyhow::Result<stand_in::Running> {

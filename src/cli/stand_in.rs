@@ -11,10 +11,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use ipnet::IpNet;
 use mxgate::stand_in::{
-    Handle, StandIn,
+    self, Handle, StandIn,
     options::{Environment, Options, Scheme},
     random_key,
     switches::{SWITCHES, Switches},
@@ -117,7 +117,14 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let log = args.log;
     let ca_out = args.ca_out.clone();
     let key = Key::of(args.api_key_file.as_deref())?;
-    let stand_in = StandIn::bind(options(args, &key)?).await?;
+    let (address, plain) = (args.listen, args.plain);
+    let stand_in = StandIn::bind(options(args, &key)?).await.map_err(|error| match &error {
+        stand_in::Error::Bind(taken, _) => {
+            let flag = if *taken == address || Some(*taken) != plain { "--listen" } else { "--plain" };
+            anyhow!("{error}; {flag} ADDRESS takes another")
+        }
+        _ => error.into(),
+    })?;
     let handle = stand_in.handle();
     if let Some(path) = &ca_out {
         fs::write(path, handle.authority_pem())

@@ -14,6 +14,8 @@ use mxgate::control::{
 };
 use serde::Serialize;
 
+use super::Configured;
+
 use self::text::{done_text, reload_text, status_text, versions_text};
 
 /// What to do with the running gateway.
@@ -24,9 +26,14 @@ pub(crate) enum Command {
         /// Instead: one part of it in full
         #[command(subcommand)]
         part: Option<Part>,
+        #[command(flatten)]
+        configured: Configured,
     },
     /// Load configuration and secrets again; on a fault the old ones stay in use
-    Reload,
+    Reload {
+        #[command(flatten)]
+        configured: Configured,
+    },
     /// Change the log filter for a time
     LogLevel {
         /// A level or a filter, such as `debug` or `info,mxgate::upstream=debug`
@@ -38,6 +45,8 @@ pub(crate) enum Command {
         /// Go back to the configured filter now
         #[arg(long, conflicts_with = "filter")]
         reset: bool,
+        #[command(flatten)]
+        configured: Configured,
     },
     /// Stop serving a caller, an operation, an environment or a network at once, without a change of configuration
     Suspend {
@@ -47,13 +56,29 @@ pub(crate) enum Command {
         /// Until it is served again; without it, until `resume` or a restart
         #[arg(long = "for", value_name = "DURATION", global = true, value_parser = whole_seconds)]
         duration: Option<Duration>,
+        #[command(flatten)]
+        configured: Configured,
     },
     /// Serve again what was suspended
     Resume {
         /// What to serve
         #[command(subcommand)]
         what: What,
+        #[command(flatten)]
+        configured: Configured,
     },
+}
+
+impl Command {
+    /// Where the gateway's configuration is, when that was said.
+    pub(crate) fn config(&self) -> Option<&Path> {
+        let (Self::Status { configured, .. }
+        | Self::Reload { configured }
+        | Self::LogLevel { configured, .. }
+        | Self::Suspend { configured, .. }
+        | Self::Resume { configured, .. }) = self;
+        configured.config.as_deref()
+    }
 }
 
 /// A part of the status.
@@ -102,11 +127,11 @@ pub(crate) fn run(command: Command, socket: &Path, json: bool, out: &mut dyn Wri
 
 async fn run_on(client: &Client, command: Command, json: bool, out: &mut dyn Write) -> anyhow::Result<()> {
     match command {
-        Command::Status { part: Some(Part::Versions) } => {
+        Command::Status { part: Some(Part::Versions), .. } => {
             show(&client.versions().await?, versions_text, json, out)
         }
-        Command::Status { part: None } => show(&client.status().await?, status_text, json, out),
-        Command::Reload => {
+        Command::Status { part: None, .. } => show(&client.status().await?, status_text, json, out),
+        Command::Reload { .. } => {
             let report = client.reload().await?;
             show(&report, reload_text, json, out)?;
             match &report.unread[..] {
@@ -114,7 +139,7 @@ async fn run_on(client: &Client, command: Command, json: bool, out: &mut dyn Wri
                 unread => bail!("secrets could not be read: {}", unread.join("; ")),
             }
         }
-        Command::LogLevel { filter, duration, reset } => {
+        Command::LogLevel { filter, duration, reset, .. } => {
             let command = match (filter, reset) {
                 (None, true) => SetLogLevel { filter: None, for_s: None },
                 (Some(filter), false) => {
@@ -124,11 +149,11 @@ async fn run_on(client: &Client, command: Command, json: bool, out: &mut dyn Wri
             };
             show(&client.set_log_level(&command).await?, done_text, json, out)
         }
-        Command::Suspend { what, duration } => {
+        Command::Suspend { what, duration, .. } => {
             let command = Suspend { target: what.into(), for_s: duration.map(|duration| duration.as_secs()) };
             show(&client.suspend(&command).await?, done_text, json, out)
         }
-        Command::Resume { what } => {
+        Command::Resume { what, .. } => {
             show(&client.resume(&Resume { target: what.into() }).await?, done_text, json, out)
         }
     }
@@ -204,37 +229,64 @@ mod tests {
     #[test]
     fn commands_are_read() {
         let environment = || What::Environment { name: "sandbox".into() };
+        let configured = Configured::default;
         let hour = Duration::from_secs(3600);
         for (arguments, expected) in [
-            ("status", Command::Status { part: None }),
-            ("status versions", Command::Status { part: Some(Part::Versions) }),
-            ("reload", Command::Reload),
+            ("status", Command::Status { part: None, configured: configured() }),
+            ("status versions", Command::Status { part: Some(Part::Versions), configured: configured() }),
+            ("reload", Command::Reload { configured: configured() }),
             (
                 "log-level debug",
-                Command::LogLevel { filter: Some("debug".into()), duration: hour / 4, reset: false },
+                Command::LogLevel {
+                    filter: Some("debug".into()),
+                    duration: hour / 4,
+                    reset: false,
+                    configured: configured(),
+                },
             ),
             (
                 "log-level debug --for 1h",
-                Command::LogLevel { filter: Some("debug".into()), duration: hour, reset: false },
+                Command::LogLevel {
+                    filter: Some("debug".into()),
+                    duration: hour,
+                    reset: false,
+                    configured: configured(),
+                },
             ),
-            ("log-level --reset", Command::LogLevel { filter: None, duration: hour / 4, reset: true }),
-            ("suspend environment sandbox", Command::Suspend { what: environment(), duration: None }),
+            (
+                "log-level --reset",
+                Command::LogLevel { filter: None, duration: hour / 4, reset: true, configured: configured() },
+            ),
+            (
+                "suspend environment sandbox",
+                Command::Suspend { what: environment(), duration: None, configured: configured() },
+            ),
             (
                 "suspend environment sandbox --for 1h",
-                Command::Suspend { what: environment(), duration: Some(hour) },
+                Command::Suspend { what: environment(), duration: Some(hour), configured: configured() },
             ),
-            ("resume environment sandbox", Command::Resume { what: environment() }),
+            ("resume environment sandbox", Command::Resume { what: environment(), configured: configured() }),
             (
                 "suspend caller ledger",
-                Command::Suspend { what: What::Caller { name: "ledger".into() }, duration: None },
+                Command::Suspend {
+                    what: What::Caller { name: "ledger".into() },
+                    duration: None,
+                    configured: configured(),
+                },
             ),
             (
                 "resume operation deleteUser",
-                Command::Resume { what: What::Operation { id: "deleteUser".into() } },
+                Command::Resume {
+                    what: What::Operation { id: "deleteUser".into() },
+                    configured: configured(),
+                },
             ),
             (
                 "resume address 10.0.0.0/8",
-                Command::Resume { what: What::Address { network: "10.0.0.0/8".into() } },
+                Command::Resume {
+                    what: What::Address { network: "10.0.0.0/8".into() },
+                    configured: configured(),
+                },
             ),
         ] {
             assert_eq!(parsed(arguments).unwrap(), expected, "{arguments}");
@@ -352,7 +404,13 @@ mod tests {
     fn nobody_there_is_said_with_the_path() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("control.sock");
-        let error = run(Command::Status { part: None }, &path, false, &mut Vec::new()).unwrap_err();
+        let error = run(
+            Command::Status { part: None, configured: Configured::default() },
+            &path,
+            false,
+            &mut Vec::new(),
+        )
+        .unwrap_err();
         assert!(error.to_string().contains(&path.display().to_string()), "{error}");
         assert!(error.to_string().contains("is it running"), "{error}");
     }

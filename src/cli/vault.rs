@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, anyhow, bail};
 use mxgate::{
     config::{Config, Loaded, VaultFile},
-    process,
+    process, storage,
     vault::{
         elsewhere::Elsewhere,
         embedded::{
@@ -153,6 +153,18 @@ impl Session {
         Ok(Self { vault: locate(location)?, trust, is_configured: location.config.is_some() })
     }
 
+    /// Before anything is made: no folder is, since whose it is says who may come near the files.
+    fn folders_are_there(&self) -> anyhow::Result<()> {
+        let identity = self.vault.identity.as_file();
+        let files = [(Some(self.path()), "--vault", "path"), (identity.as_deref(), "--identity", "identity")];
+        for (path, flag, key) in files {
+            let Some(folder) = path.and_then(storage::missing_folder) else { continue };
+            let named = if self.is_configured { format!("`{key}` of [vault]") } else { flag.to_owned() };
+            bail!("there is no folder {}, which {named} names; make it first", folder.display());
+        }
+        Ok(())
+    }
+
     fn path(&self) -> &Path {
         &self.vault.path
     }
@@ -233,7 +245,9 @@ fn locate(location: &Location) -> anyhow::Result<VaultFile> {
             elsewhere: Elsewhere::nowhere(),
         }),
         (None, None, Some(config)) => from_configuration(config),
-        _ => bail!("name the vault and what opens it: --vault PATH with --identity file:PATH or env:NAME"),
+        _ => bail!(
+            "name the vault and what opens it: --config FILE, or --vault PATH with --identity file:PATH or env:NAME"
+        ),
     }
 }
 
@@ -270,6 +284,7 @@ fn reference_of(flag: &str, text: &str) -> anyhow::Result<Reference> {
 }
 
 fn init(session: &Session) -> anyhow::Result<()> {
+    session.folders_are_there()?;
     if session.path().exists() {
         return Err(embedded::Error::Exists { path: session.path().into() }.into());
     }

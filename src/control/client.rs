@@ -35,7 +35,8 @@ pub struct Client {
 pub enum Error {
     /// Nothing listens at the path.
     #[error(
-        "no mxgate answers at the control socket {path} ({why}); is it running, and is this its `control_socket`?"
+        "no mxgate answers at the control socket {path} ({why}); is it running, and is this the `socket` of its [control]? \
+         --socket PATH names another, and --config FILE reads it there"
     )]
     NobodyThere {
         /// The socket.

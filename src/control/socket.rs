@@ -16,6 +16,8 @@ use std::{
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
+use crate::storage;
+
 /// A bound control socket. Dropping it removes the file, if it is still this one's.
 #[derive(Debug)]
 pub struct ControlSocket {
@@ -29,6 +31,17 @@ pub enum Error {
     /// Somebody answers there.
     #[error("the socket {0} is in use: another mxgate is running with it; stop it or configure another path")]
     InUse(PathBuf),
+    /// Its folder is not there, and is not made: whose it is says who may come near the socket.
+    #[error(
+        "the socket {} cannot be made: there is no folder {}; make it, or change `socket` in [control]",
+        .path.display(), .folder.display()
+    )]
+    NoFolder {
+        /// The socket.
+        path: PathBuf,
+        /// Its folder.
+        folder: PathBuf,
+    },
     /// The path holds something that is no socket.
     #[error("the socket {0} cannot be made: the path holds something that is no socket; move it away")]
     NotASocket(PathBuf),
@@ -48,6 +61,9 @@ impl ControlSocket {
     /// # Errors
     /// See [`Error`].
     pub fn bind(path: &Path) -> Result<Self, Error> {
+        if let Some(folder) = storage::missing_folder(path) {
+            return Err(Error::NoFolder { path: path.into(), folder: folder.into() });
+        }
         let (listener, file) = bind_unix(path, 0o600)?;
         Ok(Self { listener, file })
     }
@@ -214,6 +230,9 @@ mod tests {
             let error = ControlSocket::bind(&path).unwrap_err();
             assert!(error.to_string().contains(&path.display().to_string()), "{error}");
         }
+        let error = ControlSocket::bind(&folder.path().join("absent/control.sock")).unwrap_err();
+        let absent = folder.path().join("absent");
+        assert!(error.to_string().contains(&format!("there is no folder {};", absent.display())), "{error}");
     }
 
     #[test]

@@ -127,3 +127,25 @@ reasons! {
         Internal = "internal", INTERNAL_SERVER_ERROR;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_is_documented_with_its_status_and_nothing_else_is() {
+        let refusals = Refusal::ALL.iter().map(|one| (one.code(), one.status()));
+        let failures = Failure::ALL.iter().map(|one| (one.code(), one.status()));
+        let codes: Vec<String> = refusals
+            .chain(failures)
+            .map(|(code, status)| format!("`{code}` | {}", status.as_u16()))
+            .collect();
+        let documented: Vec<String> = include_str!("../../docs/codes.md")
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `"))
+            .map(|line| line.split(" | ").take(2).collect::<Vec<_>>().join(" | "))
+            .map(|line| format!("`{line}"))
+            .collect();
+        assert_eq!(documented, codes);
+    }
+}

@@ -180,7 +180,9 @@ pub(crate) enum Error {
     )]
     NewRefused { fingerprint: String },
     /// Neither key works.
-    #[error("MX takes neither of the two keys: set a new one from MX's dashboard with `mxgate vault set`")]
+    #[error(
+        "MX takes neither of the two keys: set a new one from MX's dashboard with `mxgate vault set NAME --config FILE`"
+    )]
     BothRefused,
     /// A gateway still uses the old key.
     #[error("{who} does not use the new key yet; the old one is kept. Run it again, and it goes on")]

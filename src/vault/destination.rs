@@ -12,7 +12,8 @@ pub enum NotFor {
     /// It is an entry of the embedded vault, sealed for others.
     #[error(
         "{reference} is sealed for {hosts} and may not be sent to {host}; store it again with \
-         `mxgate vault set --host {host}`, if that is meant"
+         `mxgate vault set {} --host {host} --config FILE`, if that is meant",
+        .reference.place()
     )]
     Sealed {
         /// As configured.

@@ -34,7 +34,14 @@ pub fn issue(setup: &Setup, arguments: &[&str]) -> String {
     let text = String::from_utf8(output.stdout).unwrap();
     let token = text.strip_suffix('\n').unwrap();
     assert!(token.len() == 65 && token.starts_with("mxg_") && !token.contains('\n'), "{token}");
-    assert!(!String::from_utf8_lossy(&output.stderr).contains(token), "it is shown once");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!said.contains(token), "it is shown once");
+    let revoke = format!(
+        "`mxgate caller token revoke {} --config {}`",
+        id(token),
+        setup.folder().join("mxgate.toml").display()
+    );
+    assert!(said.contains(&revoke), "a whole command: {said}");
     token.to_owned()
 }
 

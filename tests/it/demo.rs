@@ -2,12 +2,13 @@
 
 use std::{
     io::{BufRead as _, BufReader},
+    net::TcpListener,
     process::{Child, Command, Stdio},
 };
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::harness::{Output, until};
+use crate::harness::{Output, mxgate, until};
 
 #[test]
 fn the_three_printed_lines_do_what_the_text_says() {
@@ -43,6 +44,18 @@ fn the_three_printed_lines_do_what_the_text_says() {
         ended.is_some()
     });
     assert!(ended.unwrap().success());
+}
+
+#[test]
+fn whoever_finds_the_port_taken_is_told_how_to_choose_another() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    for command in ["demo", "stand-in"] {
+        let output = mxgate(&[command, "--listen", &address], &[]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains(&address) && said.ends_with("; --listen ADDRESS takes another\n"), "{said}");
+    }
 }
 
 struct Demo(Child);

@@ -107,6 +107,21 @@ fn failed(output: &Output) -> String {
 }
 
 #[test]
+fn init_names_a_folder_that_is_not_there_and_makes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    for (vault, identity, absent, flag) in
+        [("lib/vault.age", "identity", "lib", "--vault"), ("vault.age", "etc/identity", "etc", "--identity")]
+    {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mxgate"));
+        command.current_dir(folder.path()).args(["vault", "--vault", vault, "--identity", identity, "init"]);
+        let said = failed(&with_input(&mut command, ""));
+        let named = format!("no folder {}, which {flag} names", folder.path().join(absent).display());
+        assert!(said.contains(&named), "{said}");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+}
+
+#[test]
 fn init_makes_vault_and_identity_once() {
     let folder = Folder::new();
     let before = [fs::read(folder.path("identity")).unwrap(), fs::read(folder.path("vault.age")).unwrap()];

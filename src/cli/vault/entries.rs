@@ -129,7 +129,7 @@ fn list_json(opened: &Opened) -> String {
 
 fn list_text(opened: &Opened) -> anyhow::Result<String> {
     if opened.entries.is_empty() {
-        return Ok("the vault is empty; `mxgate vault set NAME` seals a secret\n".to_owned());
+        return Ok("the vault is empty; `set NAME` in the place of `list` seals a secret\n".to_owned());
     }
     let width = opened.entries.keys().map(String::len).max().unwrap_or(0).max("NAME".len());
     let mut text = format!(

@@ -9,7 +9,7 @@ use crate::vault::source::file;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No file is there.
-    #[error("there is no vault at {}; `mxgate vault init` makes one", .path.display())]
+    #[error("there is no vault at {}; `mxgate vault init --config FILE` makes one", .path.display())]
     Absent {
         /// The vault.
         path: PathBuf,
