@@ -201,7 +201,7 @@ impl App {
             runtime,
         } = self;
         let ended = Arc::new(Notify::new());
-        let connections = connections::start(&config, browsers, TellEnd(ended.clone()))?;
+        let connections = connections::start(&config, browsers, &ended)?;
         let broker = connections.as_ref().map(|running| running.broker.clone());
         let workers = config.process.workers.unwrap_or_else(capacity::cores);
         let names = catalogue().operations().iter().map(|operation| operation.id);

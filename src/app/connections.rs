@@ -7,7 +7,10 @@
 use std::{io, net::TcpListener, sync::Arc, thread, time::Duration};
 
 use arc_swap::ArcSwap;
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::{Notify, watch},
+    time::sleep,
+};
 
 use super::{Error, TellEnd};
 use crate::{
@@ -50,18 +53,19 @@ pub(super) fn bind(config: &Config) -> io::Result<Option<TcpListener>> {
     Ok(bound)
 }
 
-/// Starts it; `None`: nothing is configured that needs it. `tell_end` is dropped when the thread ends.
+/// Starts it; `None`: nothing is configured that needs it. `ended` is told when the thread has ended.
 ///
 /// # Errors
 /// [`Error::Connections`] for what only an operator can mend, or no thread was to be had.
 pub(super) fn start(
     config: &Config,
     browsers: Option<TcpListener>,
-    tell_end: TellEnd,
+    ended: &Arc<Notify>,
 ) -> Result<Option<Running>, Error> {
     if config.connections.is_none() && config.providers.is_empty() {
         return Ok(None);
     }
+    let tell_end = TellEnd(ended.clone());
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().thread_name("mxgate-store").build()?;
     let broker = Broker::new(runtime.handle().clone());
