@@ -31,6 +31,11 @@ pub(super) fn changes(found: &Found<'_>, walked: &Walked, no: &No) -> Vec<String
     if let Some(reason) = walked.not_bound {
         return vec![not_bound(found, reason)];
     }
+    if found.environment.is_none()
+        && let Some(change) = no.refusal().and_then(|refusal| of_connections(found, refusal))
+    {
+        return vec![change];
+    }
     match no.refusal() {
         Some(Refusal::CallerNotAllowed) => unknown_caller(found, walked),
         Some(Refusal::OperationDenied) => denied(found),
@@ -61,6 +66,26 @@ pub(super) fn changes(found: &Found<'_>, walked: &Walked, no: &No) -> Vec<String
         Some(_) => detail("the request has to be another one"),
         None => Vec::new(),
     }
+}
+
+/// At a listener that serves connections, where refusals are about other things than at MX.
+fn of_connections(found: &Found<'_>, refusal: Refusal) -> Option<String> {
+    Some(match refusal {
+        Refusal::ConnectionDenied => format!(
+            "add `connections` to the caller {}, with the providers whose connections it may use",
+            found.caller.map_or("that it is", |caller| &caller.name)
+        ),
+        Refusal::UnknownOperation => {
+            "ask for /connections and /connections/{id} alone: the listener serves nothing else".to_owned()
+        }
+        Refusal::MethodNotAllowed => {
+            "use POST or GET /connections, or GET or DELETE /connections/{id}".to_owned()
+        }
+        Refusal::UnknownConnection => {
+            "write the id of a connection (mxc_...) as it was told: this is none".to_owned()
+        }
+        _ => return None,
+    })
 }
 
 /// The operation is granted, and not for this user.

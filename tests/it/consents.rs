@@ -9,6 +9,8 @@ use mxgate::{
         secret::Secret,
     },
 };
+use serde_json::Value;
+
 use crate::harness::{Setup, mx, mxgate};
 
 pub const STORE_KEY: &str = "st0re-k3y-of-more-than-32-bytes-a";
@@ -149,4 +151,31 @@ fn a_discovered_providers_secret_is_for_one_of_its_hosts() {
     assert_eq!(check("hosts = [\"token.example\"]", "token.example").0, Some(0));
     let (code, said) = check("", "token.example");
     assert!(code == Some(3) && said.contains("provider.bank.client_secret: vault:bank/"), "{said}");
+}
+
+#[test]
+fn explain_says_who_may_ask_a_listener_for_connections() {
+    let setup = consenting(&mx());
+    let config = setup.file("mxgate.toml", &setup.configuration()).display().to_string();
+    let explain = |from: &str, more: &[&str]| {
+        let asked = ["explain", "--config", &config, "--from", from, "--listener", "127.0.0.1:8099"];
+        let output = mxgate(&[&asked, more].concat(), &[]);
+        assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (code, said) = explain("10.1.2.3", &["POST", "/connections"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(
+        said.contains("127.0.0.1:8099, which serves connections\n") && said.ends_with("\nallowed\n"),
+        "{said}"
+    );
+    let (code, said) = explain("10.2.3.4", &["POST", "/connections"]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(
+        said.contains("refused: 403 connection_denied\n  - add `connections` to the caller report"),
+        "{said}"
+    );
+    let (code, said) = explain("10.2.3.4", &["--json", "GET", "/connections"]);
+    let told: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((code, &told["serves"], &told["caller"]), (Some(1), &"connections".into(), &"report".into()));
 }
