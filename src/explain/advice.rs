@@ -47,6 +47,7 @@ pub(super) fn changes(found: &Found<'_>, walked: &Walked, no: &No) -> Vec<String
              that gave it, and nowhere else"
                 .to_owned(),
         ],
+        Some(Refusal::ConnectionNotNamed) => connection_not_named(found),
         Some(Refusal::BrowserNotAllowed) => {
             vec![
                 "the request has an Origin or a Sec-Fetch-Site, so it comes from a browser: list its origin in \
@@ -86,6 +87,23 @@ fn of_connections(found: &Found<'_>, refusal: Refusal) -> Option<String> {
         }
         _ => return None,
     })
+}
+
+fn connection_not_named(found: &Found<'_>) -> Vec<String> {
+    let is_named = |(name, _): &(String, String)| name.eq_ignore_ascii_case("x-mxgate-connection");
+    if found.question.headers.iter().any(is_named) {
+        return vec![
+            "send exactly one `x-mxgate-connection`, with one id as GET /connections lists it (mxc_...)"
+                .to_owned(),
+        ];
+    }
+    vec![
+        "add the header `x-mxgate-connection: mxc_...`, with the id of a connection that the caller may use (GET \
+         /connections lists them, at a listener that serves connections)"
+            .to_owned(),
+        "or ask for a path that names the user, a {user_guid} of its template: a connection of that user is used then"
+            .to_owned(),
+    ]
 }
 
 /// The operation is granted, and not for this user.

@@ -88,3 +88,25 @@ fn a_presumed_caller_keeps_its_connections() {
     };
     assert_eq!((told("ledger"), told("report")), ("allowed".to_owned(), "connection_denied".to_owned()));
 }
+
+#[test]
+fn a_request_that_names_no_connection_is_told_how_it_names_one() {
+    let told = at("127.0.0.1:8080", "10.20.1.7", "GET /accounts");
+    assert_eq!(code(&told), "connection_not_named");
+    let advised = advice(&told);
+    for part in ["add the header `x-mxgate-connection: mxc_...`", "or ask for a path that names the user"] {
+        assert!(advised.contains(part), "{part} is not in {advised}");
+    }
+    for values in [&["mxc_1"][..], &["mxc_1", "mxc_2"]] {
+        let mut asked = from("10.20.1.7", "GET /accounts");
+        asked.headers = values.iter().map(|value| ("X-Mxgate-Connection".into(), (*value).into())).collect();
+        let told = explainer(CONSENTS).explain(&asked).unwrap();
+        assert_eq!(code(&told), "connection_not_named");
+        assert!(
+            advice(&told).contains("exactly one `x-mxgate-connection`, with one id"),
+            "{}",
+            advice(&told)
+        );
+    }
+    assert_eq!(code(&at("127.0.0.1:8080", "10.20.1.7", "GET /users/USR-1/accounts")), "allowed");
+}
