@@ -10,6 +10,7 @@
 pub mod bundle;
 mod call;
 mod certificates;
+mod consents;
 pub mod finding;
 mod machine;
 mod network;
@@ -134,5 +135,8 @@ async fn look_at(environment: &Arc<config::Environment>, secrets: &Secrets, part
     let Some(connected) = network::connect(environment, own.proxy_password.clone(), part).await else {
         return;
     };
-    call::call(connected, &own, part).await;
+    match &own.key {
+        Some(key) => call::call(connected, key, part).await,
+        None => call::of_a_user(part),
+    }
 }

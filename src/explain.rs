@@ -123,7 +123,9 @@ pub struct Explanation {
     pub target: String,
     /// The listener.
     pub listener: String,
-    /// The environment that the listener sends to.
+    /// What the listener serves: `environment`, or `connections`.
+    pub serves: &'static str,
+    /// The environment that the listener sends to; empty when it serves connections.
     pub environment: String,
     /// Its host, and its port if that is not 443.
     pub host: String,
@@ -151,6 +153,8 @@ pub struct Explanation {
     pub sent: Option<Sent>,
     /// What becomes of the answer before its caller gets it, where anything does.
     pub answer: Option<&'static str>,
+    /// What of a request that is let through only a running gateway judges, where that is more than is said of all.
+    pub not_judged: Option<&'static str>,
     /// Why it is refused; `None`: it would be sent.
     pub refused: Option<Refused>,
     /// Why it would be refused, were its caller not in observe mode.
@@ -274,7 +278,7 @@ impl Explainer {
         let head = message::head(question, &self.config);
         let ended = head.and_then(|head| self.decided(snapshot, listener, &peer, &head, &mut walked));
         let (sent, refused) = match ended {
-            Ok(sent) => (Some(sent), None),
+            Ok(sent) => (sent, None),
             Err(no) => (None, Some(no)),
         };
         self.told(listener, question, walked, sent, refused)
@@ -287,29 +291,31 @@ impl Explainer {
         peer: &Peer,
         head: &request::Parts,
         walked: &mut Walked,
-    ) -> Result<(Sent, UsedCredential), No> {
+    ) -> Result<Option<(Sent, UsedCredential)>, No> {
         let not_ready = || No { end: End::Failed(gateway::refusal::Failure::NotReady), detail: None };
-        let listener = snapshot.listeners.get(listener).ok_or_else(not_ready)?;
-        let environment = listener.environment.and_then(|index| snapshot.environments.get(index));
-        let environment = environment.ok_or_else(not_ready)?;
-        let decided = gateway::decide(snapshot, listener, peer, head, walked).map_err(|end| No {
+        let refused = |end| No {
             detail: head
                 .uri
                 .path_and_query()
                 .and_then(|target| Target::parse(target.as_str()).err())
                 .map(|malformed| malformed.to_string()),
             end,
-        })?;
+        };
+        let listener = snapshot.listeners.get(listener).ok_or_else(not_ready)?;
+        let Some(index) = listener.environment else {
+            let decided = gateway::connections::decide(snapshot, listener, peer, head, walked);
+            return decided.map(|_| None).map_err(refused);
+        };
+        let environment = snapshot.environments.get(index).ok_or_else(not_ready)?;
+        let decided = gateway::decide(snapshot, listener, peer, head, walked).map_err(refused)?;
         let own = environment.own.key().map(Prepared::for_worker);
         let token = environment.bearer.token().map(Prepared::for_worker);
         let access = decided.choice.presumed_access();
         let at_hand = AtHand { own: own.as_ref(), token: token.as_ref(), access: access.as_ref() };
         let attached = decided.choice.attached(&at_hand);
         let attached = attached.map_err(|refusal| No { end: refusal.into(), detail: None })?;
-        Ok((
-            message::sent(&decided, head, environment, &attached),
-            self.credential(&environment.name, &attached),
-        ))
+        let sent = message::sent(&decided, head, environment, &attached);
+        Ok(Some((sent, self.credential(&environment.name, &attached))))
     }
 
     fn credential(&self, environment: &str, attached: &Attached<'_>) -> UsedCredential {
@@ -349,8 +355,9 @@ impl Explainer {
             settings.and_then(|settings| self.config.environments.get(settings.serves.environment()?));
         let caller = walked.caller.as_ref().and_then(|name| self.caller(name));
         let operation = walked.operation();
-        let rule = caller.zip(environment).and_then(|(caller, environment)| {
-            words::rule(caller, environment, operation, walked.template.as_deref())
+        let rule = caller.and_then(|caller| match environment {
+            Some(environment) => words::rule(caller, environment, operation, walked.template.as_deref()),
+            None => Some(words::connections(caller)),
         });
         let found = advice::Found { config: &self.config, question, environment, caller, operation };
         let told = |no: No| {
@@ -368,10 +375,8 @@ impl Explainer {
             method: question.method.clone(),
             target: question.target.clone(),
             listener: settings.map(|settings| settings.address.to_string()).unwrap_or_default(),
-            environment: settings
-                .and_then(|settings| settings.serves.environment())
-                .unwrap_or_default()
-                .to_owned(),
+            serves: if environment.is_some() { "environment" } else { "connections" },
+            environment: environment.map(|environment| environment.name.clone()).unwrap_or_default(),
             host: environment.map(|environment| words::host(environment)).unwrap_or_default(),
             origin: walked.origin.filter(|_| !question.asker.is_presumed()).map(|origin| origin.to_string()),
             recognised: words::recognised(question, &walked, caller),
@@ -383,13 +388,13 @@ impl Explainer {
                 .unwrap_or_default(),
             rule,
             limits: caller
-                .zip(environment)
-                .map(|(caller, environment)| words::limits(caller, environment, &question.method))
+                .map(|caller| words::limits(caller, environment.map(|one| &**one), &question.method))
                 .unwrap_or_default(),
-            users: caller.map(words::users).unwrap_or_default(),
+            users: caller.filter(|_| environment.is_some()).map(words::users).unwrap_or_default(),
             credential,
             sent,
             answer: answer.and_then(|(environment, operation)| words::answer(environment, operation)),
+            not_judged: (environment.is_none() && refused.is_none()).then_some(words::NOT_JUDGED),
             refused,
             would_refuse,
         }

@@ -212,6 +212,8 @@ pub(crate) trait Trail {
     fn now(&self) -> SystemTime;
     /// What the caller asks for and may have, unless an operator has stopped it.
     fn granted(&mut self, grant: &Grant) -> Result<(), Refusal>;
+    /// What the caller asks for of users' connections.
+    fn asks_for(&mut self, template: &'static str);
 }
 
 /// A request that may go out.

@@ -9,6 +9,7 @@
 //! - `connect`: a user's browser consents, and a connection is made.
 //! - `handle`: what a caller gets in the place of a token that MX gave it, which is kept like a connection.
 //! - `cell`: a connection as requests see it; `broker`: cells for whoever may have them, refreshed ahead of time.
+//! - `needed`: the secrets and files of all of it, for who looks before a gateway runs.
 //!
 //! In: what a provider answered. Out: a [`connection::Connection`] with its tokens, and a list of connections without.
 //!
@@ -23,6 +24,7 @@ pub(crate) mod connection;
 mod discovery;
 pub(crate) mod handle;
 mod holding;
+pub(crate) mod needed;
 pub(crate) mod provider;
 pub(crate) mod refresh;
 mod seal;

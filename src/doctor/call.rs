@@ -4,7 +4,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use http::{HeaderMap, StatusCode, header};
 
-use super::{Part, finding::Finding, network::Connected, secrets::Own};
+use super::{Part, finding::Finding, network::Connected, secrets::Key};
 use crate::{
     limits::retry_after,
     upstream::errand::{Addressee, Errand, Heard, Word},
@@ -17,7 +17,7 @@ const OFF: Duration = Duration::from_secs(300);
 const DRIFTS: Duration = Duration::from_secs(30);
 
 /// Makes the call and reports what came of it.
-pub(super) async fn call(connected: Connected, own: &Own, part: &mut Part<'_>) {
+pub(super) async fn call(connected: Connected, key: &Key, part: &mut Part<'_>) {
     let environment = part.environment;
     let Some(errand) = Errand::read(environment.api.kind()) else {
         let said = "no call of this API is known to be harmless; the way to it works";
@@ -28,7 +28,7 @@ pub(super) async fn call(connected: Connected, own: &Own, part: &mut Part<'_>) {
     let began = Instant::now();
     let (version, limit) = (environment.accept_version.as_str(), environment.timeouts.first_byte);
     let to = Addressee { authority: &target.authority, accept_version: version };
-    let heard = match errand.run(stream, to, &own.credential, limit).await {
+    let heard = match errand.run(stream, to, &key.credential, limit).await {
         Ok(heard) => heard,
         Err(failure) => {
             let said = format!("{} got no proper answer ({})", errand.shown(), failure.code());
@@ -43,10 +43,21 @@ pub(super) async fn call(connected: Connected, own: &Own, part: &mut Part<'_>) {
         (None, Some(from)) => format!("{}, or what a NAT makes of it", from.ip()),
         (None, None) => "this machine".to_owned(),
     };
-    let (finding, said) = meaning(&heard, version, &own.key, &from);
+    let (finding, said) = meaning(&heard, version, &key.shown, &from);
     let said =
         format!("{} was answered {} in {} ms{said}", errand.shown(), heard.status.as_u16(), took.as_millis());
     part.add("call", finding, said);
+}
+
+/// Says that none is made where requests carry a provider's tokens: those are users', or would have to be asked for.
+pub(super) fn of_a_user(part: &mut Part<'_>) {
+    let providers: Vec<&str> = part.environment.oauth().map(|(_, provider, _)| provider).collect();
+    let said = format!(
+        "requests here carry tokens of provider {}: none was made with one, and the provider was not asked; the way to the \
+         host works",
+        providers.join(", ")
+    );
+    part.add("call", Finding::NotTried, said);
 }
 
 /// What a status says at MX.

@@ -70,7 +70,7 @@ findings! {
     /// It could not be read now.
     SecretUnreadable = "secret_unreadable", Fail, "mend what the line names; the secret may be there";
     /// It is nothing that could be sent.
-    SecretUnfit = "secret_unfit", Fail, "store the secret again, exactly as MX shows it";
+    SecretUnfit = "secret_unfit", Fail, "store the secret again, exactly as MX shows it, or as the line says";
     /// It is sealed for other hosts.
     SecretWrongHost = "secret_wrong_host", Fail, "if it is meant for this host, store it again with `mxgate vault set --host HOST`";
     /// Two environments at different hosts have the same key. Neither was sent anywhere.
@@ -106,7 +106,7 @@ findings! {
 
     // TLS.
     /// Its files could not be read or used.
-    TlsFiles = "tls_files", Fail, "mend the file that the line names (`ca_file`, `client_certificate`)";
+    TlsFiles = "tls_files", Fail, "mend the file that the line names (`ca_file`, `client_certificate`, `tls`)";
     /// Issued by somebody who is not trusted: usually a middlebox that looks into TLS.
     TlsInspection = "tls_inspection", Fail, "somebody on the way opens TLS: have this host exempted there. If the issuer is one that you trust for this, name its certificate in `ca_file`";
     /// Past its time.
@@ -127,7 +127,7 @@ findings! {
     ExpiresSoon = "expires_soon", Warn, "the host has to renew its certificate in time";
 
     // The call.
-    /// Nothing is known to be harmless at this API.
+    /// Nothing is known to be harmless at this API, or it would take a user's token.
     NotTried = "not_tried", Warn, "make a call of your own through the gateway";
     /// Our clock and the host's differ a little.
     ClockDrifts = "clock_drifts", Warn, "have this machine's clock synchronised";

@@ -10,6 +10,7 @@ use super::{Report, finding::Finding};
 use crate::{
     capacity,
     config::{self, Config, permissions},
+    oauth::needed,
     process::{Hardening, Memory},
     tree::tree,
     vault::{permissions as private, reference::Reference},
@@ -80,7 +81,9 @@ fn of(config: &Config, path: &Path) -> (BTreeSet<PathBuf>, BTreeSet<PathBuf>) {
     let listeners = config.listeners.iter();
     let certificates = listeners.clone().filter_map(|listener| listener.tls.as_ref());
     let clients = config.environments.values().filter_map(|one| one.client_certificate.as_ref());
-    for config::ListenerTls { certificate, key } in certificates.chain(clients) {
+    let browser = config.connections.as_ref().and_then(|connections| connections.browser.as_ref());
+    let browser = browser.and_then(|browser| browser.tls.as_ref());
+    for config::ListenerTls { certificate, key } in certificates.chain(clients).chain(browser) {
         trusted.insert(certificate.clone());
         secret.insert(key.clone());
     }
@@ -89,5 +92,7 @@ fn of(config: &Config, path: &Path) -> (BTreeSet<PathBuf>, BTreeSet<PathBuf>) {
         trusted.extend(environment.ca_file.clone());
         secret.extend(environment.references().filter_map(Reference::as_file));
     }
+    trusted.extend(config.providers.values().filter_map(|provider| provider.ca_file.clone()));
+    secret.extend(needed::secrets(config).iter().filter_map(|needed| needed.reference.as_file()));
     (trusted, secret)
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use tokio::task::spawn_blocking;
 
-use super::{Part, Report, finding::Finding};
+use super::{Part, Report, consents::Consents, finding::Finding};
 use crate::{
     config::{Config, Environment, Needed, Role, VaultFile},
     credential::Prepared,
@@ -27,14 +27,21 @@ pub(super) struct Secrets {
     vault_closed: bool,
     /// Environment, host and key, of each.
     keys: Vec<(String, String, Arc<Secret>)>,
+    consents: Consents,
 }
 
 /// What one environment has at hand.
 pub(super) struct Own {
+    /// `None`: its requests carry a provider's tokens.
+    pub(super) key: Option<Key>,
+    pub(super) proxy_password: Option<Password>,
+}
+
+/// MX's key.
+pub(super) struct Key {
     pub(super) credential: Prepared,
     /// Reference and fingerprint.
-    pub(super) key: String,
-    pub(super) proxy_password: Option<Password>,
+    pub(super) shown: String,
 }
 
 impl Secrets {
@@ -65,16 +72,33 @@ impl Secrets {
             Some((environment.name.clone(), environment.host.clone(), secret.clone()))
         };
         let keys = environments.filter_map(key).collect();
-        Self { all, vault_closed, keys }
+        let consents = Consents::read(config).await;
+        consents.shared(config, vault_closed, report);
+        Self { all, vault_closed, keys, consents }
     }
 
-    /// Those of an environment, or nothing when one that its requests need is missing, or its tokens are a provider's.
+    /// Those of an environment, or nothing when one that its requests need is missing.
     pub(super) fn of(&self, environment: &Environment, part: &mut Part<'_>) -> Option<Own> {
         let mut is_complete = true;
         for needed in environment.needed() {
             is_complete &= self.look_at(needed, part);
         }
-        let reference = environment.credential.reference()?;
+        self.consents.of(environment, self.vault_closed, part);
+        let key = match environment.credential.reference() {
+            Some(reference) => Some(self.key(environment, reference, is_complete, part)?),
+            None => None,
+        };
+        let password = environment.proxy_password().and_then(|password| self.resolved(password));
+        is_complete.then(|| Own { key, proxy_password: password.cloned().map(Password::from) })
+    }
+
+    fn key(
+        &self,
+        environment: &Environment,
+        reference: &Reference,
+        is_complete: bool,
+        part: &mut Part<'_>,
+    ) -> Option<Key> {
         if let Some(other) = self.twin(environment) {
             let said = format!(
                 "the key of {reference} is that of environment {other}, which is at another host: it was sent to neither",
@@ -88,11 +112,9 @@ impl Secrets {
             let said = format!("{reference} {error}");
             part.add("vault", Finding::SecretUnfit, said);
         });
-        let password = environment.proxy_password().and_then(|password| self.resolved(password));
-        Some(Own {
+        Some(Key {
             credential: prepared.ok()?,
-            key: format!("{reference}, fingerprint {}", own.fingerprint),
-            proxy_password: password.cloned().map(Password::from),
+            shown: format!("{reference}, fingerprint {}", own.fingerprint),
         })
     }
 
@@ -131,14 +153,8 @@ impl Secrets {
                 true
             }
             Some(Err(error)) => {
-                let is_in_vault = reference.scheme() == Scheme::Vault;
-                match (finding(error), self.vault_closed && is_in_vault) {
-                    (_, true) => {
-                        let said = format!("{reference}: the vault does not open, see above");
-                        part.add("vault", Finding::VaultClosed, said);
-                    }
-                    (finding, false) => part.add("vault", finding, chain(&**error)),
-                }
+                let (finding, said) = unread(reference, error, self.vault_closed);
+                part.add("vault", finding, said);
                 false
             }
             None => false,
@@ -161,6 +177,14 @@ async fn peek(vault: VaultFile) -> Result<Vault, vault::Error> {
     opened.unwrap_or(Err(vault::Error::VaultTimeout))
 }
 
+/// Why a secret is not to be had. The cause is told once when it is the vault.
+pub(super) fn unread(reference: &Reference, error: &vault::Error, vault_closed: bool) -> (Finding, String) {
+    if vault_closed && reference.scheme() == Scheme::Vault {
+        return (Finding::VaultClosed, format!("{reference}: the vault does not open, see above"));
+    }
+    (finding(error), chain(error))
+}
+
 fn finding(error: &vault::Error) -> Finding {
     match error {
         vault::Error::Absent { .. } => Finding::SecretAbsent,
@@ -168,10 +192,10 @@ fn finding(error: &vault::Error) -> Finding {
         | vault::Error::NoSource { .. }
         | vault::Error::NotYet { .. }
         | vault::Error::VaultTimeout => Finding::SecretUnreadable,
-        vault::Error::Unfit { .. }
-        | vault::Error::NotFor(_)
-        | vault::Error::Moved { .. }
-        | vault::Error::Field { .. } => Finding::SecretUnfit,
+        vault::Error::NotFor(_) => Finding::SecretWrongHost,
+        vault::Error::Unfit { .. } | vault::Error::Moved { .. } | vault::Error::Field { .. } => {
+            Finding::SecretUnfit
+        }
         vault::Error::Identity(_) | vault::Error::Embedded(_) => Finding::VaultClosed,
     }
 }

@@ -31,6 +31,11 @@ pub(super) fn changes(found: &Found<'_>, walked: &Walked, no: &No) -> Vec<String
     if let Some(reason) = walked.not_bound {
         return vec![not_bound(found, reason)];
     }
+    if found.environment.is_none()
+        && let Some(change) = no.refusal().and_then(|refusal| of_connections(found, refusal))
+    {
+        return vec![change];
+    }
     match no.refusal() {
         Some(Refusal::CallerNotAllowed) => unknown_caller(found, walked),
         Some(Refusal::OperationDenied) => denied(found),
@@ -42,6 +47,7 @@ pub(super) fn changes(found: &Found<'_>, walked: &Walked, no: &No) -> Vec<String
              that gave it, and nowhere else"
                 .to_owned(),
         ],
+        Some(Refusal::ConnectionNotNamed) => connection_not_named(found),
         Some(Refusal::BrowserNotAllowed) => {
             vec![
                 "the request has an Origin or a Sec-Fetch-Site, so it comes from a browser: list its origin in \
@@ -61,6 +67,43 @@ pub(super) fn changes(found: &Found<'_>, walked: &Walked, no: &No) -> Vec<String
         Some(_) => detail("the request has to be another one"),
         None => Vec::new(),
     }
+}
+
+/// At a listener that serves connections, where refusals are about other things than at MX.
+fn of_connections(found: &Found<'_>, refusal: Refusal) -> Option<String> {
+    Some(match refusal {
+        Refusal::ConnectionDenied => format!(
+            "add `connections` to the caller {}, with the providers whose connections it may use",
+            found.caller.map_or("that it is", |caller| &caller.name)
+        ),
+        Refusal::UnknownOperation => {
+            "ask for /connections and /connections/{id} alone: the listener serves nothing else".to_owned()
+        }
+        Refusal::MethodNotAllowed => {
+            "use POST or GET /connections, or GET or DELETE /connections/{id}".to_owned()
+        }
+        Refusal::UnknownConnection => {
+            "write the id of a connection (mxc_...) as it was told: this is none".to_owned()
+        }
+        _ => return None,
+    })
+}
+
+fn connection_not_named(found: &Found<'_>) -> Vec<String> {
+    let is_named = |(name, _): &(String, String)| name.eq_ignore_ascii_case("x-mxgate-connection");
+    if found.question.headers.iter().any(is_named) {
+        return vec![
+            "send exactly one `x-mxgate-connection`, with one id as GET /connections lists it (mxc_...)"
+                .to_owned(),
+        ];
+    }
+    vec![
+        "add the header `x-mxgate-connection: mxc_...`, with the id of a connection that the caller may use (GET \
+         /connections lists them, at a listener that serves connections)"
+            .to_owned(),
+        "or ask for a path that names the user, a {user_guid} of its template: a connection of that user is used then"
+            .to_owned(),
+    ]
 }
 
 /// The operation is granted, and not for this user.

@@ -34,11 +34,11 @@ impl Explanation {
             "status": refused.map(|refused| refused.status),
             "changes": refused.map(|refused| refused.changes.clone()).unwrap_or_default(),
             "method": self.method, "target": self.target,
-            "listener": self.listener, "environment": self.environment, "host": self.host,
+            "listener": self.listener, "serves": self.serves, "environment": self.environment, "host": self.host,
             "origin": self.origin, "caller": self.caller, "recognised": self.recognised,
             "operation": self.operation, "template": self.template, "classes": self.classes,
             "rule": self.rule, "limits": self.limits, "users": self.users,
-            "credential": credential, "sent": sent, "answer": self.answer,
+            "credential": credential, "sent": sent, "answer": self.answer, "not_judged": self.not_judged,
         })
     }
 }
@@ -47,7 +47,11 @@ impl Explanation {
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{} {}\n", Escaped(&self.method), Escaped(&self.target))?;
-        step(f, "listener", &format!("{}, which sends to {}", self.listener, self.environment))?;
+        let serves = match &*self.environment {
+            "" => "serves connections".to_owned(),
+            environment => format!("sends to {environment}"),
+        };
+        step(f, "listener", &format!("{}, which {serves}", self.listener))?;
         match &self.caller {
             Some(caller) => step(f, "caller", &format!("{caller}: {}", self.recognised))?,
             None => step(f, "caller", &self.recognised)?,
@@ -76,6 +80,9 @@ impl fmt::Display for Explanation {
         }
         if let Some(answer) = self.answer {
             step(f, "answer", answer)?;
+        }
+        if let Some(not_judged) = self.not_judged {
+            step(f, "not judged", not_judged)?;
         }
         match &self.refused {
             None => match &self.would_refuse {

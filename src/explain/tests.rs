@@ -1,5 +1,7 @@
 //! Explanations of the published example.
 
+mod connections;
+
 use super::*;
 use crate::config::overrides::Overrides;
 

@@ -79,4 +79,8 @@ impl Trail for Walked {
         }
         Ok(())
     }
+
+    fn asks_for(&mut self, template: &'static str) {
+        self.template = Some(template.to_owned());
+    }
 }

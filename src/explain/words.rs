@@ -40,6 +40,20 @@ pub(super) fn rule(
     Some(format!("\"{}\" in {place} allows it", item))
 }
 
+/// Which connections of users a caller may use.
+pub(super) fn connections(caller: &Caller) -> String {
+    let name = &caller.name;
+    let Some(config::CallerConnections { providers, of }) = &caller.connections else {
+        return format!("{name} may use no connections");
+    };
+    let others = if of.is_empty() { String::new() } else { format!(", also those of {}", of.join(", ")) };
+    format!("connections of {name}: it may use those of {}{others}", providers.join(", "))
+}
+
+/// What is not looked at of a request for connections.
+pub(super) const NOT_JUDGED: &str = "what is asked of connections: the body of the request, whether there is such a \
+     connection, and whether it is the caller's to see or to end";
+
 /// Why it is that caller, or nobody.
 pub(super) fn recognised(question: &Question, walked: &Walked, caller: Option<&Caller>) -> String {
     let origin = walked.origin.map(|origin| origin.to_string()).unwrap_or_default();
@@ -120,7 +134,11 @@ pub(super) fn users(caller: &Caller) -> Vec<String> {
 }
 
 /// What the request would be counted against, whether or not that is reached.
-pub(super) fn limits(caller: &Caller, environment: &config::Environment, method: &str) -> Vec<String> {
+pub(super) fn limits(
+    caller: &Caller,
+    environment: Option<&config::Environment>,
+    method: &str,
+) -> Vec<String> {
     let limits = &caller.limits;
     let own = [
         limits.rate.map(rate),
@@ -128,17 +146,18 @@ pub(super) fn limits(caller: &Caller, environment: &config::Environment, method:
         limits.connections_max.map(|max| format!("{max} connections")),
         limits.bytes_per_second.map(|bytes| format!("{bytes} bytes a second")),
     ];
-    let (budget, methods) = match method {
-        "GET" | "HEAD" => (&environment.budget.get, "GET and HEAD"),
-        _ => (&environment.budget.other, "other methods"),
-    };
-    let shared = [budget.rate.map(rate), budget.in_flight_max.map(|max| format!("{max} in flight"))];
     let line = |whose: String, parts: Vec<String>| {
         (!parts.is_empty()).then(|| format!("{whose}: {}", parts.join(", ")))
     };
     let own = line(caller.name.clone(), own.into_iter().flatten().collect());
-    let shared =
-        line(format!("all at {}, {methods}", environment.name), shared.into_iter().flatten().collect());
+    let shared = environment.and_then(|environment| {
+        let (budget, methods) = match method {
+            "GET" | "HEAD" => (&environment.budget.get, "GET and HEAD"),
+            _ => (&environment.budget.other, "other methods"),
+        };
+        let shared = [budget.rate.map(rate), budget.in_flight_max.map(|max| format!("{max} in flight"))];
+        line(format!("all at {}, {methods}", environment.name), shared.into_iter().flatten().collect())
+    });
     own.into_iter().chain(shared).collect()
 }
 

@@ -15,13 +15,13 @@
 use std::{borrow::Cow, pin::pin, rc::Rc, sync::Arc};
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, uri::PathAndQuery};
+use http::{Method, Request, Response, StatusCode, request, uri::PathAndQuery};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    End,
+    End, Trail,
     answer::AnswerBody,
     entry::{Entry, Live},
     refusal::{Failure, Refusal},
@@ -30,15 +30,15 @@ use super::{
 use crate::{
     admission::Caller,
     control::consents::{Consent, ConsentList},
-    listener::{connection::Connection, watch::Expiry},
+    listener::{connection::Connection, peer::Peer, watch::Expiry},
     oauth::{
         broker::{Broker, Unavailable},
         connect::{self, Return},
         connection::{ConnectionId, Purpose, Summary},
         store,
     },
-    policy::{Call, target::Target},
-    snapshot::MayUse,
+    policy::target::Target,
+    snapshot::{ListenerSettings, MayUse, Snapshot},
     users::Rule,
     vault,
     worker::view::View,
@@ -102,6 +102,32 @@ fn parsed(id: &str) -> Result<ConnectionId, Refusal> {
     id.parse().map_err(|_| Refusal::UnknownConnection)
 }
 
+/// A request of a caller that may use connections.
+pub(crate) struct Decided<'r> {
+    caller: Caller,
+    end_user: Option<Rc<str>>,
+    target: Target<'r>,
+    asked: Asked,
+    may_use: &'r Arc<MayUse>,
+}
+
+/// All that is decided before the broker is asked; `explain` walks the same way.
+pub(crate) fn decide<'r>(
+    snapshot: &'r Snapshot,
+    listener: &ListenerSettings,
+    peer: &Peer,
+    head: &'r request::Parts,
+    trail: &mut impl Trail,
+) -> Result<Decided<'r>, End> {
+    let (caller, end_user) = super::admitted(snapshot, listener, peer, head, trail)?;
+    let path = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
+    let target = Target::parse(path).map_err(|_| Refusal::MalformedTarget)?;
+    let (asked, template) = Asked::of(&head.method, target.path())?;
+    trail.asks_for(template);
+    let may_use = snapshot.may_use(caller.index()).ok_or(Refusal::ConnectionDenied)?;
+    Ok(Decided { caller, end_user, target, asked, may_use })
+}
+
 type Answered = (StatusCode, Bytes);
 
 async fn answered(
@@ -113,12 +139,8 @@ async fn answered(
     let (head, body) = request.into_parts();
     let listener = view.listener(at.listener.index).ok_or(Failure::NotReady)?;
     let mut trail = Live { view, entry };
-    let (caller, end_user) = super::admitted(&view.snapshot, listener, &at.peer, &head, &mut trail)?;
-    let path = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
-    let target = Target::parse(path).map_err(|_| Refusal::MalformedTarget)?;
-    let (asked, template) = Asked::of(&head.method, target.path())?;
-    entry.asked(Call::Pattern(template.into()));
-    let may_use = view.snapshot.may_use(caller.index()).ok_or(Refusal::ConnectionDenied)?;
+    let decided = decide(&view.snapshot, listener, &at.peer, &head, &mut trail)?;
+    let Decided { caller, end_user, target, asked, may_use } = decided;
     let bound = view.snapshot.users.of(caller.index());
     let asker = Asker { view, caller, may_use, bound, end_user: end_user.as_deref() };
     let broker = at.worker.tokens().broker().ok_or(Failure::NotReady)?;

@@ -191,11 +191,6 @@ impl Entry {
         self.upstream = self.upstream_began.map(|began| began.elapsed());
     }
 
-    /// What is asked of the gateway itself.
-    pub(super) fn asked(&mut self, call: Call) {
-        self.call = Some(call);
-    }
-
     /// The gateway answers by itself.
     pub(super) fn answered(&mut self, status: StatusCode) {
         self.allowed(status);
@@ -315,6 +310,10 @@ impl Trail for Live<'_> {
         let Some(operation) = grant.operation() else { return Ok(()) };
         self.entry.at.asked_for(operation.id);
         self.entry.at.check_suspended(self.view, self.entry.began)
+    }
+
+    fn asks_for(&mut self, template: &'static str) {
+        self.entry.call = Some(Call::Pattern(template.into()));
     }
 }
 

@@ -1,6 +1,7 @@
 //! `mxgate doctor`: each diagnosis, produced for real.
 
 mod bundle;
+mod consents;
 mod way;
 
 use std::{fs, process::Command};

@@ -18,6 +18,7 @@ mod canary;
 mod check;
 mod clients;
 mod connect_proxy;
+mod consents;
 mod control;
 mod credentials;
 mod demo;

@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// What the key of a store is sealed for: it is sent nowhere.
-const HERE: &str = "localhost";
+pub(crate) const HERE: &str = "localhost";
 
 /// Why there is no store.
 #[derive(Debug, thiserror::Error)]
@@ -118,14 +118,17 @@ pub(crate) async fn store(config: &Config, connections: &Connections) -> Result<
     }
 }
 
+/// Whom its password is for: a socket of this machine's is no host that a secret could be sealed for.
+pub(crate) fn host_of_database(host: &str) -> &str {
+    if host.starts_with('/') { HERE } else { host }
+}
+
 fn postgres_settings(config: &Config, settings: &config::Postgres) -> Settings {
     let (host, vault) = (settings.host.clone(), config.vault.clone());
     let password = settings.password.clone().map(|reference| -> PasswordLookUp {
         Arc::new(move || {
             let (reference, host, vault) = (reference.clone(), host.clone(), vault.clone());
-            // A socket of this machine's is no host that a secret could be sealed for.
-            let host = if host.starts_with('/') { HERE.to_owned() } else { host };
-            Box::pin(async move { once::read(reference, &host, vault).await })
+            Box::pin(async move { once::read(reference, host_of_database(&host), vault).await })
         })
     });
     Settings {

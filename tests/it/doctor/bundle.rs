@@ -119,3 +119,34 @@ fn without_a_gateway_it_says_what_is_not_to_be_had() {
     Search::new(&[Canary::new("the key", "wr0ng-k3y-of-the-test")])
         .assert_clean("the bundle", bundle.to_string().as_bytes());
 }
+
+#[test]
+fn paths_are_shown_whatever_their_folders_are_called() {
+    let mx = mx();
+    let mut setup = Setup::with_vault(&mx).control();
+    let folder = setup.folder().join("mount-4f9a1c07b2e85d36");
+    fs::create_dir(&folder).unwrap();
+    for name in ["vault.age", "identity", "ca.pem"] {
+        fs::rename(setup.folder().join(name), folder.join(name)).unwrap();
+    }
+    let (from, folder) = (setup.folder().display().to_string(), folder.display().to_string());
+    for text in [&mut setup.tables, &mut setup.environments] {
+        for name in ["vault.age", "identity", "ca.pem", "control.sock"] {
+            *text = text.replace(&format!("{from}/{name}"), &format!("{folder}/{name}"));
+        }
+    }
+    let config = setup.file("mxgate.toml", &setup.configuration());
+    let to = setup.folder().join("bundle.json");
+    let arguments = ["doctor", "--config", config.to_str().unwrap(), "--bundle", to.to_str().unwrap()];
+    assert!(mxgate(&arguments, &[]).status.success());
+    let bundle: Value = serde_json::from_slice(&fs::read(to).unwrap()).unwrap();
+    let set = &bundle["configuration"]["set"];
+    for (shown, expected) in [
+        (&set["control"]["socket"], format!("{folder}/control.sock")),
+        (&set["vault"]["path"], format!("{folder}/vault.age")),
+        (&set["vault"]["identity"], format!("file:{folder}/identity")),
+        (&set["environment"]["test"]["ca_file"], format!("{folder}/ca.pem")),
+    ] {
+        assert_eq!(shown, &Value::from(expected));
+    }
+}

@@ -1,0 +1,70 @@
+//! What providers and users' connections need, as far as that can be seen without a user.
+
+use super::{Part, Report, finding::Finding, secrets};
+use crate::{
+    config::{Config, Environment},
+    oauth::needed::{self, Fault},
+    vault::{chain, reference::Reference},
+};
+
+/// Their secrets, each read once.
+pub(super) struct Consents(Vec<Secret>);
+
+struct Secret {
+    key: String,
+    reference: Reference,
+    read: Result<(), Fault>,
+    /// Told of the environments that need it, and not of the machine.
+    is_providers: bool,
+}
+
+impl Consents {
+    pub(super) async fn read(config: &Config) -> Self {
+        let vault = config.vault.as_ref();
+        let mut all = Vec::new();
+        for needed in needed::secrets(config) {
+            let read = needed.read(vault).await;
+            let is_providers = needed.key.starts_with("provider.");
+            all.push(Secret { key: needed.key, reference: needed.reference.clone(), read, is_providers });
+        }
+        Self(all)
+    }
+
+    /// What no one environment needs: the store's secrets, and the certificate towards browsers.
+    pub(super) fn shared(&self, config: &Config, vault_closed: bool, report: &mut Report) {
+        for secret in self.0.iter().filter(|secret| !secret.is_providers) {
+            let (finding, said) = secret.told(vault_closed);
+            report.add(None, "vault", finding, said);
+        }
+        for (key, loaded) in needed::files(config) {
+            match loaded {
+                Ok(()) => report.add(None, "tls", Finding::Fine, format_args!("{key} can be used")),
+                Err(fault) => report.add(None, "tls", Finding::TlsFiles, format_args!("{key}: {fault}")),
+            }
+        }
+    }
+
+    /// The client secrets of the providers whose tokens an environment attaches. The way to its host needs none of them, and is
+    /// looked at in any case.
+    pub(super) fn of(&self, environment: &Environment, vault_closed: bool, part: &mut Part<'_>) {
+        for (_, provider, _) in environment.oauth() {
+            let key = format!("provider.{provider}.client_secret");
+            for secret in self.0.iter().filter(|secret| secret.key == key) {
+                let (finding, said) = secret.told(vault_closed);
+                part.add("vault", finding, said);
+            }
+        }
+    }
+}
+
+impl Secret {
+    fn told(&self, vault_closed: bool) -> (Finding, String) {
+        let Self { key, reference, read, .. } = self;
+        let (finding, said) = match read {
+            Ok(()) => (Finding::Fine, reference.to_string()),
+            Err(Fault::Unread(error)) => secrets::unread(reference, error, vault_closed),
+            Err(unfit @ Fault::Unfit(_)) => (Finding::SecretUnfit, chain(unfit)),
+        };
+        (finding, format!("{key}: {said}"))
+    }
+}
