@@ -78,19 +78,30 @@ destination = "file:{folder}/records"
 workers = 2
 """
 
+# One of other environments. With the secrets of many, the search for all of them in what goes out is another one.
+OTHER = """
+[environment.other-{number}]
+url = "https://127.0.0.1:{upstream}"
+credential = {{ kind = "basic", client_id = "trained", api_key = "file:{folder}/key-{number}" }}
+private_addresses = "allowed"
+"""
+
 
 class Gateway:
-    """One that runs, in a folder of its own, with the stand-in behind it."""
+    """One that runs, in a folder of its own, with the stand-in behind it, and so many other environments."""
 
-    def __init__(self, stack, binary, environment=None):
+    def __init__(self, stack, binary, environment=None, others=0):
         self.binary = binary
         self.folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mxgate-pgo-")))
         upstream = self._stand_in(stack)
         vault = [binary, "vault", "--vault", self.folder / "vault.age", "--identity", f"file:{self.folder}/identity"]
         self.run([*vault, "init"])
         self.run([*vault, "set", "mx/api_key", "--host", "127.0.0.1"], KEY)
-        configuration = self.folder / "mxgate.toml"
-        private(configuration, CONFIGURATION.format(upstream=upstream, folder=self.folder))
+        configuration, text = self.folder / "mxgate.toml", CONFIGURATION.format(upstream=upstream, folder=self.folder)
+        for number in range(others):
+            private(self.folder / f"key-{number}", f"{number:04}{KEY[4:]}")
+            text += OTHER.format(number=number, upstream=upstream, folder=self.folder)
+        private(configuration, text)
         command = [binary, "run", "--config", configuration]
         self.process = start(stack, command, self.folder / "gateway.log", environment or {})
         up = r'is up.*listeners="127\.0\.0\.1:(\d+).*health="?127\.0\.0\.1:(\d+)'
