@@ -31,9 +31,11 @@ const QUIETS_MAX: usize = 10;
 /// How long a folder may take. One that takes longer looks as it did before.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// What files looked like at one moment; `None` for one that was not there.
+/// What files looked like at one moment, by the folder they are in; `None` for one that was not there.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Stamps(BTreeMap<PathBuf, Option<Stamp>>);
+pub(super) struct Stamps(BTreeMap<PathBuf, Files>);
+
+type Files = BTreeMap<PathBuf, Option<Stamp>>;
 
 /// Tells one content at a path from another: a write changes the times, a rename or a swapped link the inode, `chmod`
 /// the time of the last change.
@@ -49,39 +51,62 @@ struct Stamp {
 impl Stamps {
     /// Looks at `files`, except those that were looked at before.
     pub(super) async fn add(&mut self, files: BTreeSet<PathBuf>) {
-        let fresh = files.into_iter().filter(|file| !self.0.contains_key(file));
-        let fresh = Self(tree(fresh.map(|file| (file, None))));
-        self.0.extend(fresh.again().await.0);
+        let mut fresh = Self::default();
+        for file in files.into_iter().filter(|file| self.of(file).is_none()) {
+            fresh.insert(file, None);
+        }
+        self.extend(fresh.again().await);
     }
 
     /// The same files, and what the others' looked like in `later`.
     pub(super) fn extend(&mut self, later: Self) {
-        self.0.extend(later.0);
+        for (folder, files) in later.0 {
+            self.0.entry(folder).or_default().extend(files);
+        }
     }
 
     /// What those of `files` looked like that were looked at.
     pub(super) fn only(&self, files: &BTreeSet<PathBuf>) -> Self {
-        let known = files.iter().filter_map(|file| self.0.get_key_value(file));
-        Self(tree(known.map(|(file, stamp)| (file.clone(), *stamp))))
+        let mut only = Self::default();
+        for file in files {
+            if let Some(stamp) = self.of(file) {
+                only.insert(file.clone(), stamp);
+            }
+        }
+        only
+    }
+
+    fn of(&self, file: &Path) -> Option<Option<Stamp>> {
+        self.0.get(folder(file))?.get(file).copied()
+    }
+
+    fn insert(&mut self, file: PathBuf, stamp: Option<Stamp>) {
+        self.0.entry(folder(&file).to_owned()).or_default().insert(file, stamp);
     }
 
     /// The same files, now. Each folder on a thread of its own, since a volume that hangs must hold up nothing else.
+    /// Thousands of files are looked at twice a second: no path is compared with another.
     pub(super) async fn again(&self) -> Self {
-        let mut folders = BTreeMap::<&Path, Vec<PathBuf>>::new();
-        for file in self.0.keys() {
-            folders.entry(file.parent().unwrap_or(file)).or_default().push(file.clone());
-        }
         let mut looks = JoinSet::new();
-        for (folder, files) in folders {
-            let look = move || files.into_iter().map(|file| (Stamp::of(&file), file)).collect::<Vec<_>>();
-            looks.spawn(in_time(format!("stamps of {}", folder.display()), PATIENCE, look));
+        for (folder, files) in &self.0 {
+            let name = format!("stamps of {}", folder.display());
+            let (folder, mut files) = (folder.clone(), files.clone());
+            looks.spawn(in_time(name, PATIENCE, move || {
+                files.iter_mut().for_each(|(file, stamp)| *stamp = Stamp::of(file));
+                (folder, files)
+            }));
         }
-        let mut now = self.clone();
-        for (stamp, file) in looks.join_all().await.into_iter().flatten().flatten() {
-            now.0.insert(file, stamp);
+        let mut now = Self(tree(looks.join_all().await.into_iter().flatten()));
+        for (folder, files) in &self.0 {
+            now.0.entry(folder.clone()).or_insert_with(|| files.clone());
         }
         now
     }
+}
+
+/// A path without a parent is its own folder.
+fn folder(file: &Path) -> &Path {
+    file.parent().unwrap_or(file)
 }
 
 impl Stamp {
