@@ -30,6 +30,7 @@ use super::{
 use crate::{
     admission::Caller,
     control::consents::{Consent, ConsentList},
+    limits::Over,
     listener::{connection::Connection, peer::Peer, watch::Expiry},
     oauth::{
         broker::{Broker, Unavailable},
@@ -58,6 +59,10 @@ pub(super) async fn serve(
         Ok((status, text)) => respond::own(at, status, text, entry),
         Err(No::End(end)) => respond::end(at, end, entry),
         Err(No::Told(refusal, detail)) => respond::refused(at, refusal, &detail, entry),
+        Err(No::Over(over)) => {
+            let refusal = entry.over(over);
+            respond::end(at, refusal.into(), entry)
+        }
     }
 }
 
@@ -66,6 +71,7 @@ enum No {
     End(End),
     /// With words for the caller's developer.
     Told(Refusal, String),
+    Over(Over),
 }
 
 impl<T: Into<End>> From<T> for No {
@@ -267,6 +273,7 @@ impl Asker<'_> {
                 return No::Told(Refusal::InvalidConnection, sentence(&error.to_string()));
             }
             Error::NoConnection => return Refusal::UnknownConnection.into(),
+            Error::Tickets { wait } => return No::Over(Over { refusal: Refusal::TicketLimit, wait }),
             Error::NotRevoked(_) | Error::ProviderGone => Failure::NotRevoked,
             Error::Held | Error::Store(_) | Error::NoRandom(_) => Failure::TokenUnavailable,
         };

@@ -121,7 +121,7 @@ impl Entry {
         self.budget.as_ref().is_none_or(|permit| permit.again(now)).then_some(pass)
     }
 
-    fn over(&mut self, over: limits::Over) -> Refusal {
+    pub(super) fn over(&mut self, over: limits::Over) -> Refusal {
         self.wait = over.wait;
         over.refusal
     }

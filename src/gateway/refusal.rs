@@ -77,6 +77,8 @@ reasons! {
         InFlightLimit = "in_flight_limit", TOO_MANY_REQUESTS;
         /// The caller sends requests faster than it may.
         RateLimit = "rate_limit", TOO_MANY_REQUESTS;
+        /// The caller has as many tickets that are not over as it may have.
+        TicketLimit = "ticket_limit", TOO_MANY_REQUESTS;
         /// All callers together use what the environment may be asked for.
         EnvironmentBudget = "environment_budget", TOO_MANY_REQUESTS;
     }

@@ -163,6 +163,7 @@ fn explain_refusal(refusal: Refusal) -> &'static str {
         Refusal::ConnectionLimit => "This caller has as many connections as it may have.",
         Refusal::InFlightLimit => "This caller has as many requests in flight as it may have.",
         Refusal::RateLimit => "This caller sends requests faster than it may.",
+        Refusal::TicketLimit => "This caller has as many tickets that are not over as it may have.",
         Refusal::EnvironmentBudget => "All callers together use what the upstream may be asked for.",
     }
 }

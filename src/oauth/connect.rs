@@ -23,7 +23,11 @@ use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
-use self::{cookie::Browser, record::Order};
+use self::{
+    cookie::Browser,
+    outstanding::{Outstanding, PER_CALLER},
+    record::Order,
+};
 pub(crate) use self::{
     events::{Event, Failure, Logged, Visit, Witness},
     existing::Disconnected,
@@ -45,6 +49,7 @@ mod events;
 mod exchange;
 mod existing;
 mod listener;
+mod outstanding;
 mod pages;
 mod record;
 
@@ -110,6 +115,11 @@ pub(crate) enum Error {
     State,
     #[error("the refresh token is not 8 to 8192 visible ASCII characters")]
     Token,
+    #[error("the caller has {PER_CALLER} tickets that are not over")]
+    Tickets {
+        /// For how long yet.
+        wait: Duration,
+    },
     #[error("there is no such connection")]
     NoConnection,
     #[error("the connection's {0} is another one; make a new connection instead")]
@@ -137,6 +147,7 @@ struct Shared {
     /// This process, as no other calls itself.
     owner: String,
     settings: ArcSwap<Settings>,
+    outstanding: Outstanding,
     /// How many exchanges run, whether or not a browser waits for them.
     running: watch::Sender<usize>,
 }
@@ -155,6 +166,7 @@ impl Connector {
             witness,
             owner,
             settings: ArcSwap::from_pointee(settings),
+            outstanding: Outstanding::default(),
             running: watch::Sender::default(),
         }))
     }
@@ -189,14 +201,27 @@ impl Connector {
             let there = self.0.store.load(id).await?.ok_or(Error::NoConnection)?;
             check_same(&there.connection.purpose, &purpose)?;
         }
+        let (now, expires) = (self.0.clock.now(), self.0.ends(settings.ticket_life));
+        let room = self.0.outstanding.add(&purpose.caller, now, expires);
+        room.map_err(|wait| Error::Tickets { wait })?;
         let order = Order::of(purpose, issuer, back, renews);
-        let (code, expires) = (secret(provider::random()?)?, self.0.ends(settings.ticket_life));
+        let made = self.made(&order, expires, now).await;
+        if made.is_err() {
+            self.0.outstanding.undo(&order.purpose.caller);
+        }
+        let url = format!("{base}ticket/{}", record::text(&*made?));
+        self.0.saw(&Event::TicketMade(&order.purpose));
+        Ok(Ticket { url, expires })
+    }
+
+    /// Stores an order, and gives what its ticket's bearer shows.
+    async fn made(&self, order: &Order, expires: u64, now: u64) -> Result<Arc<Secret>, Error> {
+        let code = secret(provider::random()?)?;
         redaction::held().remember([&code]);
         let name = PendingName::of(Kind::Ticket, &code);
         let pending = Pending { name, ends: expires, content: order.seal()? };
-        self.0.store.put_pending(&pending, self.0.clock.now()).await?;
-        self.0.saw(&Event::TicketMade(&order.purpose));
-        Ok(Ticket { url: format!("{base}ticket/{}", record::text(&code)), expires })
+        self.0.store.put_pending(&pending, now).await?;
+        Ok(code)
     }
 
     /// Waits until no exchange runs: what a provider answered would otherwise be lost with the process.

@@ -56,6 +56,23 @@ async fn a_return_url_is_one_of_the_list_byte_for_byte() {
 }
 
 #[tokio::test]
+async fn a_caller_that_asks_in_a_loop_leaves_room_for_the_others() {
+    let world = World::new().await;
+    let ask = async |caller: &str| {
+        let wanted = Purpose { caller: caller.into(), ..wanted() };
+        world.connector.ticket(&wanted, &back(), None).await.map(drop)
+    };
+    for _ in 0..PER_CALLER {
+        ask("loop").await.unwrap();
+    }
+    let more = ask("loop").await;
+    assert!(matches!(more, Err(Error::Tickets { wait }) if wait == Duration::from_secs(600)), "{more:?}");
+    assert!(ask("ledger").await.is_ok());
+    world.waits(600);
+    assert!(ask("loop").await.is_ok());
+}
+
+#[tokio::test]
 async fn opening_takes_nothing_and_the_button_takes_it_once() {
     let world = World::new().await;
     let ticket = world.ticket().await;
