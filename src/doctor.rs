@@ -126,6 +126,7 @@ pub async fn examine(config: &Config, path: &Path, only: Option<&str>, hardening
     for environment in config.environments.values().filter(|one| only.is_none_or(|only| one.name == only)) {
         let mut part = Part { report: &mut report, environment };
         look_at(environment, &secrets, &mut part).await;
+        consents::ways(config, &mut part).await;
     }
     report
 }

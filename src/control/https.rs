@@ -128,10 +128,19 @@ impl Server {
         headers.insert(HOST, self.authority.clone());
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         headers.insert(USER_AGENT, HeaderValue::from_static(concat!("mxgate/", env!("CARGO_PKG_VERSION"))));
-        let Bounds { connect, answer, .. } = self.bounds;
-        let stream = timeout(connect, self.connect());
-        let stream = stream.await.map_err(|_| Error::ConnectTimeout(connect))??;
+        let answer = self.bounds.answer;
+        let stream = self.connected().await?;
         timeout(answer, self.over(stream, request)).await.map_err(|_| Error::AnswerTimeout(answer))?
+    }
+
+    /// Goes the way, up to the end of the TLS handshake, and asks for nothing.
+    pub(crate) async fn reach(&self) -> Result<(), Error> {
+        self.connected().await.map(drop)
+    }
+
+    async fn connected(&self) -> Result<Box<dyn Stream>, Error> {
+        let connect = self.bounds.connect;
+        timeout(connect, self.connect()).await.map_err(|_| Error::ConnectTimeout(connect))?
     }
 
     async fn connect(&self) -> Result<Box<dyn Stream>, Error> {

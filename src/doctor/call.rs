@@ -53,8 +53,8 @@ pub(super) async fn call(connected: Connected, key: &Key, part: &mut Part<'_>) {
 pub(super) fn of_a_user(part: &mut Part<'_>) {
     let providers: Vec<&str> = part.environment.oauth().map(|(_, provider, _)| provider).collect();
     let said = format!(
-        "requests here carry tokens of provider {}: none was made with one, and the provider was not asked; the way to the \
-         host works",
+        "requests here carry tokens of provider {}: none was made with one, nor was one asked for; the way to the host \
+         works",
         providers.join(", ")
     );
     part.add("call", Finding::NotTried, said);

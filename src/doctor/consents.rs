@@ -3,7 +3,12 @@
 use super::{Part, Report, finding::Finding, secrets};
 use crate::{
     config::{Config, Environment},
-    oauth::needed::{self, Fault},
+    oauth::{
+        discovery,
+        needed::{self, Fault},
+        provider::Provider,
+        token_endpoint,
+    },
     vault::{chain, reference::Reference},
 };
 
@@ -54,6 +59,28 @@ impl Consents {
                 part.add("vault", finding, said);
             }
         }
+    }
+}
+
+/// The way to the providers whose tokens an environment attaches. None of them is asked for anything but what it publishes.
+pub(super) async fn ways(config: &Config, part: &mut Part<'_>) {
+    for (_, name, _) in part.environment.oauth() {
+        let Some(settings) = config.providers.get(name) else { continue };
+        let provider = Provider::new(settings.clone(), config.vault.clone());
+        let (finding, said) = match provider.reach().await {
+            Ok(place) => (Finding::Fine, format!("{name}: {place} is reached; nothing was sent there")),
+            Err(fault) => (unreached(&fault), format!("{name}: {}", chain(&fault))),
+        };
+        part.add("oauth", finding, said);
+    }
+}
+
+fn unreached(fault: &token_endpoint::Fault) -> Finding {
+    match fault {
+        token_endpoint::Fault::Setup(_) => Finding::TlsFiles,
+        token_endpoint::Fault::Discovery(discovery::Fault::Unreached(_))
+        | token_endpoint::Fault::Unreached(_) => Finding::ProviderUnreached,
+        _ => Finding::ProviderDocument,
     }
 }
 

@@ -147,6 +147,12 @@ findings! {
     UnexpectedAnswer = "unexpected_answer", Fail, "check `url`: what answers there does not behave as MX";
     /// None.
     NoAnswer = "no_answer", Fail, "try again; if it stays so, something on the way cuts or holds back the answer";
+
+    // A provider of tokens.
+    /// Nobody is reached there, or whoever answers is not trusted.
+    ProviderUnreached = "provider_unreached", Fail, "check this provider's `discovery` or endpoints, and `ca_file`, and whether this machine may go there: providers are asked directly, without `proxy`";
+    /// What it publishes is not what can be believed.
+    ProviderDocument = "provider_document", Fail, "compare this provider's `discovery`, `issuer` and `hosts` with what it documents";
 }
 
 #[cfg(test)]

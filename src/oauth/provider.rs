@@ -161,6 +161,14 @@ impl Provider {
         token_endpoint::revoked(&self.send(place, request).await?)
     }
 
+    /// Goes the way to the token endpoint, for whoever looks before anybody needs it, and tells where that is. Nothing is sent but
+    /// the request for a document of discovery.
+    pub(crate) async fn reach(&self) -> Result<String, Fault> {
+        let place = &self.endpoints().await?.token;
+        self.server(place)?.reach().await?;
+        Ok(place.to_string())
+    }
+
     async fn client_secret(&self, place: &Endpoint) -> Result<Arc<Secret>, Fault> {
         let mut known = self.secret.lock().await;
         if let Some((at, host, secret)) = &*known

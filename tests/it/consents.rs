@@ -42,13 +42,14 @@ pub fn consenting(mx: &Running) -> Setup {
     );
     setup.table(&format!(
         "[provider.bank]\nauthorization_endpoint = \"https://id.example/authorize\"\n\
-         token_endpoint = \"https://id.example/token\"\nca_file = \"{folder}/ca.pem\"\n\
+         token_endpoint = \"https://{}/token\"\nca_file = \"{folder}/ca.pem\"\n\
          client_id = \"gateway\"\nclient_secret = \"file:{folder}/client-secret\"\n\
          redirect_uri = \"https://gateway.example/callback\"\n\
          [connections]\nkey = \"vault:connections/key\"\nfile = \"{folder}/connections\"\n\
          return_urls = [\"https://app.example/back\"]\n\
          [connections.browser]\naddress = \"127.0.0.1:0\"\nurl = \"https://gateway.example\"\n\
-         tls = {{ certificate = \"{folder}/browser.pem\", key = \"{folder}/browser-key.pem\" }}\n"
+         tls = {{ certificate = \"{folder}/browser.pem\", key = \"{folder}/browser-key.pem\" }}\n",
+        mx.address()
     ))
 }
 
@@ -140,11 +141,15 @@ fn a_discovered_providers_secret_is_for_one_of_its_hosts() {
     let mx = mx();
     let check = |hosts: &str, for_host: &str| {
         let mut setup = consenting(&mx);
-        let written = "authorization_endpoint = \"https://id.example/authorize\"\ntoken_endpoint = \"https://id.example/token\"";
+        let written = format!(
+            "authorization_endpoint = \"https://id.example/authorize\"\ntoken_endpoint = \"https://{}/token\"",
+            mx.address()
+        );
         let found = format!("discovery = \"https://id.example/.well-known/openid-configuration\"\n{hosts}");
         let secret = format!("\"file:{}/client-secret\"", setup.folder().display());
         in_vault(&setup, "bank/client_secret", CLIENT_SECRET, for_host);
-        setup.tables = setup.tables.replace(written, &found).replace(&secret, "\"vault:bank/client_secret\"");
+        setup.tables =
+            setup.tables.replace(&written, &found).replace(&secret, "\"vault:bank/client_secret\"");
         check_online(&setup)
     };
     assert_eq!(check("", "id.example").0, Some(0));

@@ -5,7 +5,7 @@ use std::fs;
 use super::{Seen, at, doctor, mx};
 use crate::{
     consents::{CLIENT_SECRET, STORE_KEY, consenting, store_key, without_store_key},
-    harness::mxgate,
+    harness::{Setup, mxgate},
 };
 
 fn said(seen: &Seen, environment: &str, stage: &str) -> String {
@@ -28,7 +28,9 @@ fn the_way_is_gone_and_no_call_is_made_with_a_users_token() {
     }
     assert_eq!(seen.codes("test", "call"), ["not_tried"]);
     let call = said(&seen, "test", "call");
-    assert!(call.contains("tokens of provider bank") && call.contains("provider was not asked"), "{call}");
+    assert!(call.contains("tokens of provider bank") && call.contains("nor was one asked for"), "{call}");
+    let way = said(&seen, "test", "oauth");
+    assert_eq!(way, format!("bank: https://{}/token is reached; nothing was sent there\n", mx.address()));
     assert_eq!(mx.received(), 0);
     // Nothing of a secret that people could have chosen.
     assert!(
@@ -58,6 +60,43 @@ fn a_host_that_is_not_there_and_a_secret_that_is_absent_are_both_told() {
     assert_eq!(seen.codes("test", "vault"), ["secret_absent"], "{:#}", seen.json);
     // The way does not need it.
     assert_eq!(seen.codes("test", "dns"), ["name_not_resolved"]);
+}
+
+#[test]
+fn the_way_to_a_provider_is_gone_whatever_is_with_the_host() {
+    let mx = mx();
+    let here = format!("https://{}", mx.address());
+    let spoilt = |spoil: &dyn Fn(&mut Setup)| {
+        let mut setup = consenting(&mx);
+        spoil(&mut setup);
+        doctor(&setup, &[])
+    };
+    let replace = |setup: &mut Setup, from: &str, to: &str| {
+        assert!(setup.tables.contains(from), "{from}");
+        setup.tables = setup.tables.replace(from, to);
+    };
+    let token = format!("token_endpoint = \"{here}/token\"");
+    let nowhere =
+        |setup: &mut Setup| replace(setup, &token, "token_endpoint = \"https://name.invalid/token\"");
+    assert_eq!(spoilt(&nowhere).failure(), at("oauth", "provider_unreached"));
+    let untrusted = |setup: &mut Setup| {
+        let authority = format!("ca_file = \"{}/ca.pem\"\n", setup.folder().display());
+        replace(setup, &authority, "");
+    };
+    assert_eq!(spoilt(&untrusted).failure(), at("oauth", "provider_unreached"));
+    // It answers, and publishes nothing.
+    let discovery = format!("discovery = \"{here}/.well-known/openid-configuration\"");
+    let document = |setup: &mut Setup| {
+        replace(setup, "authorization_endpoint = \"https://id.example/authorize\"\n", "");
+        replace(setup, &token, &discovery);
+    };
+    assert_eq!(spoilt(&document).failure(), at("oauth", "provider_document"));
+    let both = spoilt(&|setup| {
+        nowhere(setup);
+        setup.environments = setup.environments.replace(&here, "https://name.invalid");
+    });
+    assert_eq!(both.codes("test", "dns"), ["name_not_resolved"], "{:#}", both.json);
+    assert_eq!(both.codes("test", "oauth"), ["provider_unreached"], "{:#}", both.json);
 }
 
 #[test]
