@@ -4,7 +4,7 @@
 //! - `seal`: tokens become bytes that only a key from the vault opens.
 //! - `store`: where connections are kept, and who may renew one: a lease with a fence, and a version.
 //! - `provider`: who gives tokens; `discovery` says where its endpoints are, `token_endpoint` what is asked of them and
-//!   what an answer means.
+//!   what an answer means, and `token` what is taken for one.
 //! - `refresh`: one refresher for each connection, of all replicas; `holding` is how anybody holds a connection's lease.
 //! - `connect`: a user's browser consents, and a connection is made.
 //! - `handle`: what a caller gets in the place of a token that MX gave it, which is kept like a connection.
@@ -21,7 +21,7 @@ pub(crate) mod broker;
 pub(crate) mod cell;
 pub(crate) mod connect;
 pub(crate) mod connection;
-mod discovery;
+pub(crate) mod discovery;
 pub(crate) mod handle;
 mod holding;
 pub(crate) mod needed;
@@ -29,4 +29,5 @@ pub(crate) mod provider;
 pub(crate) mod refresh;
 mod seal;
 pub(crate) mod store;
+pub(crate) mod token;
 pub(crate) mod token_endpoint;

@@ -35,6 +35,7 @@ use crate::{
         cell::seconds,
         connection::ConnectionId,
         handle::{self, Given, Handle, Whose},
+        token,
     },
     redaction::{self, Masker, held},
     vault::secret::Secret,
@@ -46,12 +47,6 @@ const NAMES: [&str; 3] = ["access_token", "token", "refresh_token"];
 
 /// More than MX lists on a page.
 const TOKENS_MAX: usize = 1000;
-
-/// As for a token that a provider gives.
-const TOKEN_BYTES_MAX: usize = 8 * 1024;
-
-/// No token is taken to live longer: ten years, in seconds.
-const LIFE_MAX: u64 = 10 * 365 * 24 * 3600;
 
 /// What is done with the tokens of an answer.
 pub(super) struct Keeping {
@@ -188,7 +183,7 @@ impl<'t> Search<'t> {
         if token.is_empty() {
             return Ok(());
         }
-        let fits = token.len() <= TOKEN_BYTES_MAX && token.bytes().all(|byte| byte.is_ascii_graphic());
+        let fits = token::is_legal(token.as_bytes());
         let token = Secret::new(token.as_bytes().to_vec()).map_err(|_| NotMaskable)?;
         let place = place(self.text, value).ok_or(NotMaskable)?;
         if !fits || self.found.len() == TOKENS_MAX {
@@ -208,7 +203,7 @@ impl<'t> Search<'t> {
             },
             _ => return None,
         };
-        Some(ends.min(self.now.saturating_add(LIFE_MAX)))
+        Some(ends.min(self.now.saturating_add(token::LIFE_MAX)))
     }
 }
 

@@ -30,7 +30,8 @@
 //! says what happened: `invalid_grant`.
 //!
 //! What must never happen: a token is used before it is stored; an expired token is used; a caller that leaves ends a
-//! refresh; two holders of a lease both write; the successor of a used token is dropped while it can be stored.
+//! refresh; two holders of a lease both write; the successor of a used token is dropped while it can be stored; tokens of a connection
+//! that was forgotten meanwhile stay good.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -47,7 +48,7 @@ use super::{
     connection::ConnectionId,
     provider::Provider,
     store::{self, Doing, Store, Stored, Version},
-    token_endpoint::{Blame, Fault, Grant, Granted},
+    token_endpoint::{Blame, Fault, Grant, Granted, Revoked},
 };
 use crate::vault::{self, secret::Secret};
 
@@ -144,6 +145,9 @@ pub(crate) trait Asked: Send + Sync {
 
     fn ask<'a>(&'a self, token: &'a Secret) -> Doing<'a, Result<Granted, Fault>>;
 
+    /// Gives up what is not kept.
+    fn give_up<'a>(&'a self, token: Revoked<'a>) -> Doing<'a, Result<(), Fault>>;
+
     /// For how long after its use the provider takes a refresh token again.
     fn reuse_grace(&self) -> Duration;
 }
@@ -156,6 +160,10 @@ impl Asked for Provider {
     fn ask<'a>(&'a self, token: &'a Secret) -> Doing<'a, Result<Granted, Fault>> {
         // Without scopes: those that were granted, in the provider's own words.
         Box::pin(async move { self.tokens(&Grant::Refresh { token, scopes: &[] }).await })
+    }
+
+    fn give_up<'a>(&'a self, token: Revoked<'a>) -> Doing<'a, Result<(), Fault>> {
+        Box::pin(self.revoke(token))
     }
 
     fn reuse_grace(&self) -> Duration {
@@ -185,6 +193,10 @@ impl Guard {
 
     async fn ask(&self, token: &Secret) -> Result<Granted, Fault> {
         self.asked.ask(token).await
+    }
+
+    async fn give_up(&self, token: Revoked<'_>) -> Result<(), Fault> {
+        self.asked.give_up(token).await
     }
 
     pub(super) fn note(&self, fault: Option<&Fault>, now: u64) {

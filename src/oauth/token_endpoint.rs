@@ -23,7 +23,7 @@ use serde::Deserialize;
 use crate::{
     config::{ClientAuthentication, Provider},
     control::https::{self, Answer},
-    oauth::discovery,
+    oauth::{connection::Tokens, discovery, token},
     redaction,
     tls::TlsFault,
     vault::{self, secret::Secret},
@@ -31,12 +31,6 @@ use crate::{
 
 /// One answer. Tokens are a few kilobytes at most; what is larger is something else.
 pub(crate) const ANSWER_BYTES_MAX: usize = 64 * 1024;
-
-/// What a request head can carry beside everything else.
-const TOKEN_BYTES_MAX: usize = 8 * 1024;
-
-/// No token is believed to live longer than ten years.
-const LIFE_MAX: u64 = 10 * 365 * 24 * 3600;
 
 /// What tokens are asked for.
 pub(crate) enum Grant<'a> {
@@ -54,6 +48,14 @@ pub(crate) enum Revoked<'a> {
     /// With it go the access tokens of the same grant.
     Refresh(&'a Secret),
     Access(&'a Secret),
+}
+
+impl<'a> Revoked<'a> {
+    /// With what a provider ends all of `tokens`: the refresh token; without one, the access token.
+    pub(super) fn all_of(tokens: &'a Tokens) -> Option<Self> {
+        let access = || tokens.access.as_ref().map(|access| Self::Access(&access.token));
+        tokens.refresh.as_deref().map(Self::Refresh).or_else(access)
+    }
 }
 
 /// What a token endpoint gave.
@@ -385,12 +387,12 @@ fn success(body: &[u8]) -> Result<Granted, Fault> {
     }
     let Ok(written) = serde_json::from_slice::<Written<'_>>(body) else {
         let only: Option<OnlyRefresh<'_>> = serde_json::from_slice(body).ok();
-        let rotated = only.and_then(|only| token(only.refresh_token).ok());
+        let rotated = only.and_then(|only| secret(only.refresh_token).ok());
         redaction::held().remember(&rotated);
         return Err(odd("it is no JSON object with the members of one", rotated));
     };
-    let access = written.access_token.map(token);
-    let refresh = written.refresh_token.map(token);
+    let access = written.access_token.map(secret);
+    let refresh = written.refresh_token.map(secret);
     // Before anything can be said about either.
     redaction::held().remember([&access, &refresh].into_iter().flatten().flatten());
     let kept = refresh.as_ref().and_then(|token| token.as_ref().ok()).cloned();
@@ -403,7 +405,7 @@ fn success(body: &[u8]) -> Result<Granted, Fault> {
         return Err(odd("its token_type is not Bearer", kept));
     }
     let life = written.expires_in;
-    if life.is_some_and(|life| !(1..=LIFE_MAX).contains(&life)) {
+    if life.is_some_and(|life| !(1..=token::LIFE_MAX).contains(&life)) {
         return Err(odd("its expires_in is 0, or over ten years", kept));
     }
     let Ok(scopes) = written.scope.as_deref().map(scopes).transpose() else {
@@ -413,9 +415,9 @@ fn success(body: &[u8]) -> Result<Granted, Fault> {
 }
 
 /// A secret that a header can carry; what is not one says no more than that.
-fn token(text: Cow<'_, str>) -> Result<Arc<Secret>, ()> {
+fn secret(text: Cow<'_, str>) -> Result<Arc<Secret>, ()> {
     let bytes = zeroize::Zeroizing::new(text.into_owned().into_bytes());
-    if bytes.len() > TOKEN_BYTES_MAX || !bytes.iter().all(u8::is_ascii_graphic) {
+    if !token::is_legal(&bytes) {
         return Err(());
     }
     Secret::new(bytes.to_vec()).map(Arc::new).map_err(|_| ())

@@ -62,13 +62,13 @@ fn what_cannot_be_a_token_or_be_read_is_no_answer_to_pass_on() {
         r#"{"access_token":"canary 1"}"#,
         r#"{"access_token":"canary-1\n"}"#,
         r#"{"access_token":"canary-ü"}"#,
-        &format!(r#"{{"access_token":"{}"}}"#, "x".repeat(TOKEN_BYTES_MAX + 1)),
+        &format!(r#"{{"access_token":"{}"}}"#, "x".repeat(token::BYTES_MAX + 1)),
         &deep(DEPTH_MAX + 2),
         &many(TOKENS_MAX + 1),
     ] {
         assert_eq!(found(text), Err(NotMaskable), "{text:.80}");
     }
-    let longest = format!(r#"{{"access_token":"{}"}}"#, "x".repeat(TOKEN_BYTES_MAX));
+    let longest = format!(r#"{{"access_token":"{}"}}"#, "x".repeat(token::BYTES_MAX));
     for text in [longest, deep(DEPTH_MAX), many(TOKENS_MAX)] {
         assert!(found(&text).is_ok(), "{text:.80}");
     }
@@ -80,7 +80,7 @@ fn an_end_is_taken_from_beside_the_token_or_from_around_it() {
         ("", None),
         (r#","expires_in":60"#, Some(NOW + 60)),
         (r#","expires_in":0"#, Some(NOW)),
-        (r#","expires_in":99999999999999"#, Some(NOW + LIFE_MAX)),
+        (r#","expires_in":99999999999999"#, Some(NOW + token::LIFE_MAX)),
         (r#","expires_in":-1"#, None),
         (r#","expires_in":"soon""#, None),
         (r#","expires_at":null"#, None),

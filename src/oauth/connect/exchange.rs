@@ -135,13 +135,11 @@ impl Exchange<'_> {
         }
     }
 
-    /// Once with the refresh token, which ends the whole grant; without one, with the access token.
     async fn give_up_all(&self, connection: &Connection) {
-        let Consent::Live(tokens) = &connection.consent else { return };
-        match (&tokens.refresh, &tokens.access) {
-            (Some(refresh), _) => self.give_up(Revoked::Refresh(refresh)).await,
-            (None, Some(access)) => self.give_up(Revoked::Access(&access.token)).await,
-            (None, None) => {}
+        if let Consent::Live(tokens) = &connection.consent
+            && let Some(token) = Revoked::all_of(tokens)
+        {
+            self.give_up(token).await;
         }
     }
 

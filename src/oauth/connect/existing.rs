@@ -16,14 +16,12 @@ use crate::{
         holding::{LEASE, LOOK, LOOKS_MAX, leased, leave},
         provider::Provider,
         store::{Kept, Lease, Taken},
+        token,
         token_endpoint::{Fault, Revoked},
     },
     redaction,
     vault::secret::Secret,
 };
-
-/// As for a token that a provider gives.
-const TOKEN_BYTES_MAX: usize = 8 * 1024;
 
 /// A connection that is forgotten.
 #[derive(Debug)]
@@ -77,7 +75,7 @@ impl Connector {
         let settings = self.settings();
         let purpose = settings.checked(wanted)?;
         let issuer = settings.issuer(&purpose)?;
-        if !is_token(&refresh) {
+        if !is_legal(&refresh) {
             return Err(Error::Token);
         }
         let (id, created) = (ConnectionId::random()?, self.0.clock.now());
@@ -174,7 +172,6 @@ async fn revoked(provider: &Provider, tokens: &Tokens) -> Result<Revocation, Fau
 }
 
 #[expect(clippy::disallowed_methods, reason = "whether a request can carry it")]
-fn is_token(token: &Secret) -> bool {
-    let bytes = token.expose();
-    bytes.len() <= TOKEN_BYTES_MAX && bytes.iter().all(u8::is_ascii_graphic)
+fn is_legal(secret: &Secret) -> bool {
+    token::is_legal(secret.expose())
 }

@@ -11,7 +11,7 @@ use crate::{
         connection::{Connection, ConnectionId, Consent, Why},
         holding::{LEASE, LOOK, LOOKS_MAX, leased, leave},
         store::{Committed, Kept, Lease, Store, Stored, Taken, Version},
-        token_endpoint::{Fate, Fault},
+        token_endpoint::{Fate, Fault, Revoked},
     },
     vault::{self, secret::Secret},
 };
@@ -115,20 +115,20 @@ impl Attempt<'_> {
             let fault = match answer {
                 Ok(granted) => {
                     let renewed = rules::renewed(connection, granted, asked);
-                    return self.settle(lease, stored.version, renewed).await;
+                    return self.settle(guard, lease, stored.version, renewed).await;
                 }
                 Err(fault) => fault,
             };
             let now = self.clock.now();
             match (fault.fate(), &fault) {
-                (Fate::Gone, _) => return self.refused(lease, stored).await,
+                (Fate::Gone, _) => return self.refused(guard, lease, stored).await,
                 // What was in doubt before stays so.
                 (Fate::Untouched, _) if lease.abandoned_by.is_none() && !repeated => {
                     return Err(self.leave(&lease, later(fault)).await);
                 }
                 (Fate::Doubtful, Fault::Odd { rotated: Some(rotated), .. }) => {
                     let kept = rules::rotated(connection, rotated.clone());
-                    self.settle(lease, stored.version, kept).await?;
+                    self.settle(guard, lease, stored.version, kept).await?;
                     return Err(later(fault));
                 }
                 (Fate::Doubtful, _)
@@ -143,7 +143,7 @@ impl Attempt<'_> {
     }
 
     /// `invalid_grant`. Somebody whose lease was lost may have won, and brought another token.
-    async fn refused(&self, lease: Lease, stored: Stored) -> Result<Stored, Outcome> {
+    async fn refused(&self, guard: &Guard, lease: Lease, stored: Stored) -> Result<Stored, Outcome> {
         let newest = match self.load(stored.connection.id).await {
             Ok(newest) => newest,
             Err(outcome) => return Err(self.leave(&lease, outcome).await),
@@ -154,7 +154,7 @@ impl Attempt<'_> {
             return outcome;
         }
         let gone = rules::gone(&stored.connection, self.clock.now());
-        let there = self.settle(lease, stored.version, gone).await?;
+        let there = self.settle(guard, lease, stored.version, gone).await?;
         if is_gone(&there.connection) { Err(Outcome::Gone) } else { Ok(there) }
     }
 
@@ -162,6 +162,7 @@ impl Attempt<'_> {
     /// nobody else has. Gives what is there then.
     async fn settle(
         &self,
+        guard: &Guard,
         mut lease: Lease,
         mut expected: Version,
         connection: Connection,
@@ -180,7 +181,10 @@ impl Attempt<'_> {
             self.clock.sleep(WRITE_PAUSE).await;
             // It may have been written, or somebody may have taken over.
             match self.store.load(id).await {
-                Ok(None) => return Err(Outcome::Absent),
+                Ok(None) => {
+                    give_up(guard, &connection).await;
+                    return Err(Outcome::Absent);
+                }
                 Ok(Some(there)) if there.connection == connection => return Ok(there),
                 // Who took over has sent the token that we had sent: ours is the newer answer.
                 Ok(Some(there)) if was_refused(&there) && !is_gone(&connection) => expected = there.version,
@@ -219,6 +223,17 @@ impl Attempt<'_> {
     async fn give_back(&self, lease: &Lease) {
         // It ends by itself, only later.
         let _ = self.store.give_back(lease).await;
+    }
+}
+
+/// Whoever forgot the connection gave its former tokens up, and knew nothing of these.
+async fn give_up(guard: &Guard, connection: &Connection) {
+    if let Consent::Live(tokens) = &connection.consent
+        && let Some(token) = Revoked::all_of(tokens)
+        && let Err(fault) = guard.give_up(token).await
+    {
+        let (provider, reason) = (&connection.purpose.provider, vault::chain(&fault));
+        tracing::warn!(connection = %connection.id, provider, reason, "tokens that are not kept could not be given up");
     }
 }
 

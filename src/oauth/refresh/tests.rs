@@ -49,7 +49,10 @@ async fn a_refresh_brings_the_next_token_and_one_that_was_done_meanwhile_is_used
     assert_eq!(access_of(&world.attempt("b", Because::Due(Version(1))).await), 1);
     assert_eq!(access_of(&world.attempt("b", Because::Refused(Version(1))).await), 1);
     assert_eq!(access_of(&world.attempt("b", Because::Refused(Version(2))).await), 2);
-    world.with(|state| assert_eq!((state.asked.clone(), state.lease.is_none()), (vec![0, 1], true)));
+    world.with(|state| {
+        assert_eq!((state.asked.clone(), state.lease.is_none()), (vec![0, 1], true));
+        assert!(state.given_up.is_empty());
+    });
 }
 
 #[tokio::test]
@@ -136,6 +139,10 @@ impl Asked for Overtaken {
         })
     }
 
+    fn give_up<'a>(&'a self, _: Revoked<'a>) -> Doing<'a, Result<(), Fault>> {
+        Box::pin(async { Ok(()) })
+    }
+
     fn reuse_grace(&self) -> Duration {
         Duration::ZERO
     }
@@ -148,6 +155,41 @@ async fn a_sibling_that_has_won_is_believed_more_than_invalid_grant() {
     let attempt =
         attempt::Attempt { store: &world, providers: &guards, clock: &world, owner: "the overtaken" };
     assert_eq!(access_of(&attempt.run(id(), Because::Due(Version(1))).await), 1);
+}
+
+/// A provider that answers after the connection was forgotten, whose lease had ended.
+struct TooLate(World);
+
+impl Asked for TooLate {
+    fn identity(&self) -> String {
+        "bank".into()
+    }
+
+    fn ask<'a>(&'a self, token: &'a Secret) -> Doing<'a, Result<Granted, Fault>> {
+        self.0.with(|state| (state.stored, state.lease) = (None, None));
+        self.0.ask(token)
+    }
+
+    fn give_up<'a>(&'a self, token: Revoked<'a>) -> Doing<'a, Result<(), Fault>> {
+        self.0.give_up(token)
+    }
+
+    fn reuse_grace(&self) -> Duration {
+        Duration::ZERO
+    }
+}
+
+#[tokio::test]
+async fn tokens_of_a_connection_that_was_forgotten_meanwhile_are_given_up() {
+    for fortune in [Fortune::Answered, Fortune::Odd] {
+        let world = world(100, fortune);
+        let guards: BTreeMap<_, _> =
+            [("bank".to_owned(), Guard::new(Arc::new(TooLate(world.clone()))))].into();
+        let attempt = attempt::Attempt { store: &world, providers: &guards, clock: &world, owner: "late" };
+        let outcome = attempt.run(id(), Because::Due(Version(1))).await;
+        assert!(matches!(outcome, Outcome::Absent), "{outcome:?}");
+        world.with(|state| assert_eq!((&*state.asked, &*state.given_up), (&[0][..], &[1][..])));
+    }
 }
 
 /// A provider whose first answer is lost, and that takes a used token again for as long.
@@ -171,6 +213,10 @@ impl Asked for Lenient {
             let (access, refresh) = (world::token("access", 1), Some(world::token("refresh", 1)));
             Ok(Granted { access, life: None, scopes: None, refresh })
         })
+    }
+
+    fn give_up<'a>(&'a self, _: Revoked<'a>) -> Doing<'a, Result<(), Fault>> {
+        Box::pin(async { Ok(()) })
     }
 
     fn reuse_grace(&self) -> Duration {
@@ -210,6 +256,10 @@ impl Asked for Slow {
             self.2.notified().await;
             self.0.ask(token).await
         })
+    }
+
+    fn give_up<'a>(&'a self, _: Revoked<'a>) -> Doing<'a, Result<(), Fault>> {
+        Box::pin(async { Ok(()) })
     }
 
     fn reuse_grace(&self) -> Duration {

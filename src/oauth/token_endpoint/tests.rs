@@ -139,7 +139,7 @@ fn a_success_has_its_tokens_and_they_are_masked() {
 
 #[test]
 fn what_is_no_plain_success_is_a_failed_attempt() {
-    let long = "a".repeat(TOKEN_BYTES_MAX + 1);
+    let long = "a".repeat(token::BYTES_MAX + 1);
     let mut bodies: Vec<String> = [
         with("access_token", json!("")),
         with("access_token", json!("short")),
@@ -157,7 +157,7 @@ fn what_is_no_plain_success_is_a_failed_attempt() {
         with("expires_in", json!(-1)),
         with("expires_in", json!(1.5)),
         with("expires_in", json!("60")),
-        with("expires_in", json!(LIFE_MAX + 1)),
+        with("expires_in", json!(token::LIFE_MAX + 1)),
         with("scope", json!("")),
         with("scope", json!("a  b")),
         with("scope", json!("a\"b")),

@@ -58,6 +58,8 @@ pub(super) struct State {
     pub(super) excused: BTreeSet<u64>,
     pub(super) reused: u32,
     pub(super) life: u64,
+    /// Refresh tokens that the provider was asked to forget.
+    pub(super) given_up: Vec<u64>,
 }
 
 pub(super) fn id() -> ConnectionId {
@@ -104,6 +106,7 @@ impl World {
             committed: [0].into(),
             excused: BTreeSet::new(),
             reused: 0,
+            given_up: vec![],
             life,
         };
         let state = Arc::new(Mutex::new(state));
@@ -228,6 +231,12 @@ impl Asked for World {
             (self.pause)().await;
             answer
         })
+    }
+
+    fn give_up<'a>(&'a self, token: Revoked<'a>) -> Doing<'a, Result<(), Fault>> {
+        let Revoked::Refresh(token) = token else { panic!("the whole grant is to end") };
+        self.with(|state| state.given_up.push(number("refresh", token)));
+        Box::pin(async { Ok(()) })
     }
 
     fn reuse_grace(&self) -> Duration {

@@ -21,7 +21,7 @@ use crate::{
     oauth::{
         connection::{Access, Connection, Consent, Tokens},
         refresh::{Asked, Because, Clock, Guard, Later, Outcome, Refresher},
-        token_endpoint::{Code, Fault, Granted},
+        token_endpoint::{Code, Fault, Granted, Revoked},
     },
     vault::secret::Secret,
 };
@@ -125,6 +125,10 @@ impl Asked for World {
             Err(Fault::Refused(StatusCode::BAD_REQUEST, Code::InvalidGrant))
         };
         Box::pin(async { answer })
+    }
+
+    fn give_up<'a>(&'a self, _: Revoked<'a>) -> Doing<'a, Result<(), Fault>> {
+        Box::pin(async { Ok(()) })
     }
 
     fn reuse_grace(&self) -> Duration {
