@@ -8,6 +8,7 @@ mod credential;
 mod document;
 mod egress;
 pub mod fault;
+mod files;
 pub mod limits;
 mod load;
 mod openbao;
@@ -35,7 +36,6 @@ use std::{
 
 use ipnet::IpNet;
 
-pub(crate) use self::check::log_filter;
 pub use self::check::{client_guid, grant_item};
 pub use self::{
     aws::Aws,
@@ -49,6 +49,7 @@ pub use self::{
     secrets::{Exec, Needed, Refresh, Refreshing, Role},
     users::{EndUser, FieldPath, KeysAt},
 };
+pub(crate) use self::{check::log_filter, files::FileKind};
 use crate::{
     policy::{self, grant},
     users::list::UserPattern,

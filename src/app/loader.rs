@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     capacity,
-    config::{self, Config},
+    config::Config,
     control::{messages::ReloadReport, suspension::Suspensions, systemd},
     listener::accept::Census,
     log::Log,
@@ -32,7 +32,7 @@ use crate::{
     rotation::Standings,
     snapshot::Snapshot,
     tree::tree,
-    vault::{chain, keeper::Keeper, reference::Reference, source::Sources},
+    vault::{chain, keeper::Keeper, source::Sources},
     worker::Stage,
 };
 
@@ -194,24 +194,8 @@ impl Loader {
 
     /// Every file whose change may change the snapshot.
     fn files_of(&self, config: &Config) -> BTreeSet<PathBuf> {
-        let mut files: BTreeSet<_> = tree([self.path.clone()]);
-        if let Some(vault) = &config.vault {
-            files.insert(vault.path.clone());
-            files.extend(vault.identity.as_file());
-            files.extend(vault.passphrase.as_ref().and_then(Reference::as_file));
-        }
-        for environment in config.environments.values() {
-            files.extend(environment.references().filter_map(Reference::as_file));
-            files.extend(environment.ca_file.clone());
-            let certificate = environment.client_certificate.iter();
-            files.extend(certificate.flat_map(|files| [files.certificate.clone(), files.key.clone()]));
-        }
-        let listeners = config.listeners.iter().filter_map(|listener| listener.tls.as_ref());
-        files.extend(listeners.flat_map(|files| [files.certificate.clone(), files.key.clone()]));
-        files.extend(config.callers.iter().flat_map(config::Caller::files).cloned());
-        let authorities = config.listeners.iter().filter_map(|listener| listener.client_ca.as_ref());
-        files.extend(authorities.map(|authorities| authorities.file.clone()));
-        files.extend(config.tokens.iter().map(|tokens| tokens.file.clone()));
+        let mut files: BTreeSet<_> = tree(config.loaded_files().map(|(file, _)| file));
+        files.insert(self.path.clone());
         files
     }
 

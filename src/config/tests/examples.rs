@@ -1,9 +1,12 @@
 //! The example files and the schema that are published.
 
-use std::{fs, path::Path};
+use std::{collections::BTreeSet, fs, path::Path};
 
 use super::{
-    super::schema::{Key, Kind, Need, all_keys, keys::FILE},
+    super::{
+        FileKind,
+        schema::{Key, Kind, Need, all_keys, keys::FILE},
+    },
     Config, lines, parse,
 };
 
@@ -56,6 +59,34 @@ fn every_key_is_shown_with_its_default() {
             }
         }
     }
+}
+
+/// What `mxgate doctor` judges and a load watches: none is left out but what the gateway makes itself.
+#[test]
+fn every_file_that_can_be_named_is_listed() {
+    let text = published("every-key.toml");
+    let config = parse(&text).unwrap().config;
+    let listed: BTreeSet<String> = config
+        .loaded_files()
+        .chain(config.other_files())
+        .map(|(file, _)| file.display().to_string())
+        .collect();
+    let values = text.lines().filter(|line| !line.starts_with('#')).flat_map(|line| {
+        let code = line.split(" # ").next().unwrap();
+        code.split('"').skip(1).step_by(2)
+    });
+    let paths = values
+        .map(|value| value.strip_prefix("file:").unwrap_or(value))
+        .filter(|value| value.starts_with('/'));
+    let not_listed: Vec<&str> = paths.filter(|path| !listed.contains(*path)).collect();
+    assert_eq!(not_listed, ["/var/lib/mxgate/connections", "/run/mxgate/control.sock"]);
+    let kind = |name: &str| {
+        let all = config.loaded_files().chain(config.other_files());
+        all.filter(|(file, _)| file.ends_with(name)).map(|(_, kind)| kind).collect::<Vec<_>>()
+    };
+    assert_eq!(kind("tls-key.pem"), [FileKind::Secret]);
+    assert_eq!(kind("tls.pem"), [FileKind::Trust]);
+    assert_eq!(kind("mxgate-passphrase"), [FileKind::VaultKey]);
 }
 
 fn collect(keys: &'static [Key], into: &mut Vec<&'static Key>) {

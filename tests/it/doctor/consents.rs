@@ -117,3 +117,20 @@ fn what_the_store_and_browsers_need_is_looked_at() {
     fs::remove_file(setup.folder().join("browser.pem")).unwrap();
     assert_eq!(doctor(&setup, &[]).failure(), at("tls", "tls_files"));
 }
+
+#[test]
+fn a_providers_secret_that_others_can_read_and_its_certificate_that_they_can_change_are_named() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mx = mx();
+    for (file, mode, codes) in [
+        ("client-secret", 0o600, &["fine"][..]),
+        ("client-secret", 0o644, &["file_readable", "fine"]),
+        ("browser-key.pem", 0o644, &["file_readable", "fine"]),
+        ("browser.pem", 0o644, &["fine"]),
+        ("browser.pem", 0o664, &["file_mode", "fine"]),
+    ] {
+        let setup = consenting(&mx);
+        fs::set_permissions(setup.folder().join(file), fs::Permissions::from_mode(mode)).unwrap();
+        assert_eq!(doctor(&setup, &[]).codes("", "files"), codes, "{file} {mode:o}");
+    }
+}
