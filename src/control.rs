@@ -15,7 +15,6 @@ pub mod commands;
 pub(crate) mod connections;
 pub mod consents;
 pub mod health;
-pub(crate) mod https;
 mod log_level;
 pub mod messages;
 pub mod socket;
@@ -34,12 +33,13 @@ use std::{
 
 use tokio::sync::watch;
 
-use self::{
-    messages::{GatewayStatus, ReloadReport},
-    socket::ControlSocket,
-    suspension::Suspensions,
+use self::{socket::ControlSocket, suspension::Suspensions};
+use crate::{
+    config::Health,
+    metrics::Metrics,
+    oauth::broker::Broker,
+    status::{GatewayStatus, ReloadReport},
 };
-use crate::{config::Health, metrics::Metrics, oauth::broker::Broker};
 
 /// What the control plane asks of the running gateway. No method may wait for a worker.
 pub trait Gateway: Send + Sync + 'static {
@@ -227,7 +227,7 @@ pub(crate) mod fake {
     use std::sync::Mutex;
 
     use super::*;
-    use crate::control::messages::EnvironmentStatus;
+    use crate::status::EnvironmentStatus;
 
     pub(crate) struct Fake {
         pub(crate) readiness: Mutex<Readiness>,

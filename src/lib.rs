@@ -6,7 +6,7 @@
 //! `credential` (with which secret), `upstream` (forward), [`redaction`] (the answer streams back
 //! masked). Every early end is a [`gateway::refusal`] and goes through one place.
 //!
-//! Beside the walk: [`config`] and [`vault`] become one `snapshot`; [`control`] serves operators.
+//! Beside the walk: [`config`] and [`vault`] become one `snapshot`; [`control`] serves operators, in the words of [`status`].
 
 // The commands name the library as whoever uses it would.
 extern crate self as mxgate;
@@ -30,6 +30,7 @@ pub mod framing;
 pub mod fuzzing;
 mod gate;
 pub mod gateway;
+mod https;
 mod limits;
 pub mod listener;
 pub mod log;
@@ -46,6 +47,7 @@ mod snapshot;
 #[doc(hidden)]
 pub mod stages;
 pub mod stand_in;
+pub mod status;
 mod storage;
 mod tls;
 pub mod tokens;

@@ -32,8 +32,8 @@ pub(crate) use self::counter::Bound;
 use self::{counter::Taken, pace::Pace, rate::Rate};
 use crate::{
     config,
-    control::messages::{CallerLimitsStatus, Use},
     gateway::refusal::Refusal,
+    status::{CallerLimitsStatus, Use},
 };
 
 /// How long to wait for what others give back at a time that nobody knows.

@@ -10,8 +10,9 @@ use clap::Subcommand;
 use mxgate::{
     control::{
         client::Client,
-        consents::{Backup, Consent, ConsentList, Import, Order, TicketOrder},
+        consents::{Backup, Import, Order, TicketOrder},
     },
+    status::{ShownConnection, ShownConnections},
     vault::source::file::{SECRET_BYTES_MAX, read_bounded},
 };
 use serde::Serialize;
@@ -174,7 +175,7 @@ fn show(what: &impl Serialize, text: &str, json: bool, out: &mut dyn Write) -> a
     Ok(out.write_all(text.as_bytes())?)
 }
 
-fn list_text(list: &ConsentList) -> String {
+fn list_text(list: &ShownConnections) -> String {
     if list.connections.is_empty() {
         return "There are no connections.\n".to_owned();
     }
@@ -182,7 +183,7 @@ fn list_text(list: &ConsentList) -> String {
     for one in &list.connections {
         let user =
             one.user_guid.as_deref().map_or(String::new(), |user| format!(", user {}", user.escape_debug()));
-        let Consent { id, provider, environment, caller, created, .. } = one;
+        let ShownConnection { id, provider, environment, caller, created, .. } = one;
         text.push_str(&format!(
             "{id}  {}\n    {provider} for {environment}, made by {caller} {}{user}; scopes {}\n",
             state(one),
@@ -197,7 +198,7 @@ fn list_text(list: &ConsentList) -> String {
     text
 }
 
-fn state(one: &Consent) -> String {
+fn state(one: &ShownConnection) -> String {
     match (one.state.as_str(), one.expires, one.ends, one.since) {
         ("gone", .., Some(since)) => format!("gone since {}: the user must connect again", time(since)),
         (_, _, Some(ends), _) => format!("live, ends {}", time(ends)),
@@ -217,7 +218,7 @@ mod tests {
 
     #[test]
     fn a_list_says_whose_and_whether_it_holds() {
-        let live = Consent {
+        let live = ShownConnection {
             id: "mxc_1".into(),
             provider: "bank".into(),
             environment: "accounts".into(),
@@ -231,14 +232,14 @@ mod tests {
             since: None,
             reason: None,
         };
-        let gone = Consent {
+        let gone = ShownConnection {
             state: "gone".into(),
             expires: None,
             since: Some(120),
             user_guid: None,
             ..live.clone()
         };
-        let text = list_text(&ConsentList { connections: vec![live, gone] });
+        let text = list_text(&ShownConnections { connections: vec![live, gone] });
         assert_eq!(
             text,
             "mxc_1  live, its access token expires 1970-01-01T00:01:00Z\n    bank for accounts, made by ledger \
@@ -246,6 +247,6 @@ mod tests {
              mxc_1  gone since 1970-01-01T00:02:00Z: the user must connect again\n    bank for accounts, made by ledger \
              1970-01-01T00:00:00Z; scopes a b\n"
         );
-        assert_eq!(list_text(&ConsentList { connections: Vec::new() }), "There are no connections.\n");
+        assert_eq!(list_text(&ShownConnections { connections: Vec::new() }), "There are no connections.\n");
     }
 }

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use http::{Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::rt::TokioIo;
-use mxgate::{control::https::Stream, log};
+use mxgate::{https::Stream, log};
 use serde_json::json;
 use tokio::{net::TcpStream, time::timeout};
 

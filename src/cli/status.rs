@@ -8,9 +8,12 @@ use std::{io::Write, path::Path, time::Duration};
 
 use anyhow::{Context, bail};
 use clap::Subcommand;
-use mxgate::control::{
-    client::Client,
-    messages::{Resume, SetLogLevel, Suspend, Target},
+use mxgate::{
+    control::{
+        client::Client,
+        messages::{Resume, SetLogLevel, Suspend},
+    },
+    status::Target,
 };
 use serde::Serialize;
 

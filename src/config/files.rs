@@ -1,6 +1,6 @@
 //! Every file that a configuration names, and what each is to the gateway.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::{Config, ConnectionStore, Environment, ListenerTls, VaultFile};
 use crate::vault::reference::Reference;
@@ -72,8 +72,8 @@ fn of_tls(files: &ListenerTls) -> [(PathBuf, FileKind); 2] {
     [trust(&files.certificate), (files.key.clone(), FileKind::Secret)]
 }
 
-fn trust(file: &PathBuf) -> (PathBuf, FileKind) {
-    (file.clone(), FileKind::Trust)
+fn trust(file: impl AsRef<Path>) -> (PathBuf, FileKind) {
+    (file.as_ref().to_owned(), FileKind::Trust)
 }
 
 fn secret(reference: &Reference) -> Option<(PathBuf, FileKind)> {

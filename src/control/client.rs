@@ -14,9 +14,12 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::net::UnixStream;
 
 use super::{
-    consents::{Backup, ConsentList, Import, Imported, IssuedTicket, TicketOrder},
+    consents::{Backup, Import, Imported, IssuedTicket, TicketOrder},
+    messages::{Done, Fault, Resume, SetLogLevel, Suspend},
+};
+use crate::{
     https::Stream,
-    messages::{Done, Fault, ReloadReport, Resume, SetLogLevel, Status, Suspend, VersionReport},
+    status::{ReloadReport, ShownConnections, Status, VersionReport},
 };
 
 /// Longer than the server's own bound, so that its answer comes first.
@@ -124,7 +127,7 @@ impl Client {
     ///
     /// # Errors
     /// See [`Error`].
-    pub async fn consents(&self) -> Result<ConsentList, Error> {
+    pub async fn consents(&self) -> Result<ShownConnections, Error> {
         self.send(Method::GET, "/connections", None::<&()>).await
     }
 

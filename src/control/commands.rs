@@ -37,11 +37,15 @@ use super::{
     connections::{self, Bounds},
     consents,
     log_level::{FOR_DEFAULT, FOR_MAX, LogLevel},
-    messages::{Done, Fault, ReloadReport, Resume, SetLogLevel, Status, Suspend, Target, VersionReport},
+    messages::{Done, Fault, Resume, SetLogLevel, Suspend},
     socket::{self, ControlSocket},
     suspension,
 };
-use crate::{mx::catalogue::catalogue, redaction};
+use crate::{
+    mx::catalogue::catalogue,
+    redaction,
+    status::{ReloadReport, Status, Target, VersionReport},
+};
 
 /// A reload may have to wait for a vault.
 const BOUNDS: Bounds = Bounds {

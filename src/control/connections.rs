@@ -17,7 +17,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::https::Stream;
+use crate::https::Stream;
 
 /// What one listener's connections may cost.
 #[derive(Debug, Clone, Copy)]

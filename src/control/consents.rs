@@ -2,13 +2,13 @@
 //!
 //! | request | body | answer |
 //! |---|---|---|
-//! | `GET /connections` | | [`ConsentList`] |
+//! | `GET /connections` | | [`ShownConnections`] |
 //! | `POST /connections` | [`Import`] | [`Imported`] |
 //! | `POST /connections/ticket` | [`TicketOrder`] | [`IssuedTicket`] |
 //! | `DELETE /connections/{id}`, `?force=true` | | [`Done`] |
 //! | `POST /connections/backup` | [`Backup`] | [`Done`] |
 
-use std::{path::PathBuf, sync::Arc, time::SystemTime};
+use std::{path::PathBuf, sync::Arc};
 
 use axum::{
     Extension, Router,
@@ -27,82 +27,12 @@ use super::{
 use crate::{
     oauth::{
         broker::{Broker, Unavailable},
-        cell::seconds,
         connect::{self, Return},
-        connection::{ConnectionId, Purpose, State as ConsentState, Summary, Why},
+        connection::{ConnectionId, Purpose},
     },
+    status::{ShownConnection, ShownConnections},
     vault::secret::Secret,
 };
-
-/// A user's connection, without its tokens. Times are Unix seconds.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Consent {
-    /// `mxc_` and 32 hex digits.
-    pub id: String,
-    /// By its name in the configuration.
-    pub provider: String,
-    /// Where its tokens go.
-    pub environment: String,
-    /// The caller that it was made for.
-    pub caller: String,
-    /// The user at MX, where that is known.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub user_guid: Option<String>,
-    /// What the provider granted.
-    pub scopes: Vec<String>,
-    /// When the user consented.
-    pub created: u64,
-    /// `live`, or `gone`: the user must consent again.
-    pub state: String,
-    /// When the access token expires.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub expires: Option<u64>,
-    /// When a consent ends that cannot be refreshed.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub ends: Option<u64>,
-    /// When it was found that it is gone.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub since: Option<u64>,
-    /// `refused` by the provider, or `ended`.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub reason: Option<String>,
-}
-
-impl Consent {
-    pub(crate) fn of(one: &Summary) -> Self {
-        let (state, expires, ends, since, reason) =
-            match (one.state.over(seconds(SystemTime::now())), one.state) {
-                (None, ConsentState::Live { expires, ends, .. }) => ("live", expires, ends, None, None),
-                (over, _) => {
-                    let (since, why) = over.unzip();
-                    let reason = why.map(|why| if why == Why::Refused { "refused" } else { "ended" });
-                    ("gone", None, None, since, reason.map(str::to_owned))
-                }
-            };
-        let Purpose { provider, environment, caller, user_guid, scopes, .. } = one.purpose.clone();
-        Self {
-            id: one.id.to_string(),
-            provider,
-            environment,
-            caller,
-            user_guid,
-            scopes,
-            created: one.created,
-            state: state.to_owned(),
-            expires,
-            ends,
-            since,
-            reason,
-        }
-    }
-}
-
-/// Connections, by age.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ConsentList {
-    /// The oldest first.
-    pub connections: Vec<Consent>,
-}
 
 /// Whose connection is made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -175,10 +105,10 @@ pub(super) fn router(broker: Option<Arc<Broker>>) -> Router {
         .with_state(broker)
 }
 
-async fn list(State(broker): Shares) -> Result<Masked<ConsentList>, NotDone> {
+async fn list(State(broker): Shares) -> Result<Masked<ShownConnections>, NotDone> {
     let mut all = there(broker)?.list(|_| true).await?;
     all.sort_by_key(|one| (one.created, one.id));
-    Ok(Masked(ConsentList { connections: all.iter().map(Consent::of).collect() }))
+    Ok(Masked(ShownConnections { connections: all.iter().map(ShownConnection::of).collect() }))
 }
 
 async fn import(

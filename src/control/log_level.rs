@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Gateway, messages::LogOverride, suspension::whole_seconds};
+use super::{Gateway, suspension::whole_seconds};
+use crate::status::LogOverride;
 
 /// When none is asked for.
 pub(super) const FOR_DEFAULT: Duration = Duration::from_secs(15 * 60);

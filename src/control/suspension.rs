@@ -13,7 +13,7 @@ use arc_swap::ArcSwap;
 use ipnet::IpNet;
 use tokio::sync::watch;
 
-use super::messages::{Suspension, Target};
+use crate::status::{Suspension, Target};
 
 /// How many can be in force: more are a case for the configuration.
 pub const ENTRIES_MAX: usize = 1024;

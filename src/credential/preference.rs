@@ -13,7 +13,7 @@ use std::sync::{
 use tokio::{sync::Notify, time::Instant};
 
 use super::Prepared;
-use crate::{config, control::messages::KeysStatus, record::UsedCredential};
+use crate::{config, record::UsedCredential, status::KeysStatus};
 
 /// One of two keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -26,7 +26,8 @@ use tokio::{net::TcpStream, time::timeout};
 use super::Report;
 use crate::{
     config::Config,
-    control::{client::Client, https::Stream},
+    control::client::Client,
+    https::Stream,
     redaction::{Masker, held},
     tree::tree,
     vault::reference::Reference,

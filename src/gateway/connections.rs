@@ -29,7 +29,6 @@ use super::{
 };
 use crate::{
     admission::Caller,
-    control::consents::{Consent, ConsentList},
     limits::Over,
     listener::{connection::Connection, peer::Peer, watch::Expiry},
     oauth::{
@@ -40,6 +39,7 @@ use crate::{
     },
     policy::target::Target,
     snapshot::{ListenerSettings, MayUse, Snapshot},
+    status::{ShownConnection, ShownConnections},
     users::Rule,
     vault,
     worker::view::View,
@@ -157,7 +157,7 @@ async fn answered(
         }
         Asked::List => asker.list(broker, &target).await,
         Asked::One(id) => {
-            asker.one(broker, id).await.and_then(|one| json(StatusCode::OK, &Consent::of(&one)))
+            asker.one(broker, id).await.and_then(|one| json(StatusCode::OK, &ShownConnection::of(&one)))
         }
         Asked::End(id) => asker.end(broker, id, &target).await,
     }
@@ -287,7 +287,7 @@ impl Asker<'_> {
         let chosen = Chosen::of(target)?;
         let mut all = broker.list(|one| self.sees(one) && chosen.has(one)).await?;
         all.sort_by_key(|one| (one.created, one.id));
-        json(StatusCode::OK, &ConsentList { connections: all.iter().map(Consent::of).collect() })
+        json(StatusCode::OK, &ShownConnections { connections: all.iter().map(ShownConnection::of).collect() })
     }
 
     async fn one(&self, broker: &Arc<Broker>, id: ConnectionId) -> Result<Summary, No> {

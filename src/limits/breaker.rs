@@ -20,7 +20,7 @@ use std::{
 use tokio::time::Instant;
 
 use super::{SOON, rate::nanos};
-use crate::{config::limits, control::messages::BreakerStatus};
+use crate::{config::limits, status::BreakerStatus};
 
 /// One environment's.
 #[derive(Debug)]

@@ -22,8 +22,8 @@ use super::{
 };
 use crate::{
     config::limits::{self, MethodBudget},
-    control::messages::{BudgetStatus, Use},
     gateway::refusal::Refusal,
+    status::{BudgetStatus, Use},
     worker::view::EnvironmentView,
 };
 

@@ -18,8 +18,8 @@ use self::page::Page;
 use super::{CLASSES, Count, Inner, Set, histogram, histogram::Total, process};
 use crate::{
     admission::reason::Reason,
-    control::messages::{BreakerStatus, UpstreamStatus, Use},
     gateway::refusal::{Failure, Refusal},
+    status::{BreakerStatus, UpstreamStatus, Use},
     users,
 };
 

@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use crate::{
     config::{Endpoint, Endpoints, NoEndpoint},
-    control::https::{self, Answer},
+    https::{self, Answer},
 };
 
 /// Why a document is not believed. What it says is not repeated.

@@ -32,7 +32,7 @@ use super::{
 };
 use crate::{
     config::{self, Endpoint, Endpoints, ProviderPlace},
-    control::https::{Answer, Bounds, Server},
+    https::{Answer, Bounds, Server},
     redaction, tls,
     vault::{self, once, secret::Secret},
 };

@@ -22,7 +22,7 @@ use serde::Deserialize;
 
 use crate::{
     config::{ClientAuthentication, Provider},
-    control::https::{self, Answer},
+    https::{self, Answer},
     oauth::{connection::Tokens, discovery, token},
     redaction,
     tls::TlsFault,

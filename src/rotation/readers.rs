@@ -7,9 +7,9 @@
 use std::path::Path;
 
 use super::Doing;
-use crate::control::{
-    client::Client,
-    messages::{GatewayStatus, KeysStatus},
+use crate::{
+    control::client::Client,
+    status::{GatewayStatus, KeysStatus},
 };
 
 /// Who has to have the new key before the old one may go.
@@ -112,7 +112,7 @@ mod tests {
 
     #[test]
     fn one_that_went_back_to_the_old_key_is_behind_and_its_refusals_are_counted() {
-        use crate::control::messages::{EnvironmentStatus, UpstreamStatus};
+        use crate::status::{EnvironmentStatus, UpstreamStatus};
         let keys = |secondary_in_use| KeysStatus {
             secondary: "vault:sandbox/secondary".into(),
             fingerprint: "ffffffff".into(),

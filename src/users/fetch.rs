@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use super::keys::{SET_BYTES_MAX, SetFault};
 use crate::{
-    control::https::{self, Bounds, Server},
+    https::{self, Bounds, Server},
     tls::TlsFault,
 };
 

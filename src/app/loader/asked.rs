@@ -5,12 +5,10 @@ use std::{pin::Pin, sync::Arc, time::SystemTime};
 use super::{Cause, Loader};
 use crate::{
     config,
-    control::{
-        Gateway, Readiness,
-        messages::{ConnectionsStatus, EnvironmentStatus, GatewayStatus, Observing, ReloadReport},
-    },
+    control::{Gateway, Readiness},
     limits::CallerLimits,
     oauth::cell::seconds,
+    status::{ConnectionsStatus, EnvironmentStatus, GatewayStatus, Observing, ReloadReport},
     worker::Stage,
 };
 

@@ -10,14 +10,14 @@ use clap::Parser;
 use mxgate::{
     control::{
         Gateway, Handle, Listeners, Parts, Readiness,
-        messages::{
-            BreakerStatus, BudgetStatus, CallerLimitsStatus, EnvironmentStatus, GatewayStatus, KeysStatus,
-            LogOverride, Observing, ReloadReport, Status, Suspension, UpstreamStatus, Use,
-        },
         socket::ControlSocket,
         suspension::{Subject, Suspensions},
     },
     metrics::Metrics,
+    status::{
+        BreakerStatus, BudgetStatus, CallerLimitsStatus, EnvironmentStatus, GatewayStatus, KeysStatus,
+        LogOverride, Observing, ReloadReport, Status, Suspension, UpstreamStatus, Use,
+    },
 };
 
 use super::*;

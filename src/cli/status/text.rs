@@ -3,11 +3,12 @@
 use std::{fmt::Write as _, time::Duration};
 
 use mxgate::{
-    control::messages::{
-        BreakerStatus, CallerLimitsStatus, ConnectionsStatus, Done, ReloadReport, SecretState, SecretStatus,
+    control::messages::Done,
+    rotation::{Standing, unix_now},
+    status::{
+        BreakerStatus, CallerLimitsStatus, ConnectionsStatus, ReloadReport, SecretState, SecretStatus,
         Status, UpstreamStatus, Use, VersionReport,
     },
-    rotation::{Standing, unix_now},
 };
 
 /// How many callers' limits are shown to people.

@@ -171,7 +171,10 @@ async fn bodies_paths_and_methods_that_are_not_known_are_faults() {
 async fn a_reload_goes_on_when_its_client_leaves() {
     use std::{future::Future, pin::Pin};
 
-    use crate::control::{Gateway, Readiness, messages::GatewayStatus};
+    use crate::{
+        control::{Gateway, Readiness},
+        status::GatewayStatus,
+    };
 
     struct Slow {
         begun: tokio::sync::Notify,

@@ -6,7 +6,7 @@ use prometheus_client::{metrics::MetricType, registry::Unit};
 
 use super::page::Page;
 use crate::{
-    control::messages::{SecretState, SecretStatus},
+    status::{SecretState, SecretStatus},
     vault::source::Reason,
 };
 

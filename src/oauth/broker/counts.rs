@@ -7,13 +7,13 @@ use std::{
 
 use super::Broker;
 use crate::{
-    control::messages::ConnectionsStatus,
     oauth::{
         connect::{Event, Logged, Witness},
         connection::State,
         handle,
         refresh::{Later, Outcome},
     },
+    status::ConnectionsStatus,
 };
 
 /// What happened since the start.

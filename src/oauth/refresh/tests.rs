@@ -205,7 +205,7 @@ impl Asked for Lenient {
             let mut asked = self.0.lock().unwrap();
             *asked += 1;
             if *asked == 1 {
-                return Err(Fault::from(crate::control::https::Error::Encoding));
+                return Err(Fault::from(crate::https::Error::Encoding));
             }
             if self.2 == Fortune::Failed {
                 return Err(Fault::Failed(http::StatusCode::SERVICE_UNAVAILABLE));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Keeper, Used};
 use crate::{
-    control::messages::{SecretState, SecretStatus},
+    status::{SecretState, SecretStatus},
     tree::tree,
     vault::{chain, known::Known},
 };

@@ -98,7 +98,7 @@ impl<E: Exchange> OpenBao<E> {
         method: Method,
         path: &str,
         body: Option<&Zeroizing<Vec<u8>>>,
-    ) -> Result<crate::control::https::Answer, Fault> {
+    ) -> Result<crate::https::Answer, Fault> {
         self.keep();
         self.session.call(method, path, body).await
     }

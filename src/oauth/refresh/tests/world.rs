@@ -191,7 +191,7 @@ impl State {
         match fortune {
             Fortune::Lost => {
                 self.excused.insert(fence);
-                let late = crate::control::https::Error::AnswerTimeout(Duration::from_secs(1));
+                let late = crate::https::Error::AnswerTimeout(Duration::from_secs(1));
                 Err(Fault::from(late))
             }
             Fortune::Odd => Err(Fault::Odd { status: StatusCode::OK, what: "odd", rotated: Some(refresh) }),

@@ -12,7 +12,7 @@ use aws_smithy_runtime_api::http::Response;
 
 use super::wire::NoAnswer;
 use crate::{
-    control::https,
+    https,
     tls::TlsFault,
     vault::source::{Error, Reason},
 };

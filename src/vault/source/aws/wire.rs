@@ -30,7 +30,7 @@ use http_body_util::Full;
 use zeroize::Zeroizing;
 
 use crate::{
-    control::https::{self, Bounds, Server},
+    https::{self, Bounds, Server},
     tls::TlsFault,
 };
 

@@ -7,7 +7,7 @@ use http::StatusCode;
 use serde::Deserialize;
 
 use crate::{
-    control::https::{self, Answer},
+    https::{self, Answer},
     tls::TlsFault,
     vault::{
         self,

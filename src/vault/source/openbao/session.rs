@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     config::BaoLogin,
-    control::https::Answer,
+    https::Answer,
     redaction,
     vault::{
         self,

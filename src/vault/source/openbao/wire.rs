@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 use super::fault::Fault;
 use crate::{
     config::OpenBao,
-    control::https::{Answer, Bounds, Server},
+    https::{Answer, Bounds, Server},
     tls,
     vault::secret::Secret,
 };
@@ -108,7 +108,7 @@ impl Remote {
 impl Exchange for Remote {
     async fn exchange(&self, call: Call) -> Result<Answer, Fault> {
         let server = self.server()?;
-        let request = self.request(call).map_err(crate::control::https::Error::from)?;
+        let request = self.request(call).map_err(crate::https::Error::from)?;
         Ok(server.exchange(request).await?)
     }
 }

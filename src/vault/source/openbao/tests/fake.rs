@@ -17,7 +17,7 @@ use super::super::{
 };
 use crate::{
     config::BaoLogin,
-    control::https::{self, Answer},
+    https::{self, Answer},
     vault::secret::Secret,
 };
 
