@@ -21,8 +21,8 @@ use self::{
 };
 use crate::{
     config::ForwardedHeader,
-    gateway::refusal::Refusal,
     listener::{forwarded, peer::Peer},
+    refusal::Refusal,
 };
 
 /// Networks, ready for a look-up whose cost does not grow with their number.

@@ -15,7 +15,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use http::{HeaderMap, HeaderName, header};
 
-use crate::gateway::refusal::Refusal;
+use crate::refusal::Refusal;
 
 /// What one listener answers to.
 #[derive(Debug, Clone, Copy)]

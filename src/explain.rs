@@ -35,6 +35,7 @@ use crate::{
     },
     listener::{names::Names, peer::Peer},
     policy::target::Target,
+    refusal::Failure,
     snapshot::Snapshot,
     tree::tree,
     vault::{self, chain, gathered::Gathered, reference::Reference},
@@ -292,7 +293,7 @@ impl Explainer {
         head: &request::Parts,
         walked: &mut Walked,
     ) -> Result<Option<(Sent, UsedCredential)>, No> {
-        let not_ready = || No { end: End::Failed(gateway::refusal::Failure::NotReady), detail: None };
+        let not_ready = || No { end: End::Failed(Failure::NotReady), detail: None };
         let refused = |end| No {
             detail: head
                 .uri

@@ -18,7 +18,7 @@ mod differential;
 mod head;
 pub mod request;
 
-use crate::{config::Limits, gateway::refusal::Refusal};
+use crate::{config::Limits, refusal::Refusal};
 
 /// Bounds on one message. The gateway's configuration sets them for requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -13,7 +13,6 @@ pub(crate) mod connections;
 pub(crate) mod entry;
 pub(crate) mod fields;
 mod handles;
-pub mod refusal;
 pub(crate) mod respond;
 
 use std::{
@@ -32,7 +31,6 @@ use self::{
     approve::{Approved, Second},
     choice::{Attached, Choice},
     entry::Entry,
-    refusal::{Failure, Refusal},
 };
 use crate::{
     admission::{Caller, NotAdmitted},
@@ -40,6 +38,7 @@ use crate::{
     limits::outcome,
     listener::{connection::Connection, peer::Peer, watch::Expiry},
     policy::{self, Api, Denial, Grant, form, target::Target},
+    refusal::{Failure, Refusal},
     snapshot::{Environment, ListenerSettings, Snapshot},
     upstream::{
         self,

@@ -4,7 +4,7 @@
 //! `listener` accepts and makes a peer; the gate in front of hyper lets one unambiguous request
 //! through; [`gateway`] opens a [`record`] and walks: `admission` (who), `limits` (how much), [`policy`] (what),
 //! `credential` (with which secret), `upstream` (forward), [`redaction`] (the answer streams back
-//! masked). Every early end is a [`gateway::refusal`] and goes through one place.
+//! masked). Every early end is a [`refusal`] and goes through one place.
 //!
 //! Beside the walk: [`config`] and [`vault`] become one `snapshot`; [`control`] serves operators, in the words of [`status`].
 
@@ -41,6 +41,7 @@ pub mod policy;
 pub mod process;
 pub mod record;
 pub mod redaction;
+pub mod refusal;
 pub mod rotation;
 mod snapshot;
 #[cfg(feature = "stages")]

@@ -32,7 +32,7 @@ pub(crate) use self::counter::Bound;
 use self::{counter::Taken, pace::Pace, rate::Rate};
 use crate::{
     config,
-    gateway::refusal::Refusal,
+    refusal::Refusal,
     status::{CallerLimitsStatus, Use},
 };
 

@@ -33,9 +33,9 @@ pub use self::render::Format;
 use self::{histogram::Histogram, versions::CallerVersions};
 use crate::{
     admission::reason::Reason,
-    gateway::refusal::{Failure, Refusal},
     oauth::broker::Broker,
     record::writer,
+    refusal::{Failure, Refusal},
     rotation::Standings,
     snapshot::Snapshot,
     users,

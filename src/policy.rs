@@ -15,8 +15,8 @@ use self::{
     target::Target,
 };
 use crate::{
-    gateway::refusal::Refusal,
     mx::catalogue::{Found, Operation, OperationCredential, catalogue},
+    refusal::Refusal,
 };
 
 /// What an environment offers.

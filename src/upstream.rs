@@ -32,8 +32,7 @@ use self::{
     upload::{Body, Progress, Upload},
 };
 use crate::{
-    config::Timeouts, gate::inbound::Session, gateway::refusal::Failure, limits::pace::Paced,
-    listener::watch::Expiry,
+    config::Timeouts, gate::inbound::Session, limits::pace::Paced, listener::watch::Expiry, refusal::Failure,
 };
 
 /// An answer whose body is still to be read.

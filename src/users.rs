@@ -20,12 +20,12 @@ use self::{end_user::EndUser, list::UserList};
 use crate::{
     admission::CallerIndex,
     config::{self, Config, PathPattern},
-    gateway::refusal::{Failure, Refusal},
     policy::{
         Call, Grant,
         grant::{Item, OperationSet, Term},
         target::Target,
     },
+    refusal::{Failure, Refusal},
 };
 
 crate::coded::coded! {

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use crate::{
     control::suspension::{Subject, Suspensions},
     credential::{Prepared, confirm, preference::Which},
-    gateway::refusal::Failure,
+    refusal::Failure,
     snapshot::Environment,
     upstream::errand::{Addressee, Errand, Heard, Word},
 };

@@ -25,7 +25,7 @@ use super::{
     Parts,
     connections::{self, Bounds},
 };
-use crate::{browser, config::Health, gateway::refusal::Refusal, metrics::Format};
+use crate::{browser, config::Health, metrics::Format, refusal::Refusal};
 
 /// An event loop that has not come round for this long is stuck.
 pub const SILENCE_MAX: Duration = Duration::from_secs(5);

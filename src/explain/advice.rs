@@ -9,9 +9,9 @@ use ipnet::IpNet;
 use super::{Asker, No, Question, Walked};
 use crate::{
     config::{Api, Caller, Config, Environment, ForwardedHeader},
-    gateway::refusal::Refusal,
     mx::catalogue::{Class, Found as InCatalogue, Operation, catalogue},
     policy::grant::{Rule, decide, spelled},
+    refusal::Refusal,
     users::Reason,
 };
 

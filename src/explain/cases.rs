@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use serde::Deserialize;
 
 use super::{Asker, Explainer, Explanation, Question, Refused};
-use crate::{gateway::refusal::Refusal, mx::catalogue::catalogue};
+use crate::{mx::catalogue::catalogue, refusal::Refusal};
 
 /// The cases of one file, in its order.
 #[derive(Debug, Clone)]

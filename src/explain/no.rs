@@ -1,6 +1,6 @@
 //! A no, as an explanation has it.
 
-use crate::gateway::{End, refusal::Refusal};
+use crate::{gateway::End, refusal::Refusal};
 
 /// Why a walk ended, with what is known beyond the code.
 pub(super) struct No {

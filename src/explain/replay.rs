@@ -23,10 +23,10 @@ use super::{
 };
 use crate::{
     config,
-    gateway::refusal::Refusal,
     listener::peer::Peer,
     mx::catalogue::catalogue,
     policy::{self, grant::Allowed, target::Target},
+    refusal::Refusal,
 };
 
 /// More kinds of difference than this are counted together.

@@ -6,8 +6,9 @@ use http::HeaderMap;
 
 use crate::{
     admission::{Caller, NotAdmitted, Origin},
-    gateway::{Trail, refusal::Refusal},
+    gateway::Trail,
     policy::{Call, Denial, Grant},
+    refusal::Refusal,
     users::{
         Reason, Told,
         end_user::{EndUser, Remembered},

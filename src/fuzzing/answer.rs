@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     gate::{Follow, Gate, Verdict},
-    gateway::refusal::Failure,
+    refusal::Failure,
     upstream::answer::AnswerReader,
 };
 

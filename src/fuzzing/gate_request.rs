@@ -31,8 +31,8 @@ use crate::{
         Follow, Gate, Verdict,
         inbound::{Inbound, Session},
     },
-    gateway::refusal::Refusal,
     listener::stream::Stream,
+    refusal::Refusal,
 };
 
 pub(super) fn check(input: &[u8]) {

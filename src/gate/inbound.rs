@@ -16,11 +16,11 @@ use super::{Follow, Verdict};
 use crate::{
     config::Limits,
     framing::{BodyFraming, HeadLimits, chunked::ChunkedScanner, request},
-    gateway::refusal::Refusal,
     listener::{
         stream::Stream,
         watch::{Expiry, Watch},
     },
+    refusal::Refusal,
 };
 
 /// What the connection's task, its gate and the request in flight share.

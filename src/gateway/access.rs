@@ -16,12 +16,7 @@ use std::{
 use http::{HeaderMap, HeaderName, Method, StatusCode, header::WWW_AUTHENTICATE, request};
 use tokio::time::timeout;
 
-use super::{
-    Decided, End,
-    again::instead,
-    entry::Entry,
-    refusal::{Failure, Refusal},
-};
+use super::{Decided, End, again::instead, entry::Entry};
 use crate::{
     config::OAuthGrant,
     listener::connection::Connection,
@@ -33,6 +28,7 @@ use crate::{
         refresh::Because,
     },
     policy::{Grant, target::Target},
+    refusal::{Failure, Refusal},
     snapshot::{Environment, TokensOf},
     upstream::{Answer, headers, outgoing::Outgoing},
     users,

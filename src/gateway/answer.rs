@@ -15,7 +15,6 @@ use super::{
     entry::Entry,
     fields::{self, FieldMask, NotMaskable},
     handles::Keeping,
-    refusal::Failure,
 };
 use crate::{
     gate::inbound::Session,
@@ -25,6 +24,7 @@ use crate::{
         self, Masker,
         body::{MaskedBody, OnHits},
     },
+    refusal::Failure,
     upstream::{Answer, exchange::Exchange, headers},
     worker::view::EnvironmentView,
 };

@@ -21,13 +21,13 @@ use super::{
     entry::{Entry, Live},
     fields::FieldMask,
     handles::Keeping,
-    refusal::Failure,
 };
 use crate::{
     credential::Credential,
     limits::breaker::Pass,
     listener::connection::Connection,
     redaction::Masker,
+    refusal::Failure,
     snapshot::ListenerSettings,
     upstream::{headers::RequestHead, outgoing::Outgoing},
     vault::freshness::{Moment, Term},

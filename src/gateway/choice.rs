@@ -4,11 +4,12 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, header::AUTHORIZATION, request};
 
-use super::{access::Wanted, handles, refusal::Refusal};
+use super::{access::Wanted, handles};
 use crate::{
     credential::{Credential, Prepared},
     oauth::{connection, handle},
     policy::{Grant, target::Target},
+    refusal::Refusal,
     snapshot::{Bearer, Environment, Own},
     tokens,
     vault::secret::Secret,

@@ -24,7 +24,6 @@ use super::{
     End, Trail,
     answer::AnswerBody,
     entry::{Entry, Live},
-    refusal::{Failure, Refusal},
     respond,
 };
 use crate::{
@@ -38,6 +37,7 @@ use crate::{
         store,
     },
     policy::target::Target,
+    refusal::{Failure, Refusal},
     snapshot::{ListenerSettings, MayUse, Snapshot},
     status::{ShownConnection, ShownConnections},
     users::Rule,

@@ -10,10 +10,7 @@ use std::{
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use tokio::time::Instant;
 
-use super::{
-    End, Trail,
-    refusal::{Failure, Refusal},
-};
+use super::{End, Trail};
 use crate::{
     admission::{Caller, NotAdmitted, Origin},
     credential::Credential,
@@ -22,6 +19,7 @@ use crate::{
     metrics,
     policy::{Call, Denial, Grant},
     record::{Decision, Record, UsedCredential},
+    refusal::{Failure, Refusal},
     users::{Reason, Told, end_user::EndUser},
     worker::view::{EnvironmentView, View},
 };

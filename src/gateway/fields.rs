@@ -22,10 +22,9 @@ use serde::{
 use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
-use super::refusal::Failure;
 use crate::{
     config::FieldPath, gate::inbound::Session, limits::pace::Paced, listener::watch::Expiry,
-    upstream::exchange::Exchange,
+    refusal::Failure, upstream::exchange::Exchange,
 };
 
 /// Larger answers are not masked, and so not passed on.

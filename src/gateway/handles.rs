@@ -26,7 +26,6 @@ use super::{
     Decided, End,
     access::waited,
     fields::{DEPTH_MAX, Name, NotMaskable},
-    refusal::{Failure, Refusal},
 };
 use crate::{
     listener::connection::Connection,
@@ -38,6 +37,7 @@ use crate::{
         token,
     },
     redaction::{self, Masker, held},
+    refusal::{Failure, Refusal},
     vault::secret::Secret,
     worker::view::{EnvironmentView, View},
 };

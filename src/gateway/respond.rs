@@ -13,9 +13,12 @@ use super::{
     End,
     answer::{AnswerBody, REQUEST_ID},
     entry::{Entry, RequestId},
+};
+use crate::{
+    limits::retry_after,
+    listener::connection::Connection,
     refusal::{Failure, Refusal},
 };
-use crate::{limits::retry_after, listener::connection::Connection};
 
 /// Answers a request that ended early.
 pub(crate) fn end(at: &Rc<Connection>, end: End, entry: Box<Entry>) -> Response<AnswerBody> {

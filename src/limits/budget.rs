@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     config::limits::{self, MethodBudget},
-    gateway::refusal::Refusal,
+    refusal::Refusal,
     status::{BudgetStatus, Use},
     worker::view::EnvironmentView,
 };

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::{breaker::Pass, retry_after};
 use crate::{
-    gate::inbound::Session, gateway::refusal::Failure, listener::watch::Expiry, snapshot::Environment,
+    gate::inbound::Session, listener::watch::Expiry, refusal::Failure, snapshot::Environment,
     upstream::Answer,
 };
 

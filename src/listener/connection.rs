@@ -32,8 +32,9 @@ use crate::{
         Gate,
         inbound::{Inbound, Session},
     },
-    gateway::{self, answer::AnswerBody, refusal::Refusal, respond},
+    gateway::{self, answer::AnswerBody, respond},
     limits::Owner,
+    refusal::Refusal,
     worker::{state::Worker, view::View},
 };
 

@@ -18,7 +18,7 @@ use self::page::Page;
 use super::{CLASSES, Count, Inner, Set, histogram, histogram::Total, process};
 use crate::{
     admission::reason::Reason,
-    gateway::refusal::{Failure, Refusal},
+    refusal::{Failure, Refusal},
     status::{BreakerStatus, UpstreamStatus, Use},
     users,
 };

@@ -16,8 +16,8 @@ use super::Doing;
 use crate::{
     config::Environment,
     credential::Prepared,
-    gateway::refusal::Failure,
     redaction,
+    refusal::Failure,
     upstream::{
         dial::{DialTarget, UpstreamStream},
         errand::{Addressee, Errand, Heard, Word},

@@ -24,7 +24,7 @@ use crate::{
         answer::{self, AnswerFraming, AnswerHead},
         chunked::ChunkedScanner,
     },
-    gateway::refusal::Failure,
+    refusal::Failure,
 };
 
 /// Bounds of an answer's head.

@@ -29,8 +29,8 @@ use super::{
 };
 use crate::{
     config::{Egress, Environment, IpFamily, ListenerTls, Reach},
-    gateway::refusal::Failure,
     record::UsedCredential,
+    refusal::Failure,
     tls::{self, TlsFault},
 };
 

@@ -21,9 +21,9 @@ use super::{answer::AnswerReader, dial::UpstreamStream, headers, pool};
 use crate::{
     config::client_guid,
     credential::Prepared,
-    gateway::refusal::Failure,
     mx::catalogue::{Operation, catalogue},
     policy::Api,
+    refusal::Failure,
 };
 
 /// Far more than the body of any of these answers has.

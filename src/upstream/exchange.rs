@@ -19,7 +19,7 @@ use super::{
     pool::Lease,
     upload::{Unsent, Upload},
 };
-use crate::gateway::refusal::Failure;
+use crate::refusal::Failure;
 
 /// An exchange in progress. Dropped before its end, its connection closes.
 pub(crate) struct Exchange {

@@ -23,7 +23,7 @@ use tokio::{
 };
 
 use super::dial::{DialTarget, UpstreamStream};
-use crate::{gateway::refusal::Failure, metrics::WorkerMetrics};
+use crate::{metrics::WorkerMetrics, refusal::Failure};
 
 /// What a pool keeps to.
 #[derive(Debug, Clone, PartialEq, Eq)]

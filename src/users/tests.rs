@@ -3,9 +3,9 @@ use std::fs;
 use super::*;
 use crate::{
     config::overrides::Overrides,
-    gateway::refusal::Refusal,
     mx::catalogue::catalogue,
     policy::{self, Api, grant::Allowed},
+    refusal::Refusal,
 };
 
 /// A gateway with MX and an environment of its own paths, and one caller with these keys.

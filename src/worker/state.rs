@@ -20,7 +20,7 @@ use crate::{
     admission::{Origin, reason::Reason},
     config::Limits,
     control::suspension::Suspensions,
-    gateway::{entry::RequestId, refusal::Refusal},
+    gateway::entry::RequestId,
     listener::{
         Arrival,
         accept::{Census, Idle, Load},
@@ -29,6 +29,7 @@ use crate::{
     metrics::WorkerMetrics,
     record::{Record, Recorder},
     redaction::Masker,
+    refusal::Refusal,
     snapshot::Snapshot,
     users::{self, Told},
 };

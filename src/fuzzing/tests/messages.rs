@@ -13,7 +13,7 @@ use super::super::{
 use crate::{
     framing::{answer as answer_head, chunked, request},
     gate::{Follow, Verdict, inbound::Session},
-    gateway::refusal::Failure,
+    refusal::Failure,
     upstream::upload::Unsent,
 };
 

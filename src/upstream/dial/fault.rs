@@ -5,7 +5,7 @@ use std::{io, net::IpAddr};
 use rustls::{CertificateError, OtherError};
 
 use crate::{
-    gateway::refusal::Failure,
+    refusal::Failure,
     upstream::{tunnel::TunnelFault, verify::NotPinned},
 };
 

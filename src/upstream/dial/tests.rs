@@ -10,7 +10,7 @@ use std::{
 use super::DialTarget;
 use crate::{
     config::{Config, overrides::Overrides},
-    gateway::refusal::Failure,
+    refusal::Failure,
     stand_in::{Running, StandIn, options},
 };
 

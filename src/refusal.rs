@@ -142,7 +142,7 @@ mod tests {
             .chain(failures)
             .map(|(code, status)| format!("`{code}` | {}", status.as_u16()))
             .collect();
-        let documented: Vec<String> = include_str!("../../docs/codes.md")
+        let documented: Vec<String> = include_str!("../docs/codes.md")
             .lines()
             .filter_map(|line| line.strip_prefix("| `"))
             .map(|line| line.split(" | ").take(2).collect::<Vec<_>>().join(" | "))
