@@ -21,6 +21,7 @@ use std::{fmt::Display, path::Path, sync::Arc};
 use serde_json::{Value, json};
 
 use self::{
+    consents::Consents,
     finding::{Finding, Verdict},
     secrets::Secrets,
 };
@@ -121,10 +122,13 @@ impl Part<'_> {
 pub async fn examine(config: &Config, path: &Path, only: Option<&str>, hardening: &Hardening) -> Report {
     let mut report = Report::default();
     let secrets = Secrets::read(config, &mut report).await;
+    let consents = Consents::read(config, secrets.vault_closed()).await;
+    consents.shared(config, &mut report);
     machine::limits(hardening, config, &mut report);
     machine::files(config, path, &mut report);
     for environment in config.environments.values().filter(|one| only.is_none_or(|only| one.name == only)) {
         let mut part = Part { report: &mut report, environment };
+        consents.of(&mut part);
         look_at(environment, &secrets, &mut part).await;
         consents::ways(config, &mut part).await;
     }

@@ -2,7 +2,7 @@
 
 use super::{Part, Report, finding::Finding, secrets};
 use crate::{
-    config::{Config, Environment},
+    config::Config,
     oauth::{
         discovery,
         needed::{self, Fault},
@@ -13,7 +13,11 @@ use crate::{
 };
 
 /// Their secrets, each read once.
-pub(super) struct Consents(Vec<Secret>);
+pub(super) struct Consents {
+    all: Vec<Secret>,
+    /// As [`secrets::Secrets::vault_closed`].
+    vault_closed: bool,
+}
 
 struct Secret {
     key: String,
@@ -24,7 +28,7 @@ struct Secret {
 }
 
 impl Consents {
-    pub(super) async fn read(config: &Config) -> Self {
+    pub(super) async fn read(config: &Config, vault_closed: bool) -> Self {
         let vault = config.vault.as_ref();
         let mut all = Vec::new();
         for needed in needed::secrets(config) {
@@ -32,13 +36,13 @@ impl Consents {
             let is_providers = needed.key.starts_with("provider.");
             all.push(Secret { key: needed.key, reference: needed.reference.clone(), read, is_providers });
         }
-        Self(all)
+        Self { all, vault_closed }
     }
 
     /// What no one environment needs: the store's secrets, and the certificate towards browsers.
-    pub(super) fn shared(&self, config: &Config, vault_closed: bool, report: &mut Report) {
-        for secret in self.0.iter().filter(|secret| !secret.is_providers) {
-            let (finding, said) = secret.told(vault_closed);
+    pub(super) fn shared(&self, config: &Config, report: &mut Report) {
+        for secret in self.all.iter().filter(|secret| !secret.is_providers) {
+            let (finding, said) = secret.told(self.vault_closed);
             report.add(None, "vault", finding, said);
         }
         for (key, loaded) in needed::files(config) {
@@ -51,11 +55,11 @@ impl Consents {
 
     /// The client secrets of the providers whose tokens an environment attaches. The way to its host needs none of them, and is
     /// looked at in any case.
-    pub(super) fn of(&self, environment: &Environment, vault_closed: bool, part: &mut Part<'_>) {
-        for (_, provider, _) in environment.oauth() {
+    pub(super) fn of(&self, part: &mut Part<'_>) {
+        for (_, provider, _) in part.environment.oauth() {
             let key = format!("provider.{provider}.client_secret");
-            for secret in self.0.iter().filter(|secret| secret.key == key) {
-                let (finding, said) = secret.told(vault_closed);
+            for secret in self.all.iter().filter(|secret| secret.key == key) {
+                let (finding, said) = secret.told(self.vault_closed);
                 part.add("vault", finding, said);
             }
         }

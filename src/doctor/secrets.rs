@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use tokio::task::spawn_blocking;
 
-use super::{Part, Report, consents::Consents, finding::Finding};
+use super::{Part, Report, finding::Finding};
 use crate::{
     config::{Config, Environment, Needed, Role, VaultFile},
     credential::Prepared,
@@ -27,7 +27,6 @@ pub(super) struct Secrets {
     vault_closed: bool,
     /// Environment, host and key, of each.
     keys: Vec<(String, String, Arc<Secret>)>,
-    consents: Consents,
 }
 
 /// What one environment has at hand.
@@ -72,9 +71,12 @@ impl Secrets {
             Some((environment.name.clone(), environment.host.clone(), secret.clone()))
         };
         let keys = environments.filter_map(key).collect();
-        let consents = Consents::read(config).await;
-        consents.shared(config, vault_closed, report);
-        Self { all, vault_closed, keys, consents }
+        Self { all, vault_closed, keys }
+    }
+
+    /// Whether the vault did not open.
+    pub(super) fn vault_closed(&self) -> bool {
+        self.vault_closed
     }
 
     /// Those of an environment, or nothing when one that its requests need is missing.
@@ -83,7 +85,6 @@ impl Secrets {
         for needed in environment.needed() {
             is_complete &= self.look_at(needed, part);
         }
-        self.consents.of(environment, self.vault_closed, part);
         let key = match environment.credential.reference() {
             Some(reference) => Some(self.key(environment, reference, is_complete, part)?),
             None => None,
