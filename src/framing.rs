@@ -16,6 +16,7 @@ pub mod chunked;
 #[cfg(test)]
 mod differential;
 mod head;
+pub(crate) mod names;
 pub mod request;
 
 use crate::{config::Limits, refusal::Refusal};

@@ -5,6 +5,7 @@
 //! extensions are refused: nobody sends them, readers differ in where they end, and nothing forwards
 //! them. Trailers pass when they are few, well formed and name nothing that belongs in a head.
 
+use super::names::{is_credential, is_detour};
 use super::{Violation, head::TOKEN};
 
 /// Bytes of a trailer section without its last empty line; hyper's own bound is 16 KiB.
@@ -186,20 +187,18 @@ impl ChunkedScanner {
 /// Fields that frame, route, authenticate, control or describe content: a reader that merges trailers
 /// into the head would let them override what was checked there (RFC 9110, section 6.5.1).
 fn is_forbidden(name: &[u8]) -> bool {
-    FORBIDDEN.binary_search(&name).is_ok() || FAMILIES.iter().any(|family| name.starts_with(family))
+    FORBIDDEN.binary_search(&name).is_ok()
+        || FAMILIES.iter().any(|family| name.starts_with(family))
+        || str::from_utf8(name).is_ok_and(|name| is_credential(name) || is_detour(name))
 }
 
 /// Sorted, in lower case.
 const FORBIDDEN: &[&[u8]] = &[
-    b"accept-version",
+    b"accept",
     b"age",
-    b"api-key",
     b"authentication-info",
-    b"authorization",
     b"cache-control",
     b"connection",
-    b"cookie",
-    b"cookie2",
     b"date",
     b"expect",
     b"expires",
@@ -220,6 +219,7 @@ const FORBIDDEN: &[&[u8]] = &[
     b"trailer",
     b"transfer-encoding",
     b"upgrade",
+    b"user-agent",
     b"vary",
     b"via",
     b"warning",
@@ -227,22 +227,8 @@ const FORBIDDEN: &[&[u8]] = &[
 ];
 
 /// Whole families, by their start.
-const FAMILIES: &[&[u8]] = &[
-    b"access-control-",
-    b"content-",
-    b"if-",
-    b"mx-",
-    b"proxy-",
-    b"sec-",
-    b"x-api-key",
-    b"x-forwarded-",
-    b"x-http-method",
-    b"x-method-override",
-    b"x-mxgate-",
-    b"x-original-",
-    b"x-real-ip",
-    b"x-rewrite-",
-];
+const FAMILIES: &[&[u8]] =
+    &[b"accept-", b"access-control-", b"content-", b"if-", b"mx-", b"proxy-", b"sec-", b"x-mxgate-"];
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -24,6 +24,7 @@ use zeroize::Zeroizing;
 use super::errand::{Addressee, Errand};
 use crate::{
     credential::Credential,
+    framing::names::{is_credential, is_detour},
     mx::{
         catalogue::Operation,
         media::{self, Accept},
@@ -197,22 +198,38 @@ impl Special {
 }
 
 /// What is sent instead of the caller's `Accept-Version` and `Accept`.
-struct Negotiated<'e> {
-    version: Option<&'e HeaderValue>,
-    accept: Option<&'e HeaderValue>,
+struct Negotiated<'h> {
+    version: Option<&'h HeaderValue>,
+    accept: Option<&'h HeaderValue>,
 }
 
-impl<'e> Negotiated<'e> {
-    /// `named` are fields that `Connection` takes out: they count as absent.
-    fn new(received: &HeaderMap, named: &[HeaderName], environment: &'e Environment, grant: &Grant) -> Self {
+impl<'h> Negotiated<'h> {
+    /// `named` are fields that `Connection` takes out: they count as absent. Of several versions the first goes out alone, so
+    /// that it is the one that `Accept` fits.
+    fn new(
+        received: &'h HeaderMap,
+        named: &[HeaderName],
+        environment: &'h Environment,
+        grant: &Grant,
+    ) -> Self {
         let Some(operation) = grant.operation() else { return Self { version: None, accept: None } };
         let passes = |name: &HeaderName| !named.contains(name);
-        let asked =
-            received.get(ACCEPT_VERSION).filter(|version| !version.is_empty() && passes(&ACCEPT_VERSION));
+        let mut versions = received.get_all(ACCEPT_VERSION).iter().filter(|_| passes(&ACCEPT_VERSION));
+        let first = versions.next();
+        let is_alone = first.is_some_and(|first| !first.is_empty()) && versions.next().is_none();
+        let asked = match is_alone {
+            true => first,
+            false => received
+                .get_all(ACCEPT_VERSION)
+                .iter()
+                .filter(|_| passes(&ACCEPT_VERSION))
+                .find(|one| !one.is_empty()),
+        };
+        let sent = asked.unwrap_or(&environment.accept_version);
         let accepted = received.get_all(ACCEPT).into_iter().filter(|_| passes(&ACCEPT));
-        let version = asked.unwrap_or(&environment.accept_version).to_str().unwrap_or_default();
+        let version = sent.to_str().unwrap_or_default();
         Self {
-            version: asked.is_none().then_some(&environment.accept_version),
+            version: (!is_alone).then_some(sent),
             accept: match media::accept(operation, version, accepted) {
                 Accept::Replace(value) => Some(value),
                 Accept::Keep => None,
@@ -268,34 +285,6 @@ fn stays_here(name: &str) -> bool {
         || name.starts_with("x-mxgate-")
         || name.starts_with("access-control-")
         || (name.contains('_') && is_look_alike(&name.replace('_', "-")))
-}
-
-/// What carries a credential at MX, or is known to elsewhere.
-fn is_credential(name: &str) -> bool {
-    matches!(name, "authorization" | "proxy-authorization" | "cookie" | "cookie2")
-        || matches!(name, "mx-api-key" | "mx-client-id" | "mx-session-token")
-        || name.starts_with("md-")
-        || matches!(
-            name,
-            "api-key"
-                | "apikey"
-                | "x-api-key"
-                | "x-auth-token"
-                | "x-access-token"
-                | "client-id"
-                | "client-secret"
-        )
-}
-
-/// What some servers take another method, path, host or caller from.
-fn is_detour(name: &str) -> bool {
-    matches!(name, "_method" | "x-method" | "method-override" | "x-method-override" | "http-method-override")
-        || matches!(name, "x-override-url" | "x-envoy-original-path")
-        || matches!(name, "x-host" | "x-real-ip" | "x-client-ip" | "x-cluster-client-ip")
-        || matches!(name, "true-client-ip" | "cf-connecting-ip")
-        || ["x-http-method", "x-original-", "x-rewrite-", "x-forwarded"]
-            .iter()
-            .any(|start| name.starts_with(start))
 }
 
 /// Some servers take `Content_Length` for `Content-Length`: what is removed, is set here or describes the

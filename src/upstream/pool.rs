@@ -8,7 +8,8 @@
 use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
-    pin::Pin,
+    future::poll_fn,
+    pin::{Pin, pin},
     rc::Rc,
     sync::Arc,
     task::{Context, Waker},
@@ -18,7 +19,7 @@ use std::{
 use tokio::{
     io::{AsyncBufRead, AsyncWrite},
     sync::{OwnedSemaphorePermit, Semaphore},
-    task::{coop::has_budget_remaining, yield_now},
+    task::{unconstrained, yield_now},
     time::{Instant, timeout},
 };
 
@@ -65,7 +66,12 @@ struct Connection {
 
 impl Connection {
     fn is_quiet(&mut self) -> bool {
-        is_quiet(&mut self.stream)
+        is_quiet(&mut self.stream) && self.is_even()
+    }
+
+    /// Whether nothing has come of another record: half of one is no data yet, and would be the start of the next answer.
+    fn is_even(&self) -> bool {
+        self.stream.get_ref().0.is_even()
     }
 
     fn close(mut self: Box<Self>) {
@@ -74,10 +80,11 @@ impl Connection {
 }
 
 /// Whether the upstream has neither closed it nor sent anything that nobody asked for, as far as the
-/// event loop has heard.
+/// event loop has heard. Of a task without budget tokio says that nothing has come, so it is asked without one.
 pub(super) fn is_quiet(stream: &mut (impl AsyncBufRead + Unpin)) -> bool {
     let mut nobody = Context::from_waker(Waker::noop());
-    Pin::new(stream).poll_fill_buf(&mut nobody).is_pending()
+    let filled = poll_fn(|cx| Pin::new(&mut *stream).poll_fill_buf(cx).map(drop));
+    pin!(unconstrained(filled)).poll(&mut nobody).is_pending()
 }
 
 /// TLS's close_notify, if it can be said at once.
@@ -155,9 +162,7 @@ impl Pool {
                 room
             }
         };
-        // Without budget tokio says of every connection that nothing has come.
-        let is_blind = !has_budget_remaining();
-        if is_blind || freshness == Freshness::Checked && !self.idle.borrow().is_empty() {
+        if freshness == Freshness::Checked && !self.idle.borrow().is_empty() {
             // The event loop hears of closed sockets before this task goes on.
             yield_now().await;
         }
@@ -215,7 +220,7 @@ impl Pool {
 
     fn give_back(&self, connection: Box<Connection>) {
         // What came behind the answer is nobody's: rustls would want to read more if there were nothing.
-        let nothing_more = connection.stream.get_ref().1.wants_read();
+        let nothing_more = connection.stream.get_ref().1.wants_read() && connection.is_even();
         if nothing_more && !self.retired.get() {
             self.idle.borrow_mut().push_back(Idle { connection, since: self.swept.get() });
         }

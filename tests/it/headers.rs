@@ -186,6 +186,11 @@ fn an_explicit_type_of_mx_is_kept_and_an_empty_version_is_none() {
     assert_eq!(accept, [JSON]);
     let (accept, version) = asked(&mx, &gateway, "GET /users", "Accept:\nAccept-Version:");
     assert_eq!((accept, version), (one(JSON), one(NEW)));
+    // Of several versions the first that says anything, which `Accept` fits, and no other.
+    for lines in ["Accept-Version:\nAccept-Version: OLD", "Accept-Version: OLD\nAccept-Version: NEW"] {
+        let lines = lines.replace("OLD", OLD).replace("NEW", NEW);
+        assert_eq!(asked(&mx, &gateway, "GET /users", &lines), (one(V1), one(OLD)), "{lines}");
+    }
     // Look-alikes decide nothing.
     let own = format!("Accept_Version: {OLD}\nAccept_Encoding: gzip\nX-Kept: 1");
     assert_eq!(asked(&mx, &gateway, "GET /users", &own), (one(JSON), one(NEW)));

@@ -179,6 +179,21 @@ impl Wire {
         self.tls.flush()
     }
 
+    /// Says `text`, and in the same write half of the TLS record that says `more`. Gives the other half.
+    pub fn say_and_half_of(&mut self, text: &str, more: &str) -> io::Result<Vec<u8>> {
+        let StreamOwned { conn, sock } = &mut self.tls;
+        let (mut bytes, mut record) = (Vec::new(), Vec::new());
+        for (text, to) in [(text, &mut bytes), (more, &mut record)] {
+            conn.writer().write_all(text.as_bytes())?;
+            while conn.wants_write() {
+                conn.write_tls(to)?;
+            }
+        }
+        let rest = record.split_off(record.len() / 2);
+        sock.write_all(&[bytes, record].concat())?;
+        Ok(rest)
+    }
+
     /// Says `text` as the answer to each request until the peer leaves.
     pub fn say_always(&mut self, text: impl AsRef<[u8]>) -> io::Result<()> {
         loop {

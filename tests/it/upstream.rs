@@ -4,7 +4,7 @@ use std::{
     io::{self, Read, Write as _},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::{
-        Arc, Mutex,
+        Arc, Barrier, Mutex,
         atomic::{AtomicUsize, Ordering},
         mpsc,
     },
@@ -122,6 +122,69 @@ fn a_caller_that_leaves_the_line_makes_no_one_behind_it_wait() {
     (0..2).for_each(|_| go.send(()).unwrap());
     assert_eq!((first.answer().status, behind.answer().status), (200, 200));
     assert_eq!((upstream.requests(), upstream.connections()), (2, 1));
+}
+
+/// Half a record is no data yet, and its other half would be read as the answer to what is asked next.
+#[test]
+fn a_connection_on_which_half_a_record_waits_is_not_used_again() {
+    for method in [GET, POST] {
+        let (came, heard) = mpsc::channel();
+        let upstream = RawUpstream::start(move |number, wire| {
+            wire.head()?;
+            if number > 0 {
+                return wire.say(ok("second"));
+            }
+            // Once with the answer, once behind it.
+            let rest = match method {
+                GET => wire.say_and_half_of(&ok("first"), &ok("evil"))?,
+                _ => {
+                    wire.body(2)?;
+                    wire.say(ok("first"))?;
+                    wire.say_and_half_of("", &ok("evil"))?
+                }
+            };
+            came.send(()).map_err(io::Error::other)?;
+            wire.head()?;
+            wire.tls.sock.write_all(&rest)?;
+            wire.say(ok("second"))
+        });
+        let gateway = upstream.setup().table(ONE_WORKER).start();
+        let mut client = gateway.connect();
+        for expected in ["first", "second"] {
+            client.request(method, if method == POST { "{}" } else { "" });
+            assert_eq!(client.answer().text(), expected);
+            if expected == "first" {
+                heard.recv_timeout(PATIENCE).unwrap();
+            }
+        }
+        assert_eq!(upstream.connections(), 2, "{method}");
+    }
+}
+
+/// More of them than one turn of a task may look at, as the event loop counts.
+#[test]
+fn however_many_pooled_connections_have_ended_a_post_gets_one_that_lives() {
+    const MANY: usize = 300;
+    let all = Arc::new(Barrier::new(MANY));
+    let upstream = RawUpstream::start(move |number, wire| {
+        wire.head()?;
+        if number < MANY {
+            all.wait();
+            return wire.say(ok("pooled"));
+        }
+        wire.say(ok("new"))
+    });
+    let settings = format!("connections_max = {}", 2 * MANY);
+    let gateway = upstream.setup().in_environment(&settings).table(ONE_WORKER).start();
+    let mut callers: Vec<Client> = (0..MANY).map(|_| gateway.connect()).collect();
+    callers.iter_mut().for_each(|caller| caller.request(GET, ""));
+    callers.iter_mut().for_each(|caller| assert_eq!(caller.answer().text(), "pooled"));
+    upstream.wait_for_ends(MANY);
+    let mut client = gateway.connect();
+    client.request(POST, "{}");
+    let answer = client.answer();
+    assert_eq!((answer.status, answer.text().as_str()), (200, "new"));
+    assert_eq!(upstream.connections(), MANY + 1);
 }
 
 #[test]
