@@ -16,12 +16,18 @@ use tokio::io::AsyncWrite;
 
 use crate::{gate::inbound::Session, limits::pace::Paced, listener::watch::Expiry};
 
+/// Data of fewer bytes waits a turn for more: each write is a TLS record and a packet, and a caller's chunk may be one byte.
+const SMALL: usize = 1024;
+
 /// What is left of a request to be sent.
 pub(crate) struct Upload {
     /// Wire bytes that wait for the stream: the head, and one piece of the body in its framing.
     head: Bytes,
     piece: Piece,
+    /// Small data that waits.
+    gathered: Vec<u8>,
     body: Body,
+    is_chunked: bool,
     progress: Progress,
     /// Everything was taken by the stream and flushed.
     sent: bool,
@@ -29,6 +35,13 @@ pub(crate) struct Upload {
 
 /// Framing, data, framing.
 type Piece = [Bytes; 3];
+
+/// What a caller's body brings.
+enum Part {
+    Data(Bytes),
+    /// What tells the upstream that it is over.
+    End(Bytes),
+}
 
 /// The caller's body, and how the upstream learns of its end.
 pub(crate) enum Body {
@@ -59,7 +72,8 @@ pub(crate) enum Unsent {
 
 impl Upload {
     pub(crate) fn new(head: Bytes, body: Body, progress: Progress) -> Self {
-        Self { head, piece: Piece::default(), body, progress, sent: false }
+        let is_chunked = matches!(body, Body::Chunked(..));
+        Self { head, piece: Piece::default(), gathered: Vec::new(), body, is_chunked, progress, sent: false }
     }
 
     /// Whether the upstream has been sent all of it.
@@ -104,7 +118,40 @@ impl Upload {
         if let Some(paced) = progress.paced.as_mut().filter(|_| !matches!(self.body, Body::Over)) {
             ready!(paced.poll(cx, &progress.session.watch));
         }
-        self.body.poll_piece(cx, progress.session.body_pending())
+        let data = match self.body.poll_part(cx, progress.session.body_pending()) {
+            Poll::Ready(Some(Ok(Part::Data(data)))) => data,
+            Poll::Ready(Some(Ok(Part::End(end)))) => {
+                return Poll::Ready(Some(Ok(self.piece(Bytes::new(), end))));
+            }
+            // The turn is over.
+            Poll::Pending if !self.gathered.is_empty() => Bytes::new(),
+            rest => return rest.map_ok(|_| Piece::default()),
+        };
+        let is_last = data.is_empty() || matches!(self.body, Body::Over);
+        if is_last || !self.head.is_empty() || self.gathered.len() + data.len() >= SMALL {
+            return Poll::Ready(Some(Ok(self.piece(data, Bytes::new()))));
+        }
+        self.gathered.extend_from_slice(&data);
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// What was gathered and `data`, in the body's framing, and what ends it.
+    fn piece(&mut self, data: Bytes, end: Bytes) -> Piece {
+        let data = match self.gathered.is_empty() {
+            true => data,
+            false => {
+                self.gathered.extend_from_slice(&data);
+                std::mem::take(&mut self.gathered).into()
+            }
+        };
+        match self.is_chunked && !data.is_empty() {
+            true if end.is_empty() => {
+                [format!("{:x}\r\n", data.len()).into(), data, Bytes::from_static(b"\r\n")]
+            }
+            true => [format!("{:x}\r\n", data.len()).into(), data, [b"\r\n", &*end].concat().into()],
+            false => [Bytes::new(), data, end],
+        }
     }
 
     fn poll_write<S: AsyncWrite + Unpin>(
@@ -139,7 +186,7 @@ impl Upload {
 impl Body {
     /// `is_pending`: the caller has not sent the end of its body. Then hyper's "nothing more" is no end, and what was
     /// sent must not look whole.
-    fn poll_piece(&mut self, cx: &mut Context<'_>, is_pending: bool) -> Poll<Option<Result<Piece, Unsent>>> {
+    fn poll_part(&mut self, cx: &mut Context<'_>, is_pending: bool) -> Poll<Option<Result<Part, Unsent>>> {
         loop {
             let (Self::Length(incoming) | Self::Chunked(incoming, _)) = self else {
                 return Poll::Ready(None);
@@ -149,35 +196,27 @@ impl Body {
                 if is_pending || matches!(self, Self::Length(_)) {
                     return Poll::Ready(Some(Err(Unsent::Caller)));
                 }
-                return Poll::Ready(self.end(&HeaderMap::new()).map(Ok));
+                return Poll::Ready(self.end(&HeaderMap::new()).map(|end| Ok(Part::End(end))));
             };
             match frame.map_err(|_| Unsent::Caller)?.into_data() {
                 // An empty chunk would be the last.
                 Ok(data) if data.is_empty() => {}
-                Ok(data) => return Poll::Ready(Some(Ok(self.frame(data)))),
+                Ok(data) => {
+                    if matches!(self, Self::Length(incoming) if incoming.is_end_stream()) {
+                        *self = Self::Over;
+                    }
+                    return Poll::Ready(Some(Ok(Part::Data(data))));
+                }
                 Err(frame) => {
                     let trailers = frame.into_trailers().unwrap_or_default();
-                    return Poll::Ready(self.end(&trailers).map(Ok));
+                    return Poll::Ready(self.end(&trailers).map(|end| Ok(Part::End(end))));
                 }
             }
-        }
-    }
-
-    fn frame(&mut self, data: Bytes) -> Piece {
-        match self {
-            Self::Chunked(..) => [format!("{:x}\r\n", data.len()).into(), data, Bytes::from_static(b"\r\n")],
-            Self::Length(incoming) => {
-                if incoming.is_end_stream() {
-                    *self = Self::Over;
-                }
-                [Bytes::new(), data, Bytes::new()]
-            }
-            Self::Over => Piece::default(),
         }
     }
 
     /// What tells the upstream that the body is over; `None` if it knows.
-    fn end(&mut self, trailers: &HeaderMap) -> Option<Piece> {
+    fn end(&mut self, trailers: &HeaderMap) -> Option<Bytes> {
         let Self::Chunked(_, announced) = std::mem::replace(self, Self::Over) else { return None };
         let mut text = b"0\r\n".to_vec();
         for (name, value) in trailers.iter().filter(|(name, _)| announced.contains(name)) {
@@ -186,6 +225,6 @@ impl Body {
             }
         }
         text.extend_from_slice(b"\r\n");
-        Some([text.into(), Bytes::new(), Bytes::new()])
+        Some(text.into())
     }
 }

@@ -124,6 +124,29 @@ fn a_caller_that_leaves_the_line_makes_no_one_behind_it_wait() {
     assert_eq!((upstream.requests(), upstream.connections()), (2, 1));
 }
 
+/// Each write is a TLS record and a packet, some 80 bytes beside the one.
+#[test]
+fn chunks_of_one_byte_are_gathered() {
+    const BYTES: usize = 5_000;
+    let (told, wire_bytes) = mpsc::channel();
+    let upstream = RawUpstream::start(move |_, wire| {
+        wire.head()?;
+        let mut raw = Vec::new();
+        while !raw.ends_with(b"0\r\n\r\n") {
+            raw.extend(wire.body(1)?);
+        }
+        told.send(raw.len()).map_err(io::Error::other)?;
+        wire.say(ok("{}"))
+    });
+    let gateway = upstream.setup().table(ONE_WORKER).start();
+    let mut client = gateway.connect();
+    let head = "POST /users HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n";
+    client.raw(format!("{head}{}0\r\n\r\n", "1\r\n \r\n".repeat(BYTES)).as_bytes());
+    assert_eq!(client.answer().status, 200);
+    let wire_bytes = wire_bytes.recv_timeout(PATIENCE).unwrap();
+    assert!((BYTES..BYTES + BYTES / 10).contains(&wire_bytes), "{wire_bytes}");
+}
+
 /// Half a record is no data yet, and its other half would be read as the answer to what is asked next.
 #[test]
 fn a_connection_on_which_half_a_record_waits_is_not_used_again() {
