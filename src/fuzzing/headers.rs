@@ -201,7 +201,7 @@ fn listed(headers: &HeaderMap, name: &str) -> Vec<String> {
     lines.flat_map(|line| line.split(',')).map(|one| one.trim().to_ascii_lowercase()).collect()
 }
 
-const CREDENTIALS: [&str; 16] = [
+const CREDENTIALS: [&str; 21] = [
     "authorization",
     "proxy-authorization",
     "cookie",
@@ -217,6 +217,11 @@ const CREDENTIALS: [&str; 16] = [
     "client-id",
     "client-secret",
     "md-api-key",
+    "access-token",
+    "x-client-secret",
+    "x-mx-api-key",
+    "x-session-token",
+    "x-vault-token",
     "x-own-key",
 ];
 
@@ -349,7 +354,7 @@ fn without_our_type(received: &HeaderMap, sent: &HeaderMap, at: &Environment) ->
 
 /// Fields that are nobody's business pass as they came, values in their order.
 fn the_rest_is_kept(received: &HeaderMap, sent: &HeaderMap) -> Result<(), String> {
-    const KEPT: [&str; 8] = [
+    const KEPT: [&str; 10] = [
         "x-trace",
         "user-agent",
         "content-type",
@@ -357,6 +362,8 @@ fn the_rest_is_kept(received: &HeaderMap, sent: &HeaderMap) -> Result<(), String
         "accept-language",
         "x_trace",
         "idempotency-key",
+        "x-idempotency-key",
+        "mx-3dx-token",
         "etag",
     ];
     let named = listed(received, "connection");
