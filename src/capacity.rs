@@ -1,8 +1,9 @@
 //! What a configuration may come to use, against what the system lets the process have.
 //!
 //! In: a checked configuration, the limit on descriptors, the memory limit of the process's cgroup. Out: warnings
-//! with both figures and the key to lower, and how many connections callers get. What must never happen: callers
-//! who only hold connections leave no descriptor for the requests of others.
+//! with both figures and the key to lower, and how many connections callers get, in all and from one address. What must
+//! never happen: callers who only hold connections leave no descriptor for the requests of others, or one address that
+//! does leaves no connection for another.
 //!
 //! **Memory, at worst.** Every connection that is allowed is open and holds as much as its buffers may grow to: bytes
 //! behind a request in flight, an answer that its caller does not take. Socket buffers are the kernel's, which shrinks
@@ -66,7 +67,8 @@ fn upstream_connections(config: &Config) -> u64 {
 }
 
 /// The configured limits, with as many connections as leave descriptors for the requests on them: all that upstreams
-/// may need, or, where there are too few, half.
+/// may need, or, where there are too few, half. One address then gets its share of those, and never more than half: a
+/// bound above what there is in all would bound nothing.
 pub(crate) fn limits(config: &Config) -> Limits {
     limits_with(config, descriptors())
 }
@@ -76,7 +78,12 @@ fn limits_with(config: &Config, descriptors: Option<u64>) -> Limits {
     if let Some(descriptors) = descriptors {
         let free = descriptors.saturating_sub(OWN_DESCRIPTORS);
         let callers = free.saturating_sub(upstream_connections(config)).max(free / 2).max(1);
-        limits.connections_max = limits.connections_max.min(usize::try_from(callers).unwrap_or(usize::MAX));
+        let callers = usize::try_from(callers).unwrap_or(usize::MAX);
+        if callers < limits.connections_max {
+            let share = limits.connections_per_address_max.saturating_mul(callers) / limits.connections_max;
+            limits.connections_per_address_max = share.min(callers / 2).max(1);
+            limits.connections_max = callers;
+        }
     }
     limits
 }
@@ -111,13 +118,14 @@ fn memory_warning(config: &Config, limit: Option<u64>) -> Option<String> {
 
 fn descriptors_warning(config: &Config, limit: Option<u64>) -> Option<String> {
     let wanted = config.limits.connections_max;
-    let granted = limits_with(config, limit).connections_max;
+    let granted = limits_with(config, limit);
+    let (granted, from_one) = (granted.connections_max, granted.connections_per_address_max);
     let limit = limit.filter(|_| granted < wanted)?;
     let all = wanted as u64 + upstream_connections(config) + OWN_DESCRIPTORS;
     Some(format!(
         "{wanted} connections of callers and what their requests need are {all} descriptors, and this process may open \
-         {limit}: callers get {granted} connections; raise the limit (LimitNOFILE=, ulimit -n) or lower \
-         limits.connections_max"
+         {limit}: callers get {granted} connections, {from_one} from one address; raise the limit (LimitNOFILE=, \
+         ulimit -n) or lower limits.connections_max"
     ))
 }
 
@@ -245,8 +253,30 @@ mod tests {
             assert_eq!(descriptors_warning(&config, descriptors).is_some(), callers < 1000);
         }
         let said = descriptors_warning(&config, Some(128)).unwrap();
-        for part in ["1000 connections", "1164 descriptors", "open 128", "get 32"] {
+        for part in
+            ["1000 connections", "1164 descriptors", "open 128", "get 32 connections, 16 from one address"]
+        {
             assert!(said.contains(part), "{part}: {said}");
+        }
+    }
+
+    #[test]
+    fn one_address_gets_its_share_of_fewer_connections_and_at_most_half() {
+        for (in_all, per_address, descriptors, granted) in [
+            // Nothing is cut where there is enough, not even a bound that bounds nothing.
+            (1000, 2048, None, 2048),
+            (1000, 1000, Some(1164), 1000),
+            (1000, 1000, Some(1163), 499),
+            (1000, 2048, Some(128), 16),
+            (1000, 500, Some(128), 16),
+            (1000, 250, Some(128), 8),
+            (1000, 1, Some(128), 1),
+            (1000, 1_000_000, Some(64), 1),
+        ] {
+            let limits =
+                format!("[limits]\nconnections_max = {in_all}\nconnections_per_address_max = {per_address}");
+            let limits = limits_with(&config(&limits), descriptors);
+            assert_eq!(limits.connections_per_address_max, granted, "{per_address} {descriptors:?}");
         }
     }
 }
