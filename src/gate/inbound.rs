@@ -252,6 +252,13 @@ impl Inbound {
         Verdict::Accept(head.len)
     }
 
+    /// Asks the kernel, once for each look of the connection's task: never for a request that is quick.
+    fn ask_whether_gone(&self, stream: &Stream) {
+        if self.session.probe.take() && stream.hung_up() {
+            self.session.gone.set(true);
+        }
+    }
+
     fn took_body(&mut self, count: u64, done: bool) {
         self.session.body_bytes.set(self.session.body_bytes.get() + count);
         if done {
@@ -326,9 +333,7 @@ impl Follow<Stream> for Inbound {
     }
 
     fn flushed(&mut self, stream: &Stream) -> bool {
-        if self.session.probe.take() && stream.hung_up() {
-            self.session.gone.set(true);
-        }
+        self.ask_whether_gone(stream);
         if self.session.answer_complete.take() && self.reset_is_set {
             self.reset_is_set = false;
             self.session.must_reset.set(false);
@@ -348,6 +353,10 @@ impl Follow<Stream> for Inbound {
             // Set beforehand, so that it also holds when the task ends without another look.
             self.reset_is_set = true;
             stream.end_by_reset(true);
+        }
+        if !takes {
+            // Nothing is flushed for as long as this waits, and with enough read ahead nothing is read either.
+            self.ask_whether_gone(stream);
         }
         let since = self.session.blocked_since.get();
         self.session.blocked_since.set(if takes { None } else { since.or_else(|| Some(Instant::now())) });
