@@ -160,6 +160,7 @@ enum End {
 pub(crate) async fn serve(connection: Rc<Connection>, mut stream: Stream) {
     let limits = &connection.session.limits;
     let mut patience = limits.header_read_timeout;
+    let opened = connection.session.idle_since(Instant::now());
     while parked(&connection, &stream, patience).await {
         let gate = Gate::new(stream, Inbound::new(connection.session.clone()));
         let at = connection.clone();
@@ -177,10 +178,12 @@ pub(crate) async fn serve(connection: Rc<Connection>, mut stream: Stream) {
         let end = drive(&connection, &mut http).await;
         stream = http.into_parts().io.into_parts().0;
         match (end, connection.session.head_refusal()) {
-            // Counted from the last answer: bytes that make no request win no time.
+            // Counted from the last answer, or from the start: bytes that make no request win no time.
             (End::Idle, None) => {
                 let now = Instant::now();
-                patience = limits.idle_timeout.saturating_sub(now - connection.session.idle_since(now));
+                let since = connection.session.idle_since(now);
+                let wait = if since == opened { limits.header_read_timeout } else { limits.idle_timeout };
+                patience = wait.saturating_sub(now - since);
             }
             (End::Cut, _) => return stream.reset(),
             (_, Some(refusal)) => {
@@ -197,6 +200,10 @@ pub(crate) async fn serve(connection: Rc<Connection>, mut stream: Stream) {
 
 /// Waits for the next byte. False when the caller has gone, was silent for too long, or must go.
 async fn parked(connection: &Connection, stream: &Stream, patience: Duration) -> bool {
+    // Whoever drips a TLS record has always just sent a byte.
+    if patience.is_zero() {
+        return false;
+    }
     let _idle = connection.worker.idle();
     tokio::select! {
         biased;

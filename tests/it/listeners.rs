@@ -299,6 +299,45 @@ fn an_idle_tls_connection_is_parked_and_serves_again() {
     assert_eq!(gateway.metric("mxgate_caller_connections_accepted_total"), 2.0);
 }
 
+/// What a connection may wait for a request, it may wait for a whole TLS record: bytes win it no time.
+#[test]
+fn a_tls_record_that_drips_is_waited_for_no_longer_than_a_request() {
+    let mx = mx();
+    let (setup, certificate) = with_tls(Setup::new(&mx));
+    let gateway = setup.table("[limits]\nidle_timeout_ms = 1000\nheader_read_timeout_ms = 1000").start();
+    for asks_first in [false, true] {
+        let mut stream = connect(gateway.addresses[0], &certificate, &TLS13);
+        if asks_first {
+            stream.write_all(UNKNOWN.as_bytes()).unwrap();
+            is_unknown(&mut stream);
+        } else {
+            while stream.conn.is_handshaking() {
+                stream.conn.complete_io(&mut stream.sock).unwrap();
+            }
+        }
+        let mut socket = stream.sock;
+        socket.set_nonblocking(true).unwrap();
+        let began = Instant::now();
+        // The start of a record of 16 KiB, of which hardly a millisecond goes by without a byte.
+        socket.write_all(&[0x17, 3, 3, 0x40, 0]).unwrap();
+        let mut told = [0; 256];
+        while began.elapsed() < Duration::from_secs(6) && socket.write_all(b"x").is_ok() {
+            std::thread::park_timeout(Duration::from_micros(300));
+            match socket.read(&mut told) {
+                // Tickets, and the farewell, are records as well.
+                Ok(1..) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                Ok(0) | Err(_) => break,
+            }
+        }
+        let took = began.elapsed();
+        assert!(
+            took >= Duration::from_millis(700) && took < Duration::from_secs(3),
+            "{asks_first}: {took:?}"
+        );
+    }
+}
+
 #[test]
 fn a_new_certificate_is_taken_up_and_old_connections_go_on() {
     let mx = mx();
