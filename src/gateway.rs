@@ -23,7 +23,7 @@ use std::{
     time::SystemTime,
 };
 
-use http::{HeaderMap, Request, Response, StatusCode, request, uri::PathAndQuery};
+use http::{HeaderMap, Request, Response, StatusCode, header::CONNECTION, request, uri::PathAndQuery};
 use hyper::body::Incoming;
 
 use self::{
@@ -53,19 +53,28 @@ pub(crate) async fn serve(at: Rc<Connection>, request: Request<Incoming>) -> Res
     let mut entry = Entry::open(&at, request.method());
     let version = request.version();
     let Some(view) = at.worker.view() else {
-        return respond::end(&at, End::Failed(Failure::NotReady), entry);
+        return in_words_of(version, respond::end(&at, End::Failed(Failure::NotReady), entry));
     };
     if view.serves_connections(at.listener.index) {
-        return connections::serve(&at, &view, request, entry).await;
+        return in_words_of(version, connections::serve(&at, &view, request, entry).await);
     }
     let walked = caught(pin!(walk(&at, &view, request, &mut entry))).await;
-    match walked
+    let response = match walked
         .unwrap_or(Err(End::Failed(Failure::Internal)))
         .and_then(|passage| answer::pass_on(&at, passage, &mut entry))
     {
         Ok((head, body)) => answer::response(&at, version, head, body, entry),
         Err(end) => respond::end(&at, end, entry),
+    };
+    in_words_of(version, response)
+}
+
+/// For HTTP/1.0, hyper adds to an answer of 1.1 that the connection is kept, beside our word that it ends.
+fn in_words_of(version: http::Version, mut response: Response<AnswerBody>) -> Response<AnswerBody> {
+    if version == http::Version::HTTP_10 && response.headers().contains_key(CONNECTION) {
+        *response.version_mut() = version;
     }
+    response
 }
 
 /// Who, what, with which secret; then forward.

@@ -158,12 +158,12 @@ pub(crate) fn response(
     entry: Box<Entry>,
 ) -> Response<AnswerBody> {
     head.headers.insert(REQUEST_ID, entry.request_id().header());
-    if at.worker.closing() || at.session.body_pending() {
+    // HTTP/1.0 has no chunks: an answer of unknown length ends with its connection.
+    let ends_by_close = version == http::Version::HTTP_10 && content.size_hint().exact().is_none();
+    if ends_by_close || at.worker.closing() || at.session.body_pending() {
         head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     head.version = http::Version::HTTP_11;
-    // HTTP/1.0 has no chunks: an answer of unknown length ends with its connection.
-    let ends_by_close = version == http::Version::HTTP_10 && content.size_hint().exact().is_none();
     if ends_by_close {
         at.session.begin_answer_that_ends_by_close();
     }

@@ -94,6 +94,29 @@ fn an_answer_that_breaks_off_or_goes_bad_in_its_body_never_looks_whole() {
     }
 }
 
+/// Of an answer whose length is not known the end is the connection's: whoever was told that it is kept would wait.
+#[test]
+fn an_old_caller_is_told_that_its_connection_ends_where_it_does() {
+    let length = says("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nfive!");
+    let chunks = says("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfive!\r\n0\r\n\r\n");
+    let close = says("HTTP/1.1 200 OK\r\n\r\nfive!").ends(End::Notify);
+    for (script, kept) in [(length, true), (chunks, false), (close, false)] {
+        // An upstream of its own, since a connection follows one script.
+        let bench = Bench::new();
+        let mut client = bench.gateway.connect();
+        bench.follow(script.clone());
+        client.raw(OLD_KEEPING.as_bytes());
+        let answer = client.one_answer(false);
+        let told = answer.header("connection").map(str::to_ascii_lowercase);
+        assert_eq!((answer.status, answer.text().as_str()), (200, "five!"), "{script:?}");
+        assert_eq!(told.as_deref(), Some(if kept { "keep-alive" } else { "close" }), "{script:?}");
+        let mut client = bench.gateway.connect();
+        client.raw(OLD_KEEPING.replace("/users", "/%zz").as_bytes());
+        let answer = client.one_answer(false);
+        assert_eq!((answer.status, answer.header("connection")), (400, Some("close")));
+    }
+}
+
 /// Whether a caller that reads by the rules takes this for a whole answer.
 fn looks_whole(text: &str, reset: bool) -> bool {
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no head: {text:?}"));
