@@ -171,6 +171,11 @@ impl Admission {
         Ok(Caller { index, origin })
     }
 
+    /// Whether a trusted proxy is at the other end of the socket.
+    pub(crate) fn trusts(&self, peer: &Peer) -> bool {
+        peer.address().is_some_and(|address| self.trusted_proxies.contains(address.ip().to_canonical()))
+    }
+
     /// Where the caller is, if it is somewhere that may call.
     fn origin(&self, peer: &Peer, headers: &HeaderMap) -> Result<Origin, NotAdmitted> {
         let socket = match *peer {

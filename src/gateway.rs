@@ -23,7 +23,12 @@ use std::{
     time::SystemTime,
 };
 
-use http::{HeaderMap, Request, Response, StatusCode, header::CONNECTION, request, uri::PathAndQuery};
+use http::{
+    HeaderMap, Request, Response, StatusCode,
+    header::CONNECTION,
+    request,
+    uri::{PathAndQuery, Scheme},
+};
 use hyper::body::Incoming;
 
 use self::{
@@ -188,6 +193,9 @@ fn admitted(
     })?;
     trail.admitted(caller, snapshot.admission.callers.name(caller.index()));
     browser::check_head(head, &listener.browser())?;
+    if head.uri.scheme() == Some(&Scheme::HTTPS) && !(listener.secured || snapshot.admission.trusts(peer)) {
+        return Err(Refusal::MisdirectedRequest.into());
+    }
     trail.check_running(caller)?;
     let bound = snapshot.users.of(caller.index());
     let Some(end_user) = bound.and_then(|bound| bound.end_user.as_ref()) else { return Ok((caller, None)) };

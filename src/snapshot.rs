@@ -83,6 +83,8 @@ pub(crate) struct ListenerSettings {
     pub(crate) hosts: Vec<String>,
     pub(crate) origins: Vec<String>,
     pub(crate) tls: Option<ServerTls>,
+    /// What comes in here may have been asked for by `https`: it has TLS, or only trusted proxies reach it.
+    pub(crate) secured: bool,
 }
 
 /// One environment, ready for requests.
@@ -244,7 +246,7 @@ impl Snapshot {
             config.environments.keys().enumerate().map(|(at, name)| (name.as_str(), at)).collect();
         let mut listeners = Vec::new();
         for settings in &config.listeners {
-            match listener(settings, &index) {
+            match listener(settings, &index, gathered.is_blank()) {
                 Ok(listener) => listeners.push(listener),
                 Err(error) => errors.push(error),
             }
@@ -291,9 +293,7 @@ impl Snapshot {
     /// # Errors
     /// As [`Self::build`].
     pub(crate) fn blank(config: &Config) -> Result<Self, Vec<Error>> {
-        let mut config = config.clone();
-        config.listeners.iter_mut().for_each(|listener| listener.tls = None);
-        Self::build(&config, &Gathered::blank(), None)
+        Self::build(config, &Gathered::blank(), None)
     }
 
     /// How much of each environment is in use.
@@ -356,10 +356,13 @@ fn tokens(config: &Config, callers: &Callers, is_blank: bool) -> Result<Tokens, 
     Ok(Tokens::new(settings.header.clone(), tokens, |name| callers.with_token(name)))
 }
 
-fn listener(settings: &config::Listener, index: &HashMap<&str, usize>) -> Result<ListenerSettings, Error> {
-    let tls = settings
-        .tls
-        .as_ref()
+fn listener(
+    settings: &config::Listener,
+    index: &HashMap<&str, usize>,
+    is_blank: bool,
+) -> Result<ListenerSettings, Error> {
+    let files = settings.tls.as_ref().filter(|_| !is_blank);
+    let tls = files
         .map(|files| tls::load(files, settings.client_ca.as_ref()))
         .transpose()
         .map_err(|source| Error::Tls { what: format!("listener {}", settings.address), source })?;
@@ -377,6 +380,7 @@ fn listener(settings: &config::Listener, index: &HashMap<&str, usize>) -> Result
         hosts: settings.hosts.clone(),
         origins: settings.origins.clone(),
         tls,
+        secured: settings.tls.is_some() || settings.proxy_protocol,
     })
 }
 

@@ -58,7 +58,7 @@ pub(super) fn changes(found: &Found<'_>, walked: &Walked, no: &No) -> Vec<String
         Some(Refusal::MisdirectedRequest) => {
             vec![
                 "`Host` names something else: use localhost or an address, or add the name to the listener's \
-                 `hosts`"
+                 `hosts`; and a target of https needs a listener with `tls`, or one of `trusted_proxies`"
                     .to_owned(),
             ]
         }

@@ -143,7 +143,9 @@ fn explain_refusal(refusal: Refusal) -> &'static str {
         Refusal::MethodNotSupported => "This method is never forwarded.",
         Refusal::CallerNotAllowed => "This caller may not use the gateway.",
         Refusal::BrowserNotAllowed => "Requests from browsers are not accepted here.",
-        Refusal::MisdirectedRequest => "The Host field names something that this listener does not serve.",
+        Refusal::MisdirectedRequest => {
+            "The Host field, or the target's scheme, names something that this listener does not serve."
+        }
         Refusal::UnknownOperation => "No known operation has this path.",
         Refusal::MethodNotAllowed => "The path is known, but not with this method.",
         Refusal::OperationDenied => "This operation is not available through the gateway.",

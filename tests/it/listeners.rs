@@ -338,6 +338,44 @@ fn a_tls_record_that_drips_is_waited_for_no_longer_than_a_request() {
     }
 }
 
+/// RFC 9110, 7.4: what is asked for by `https` is answered over TLS only.
+#[test]
+fn a_target_of_https_needs_tls_or_a_proxy_that_is_believed() {
+    const SECURE: &str =
+        "GET https://localhost/users HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    let mx = mx();
+    let (mut setup, certificate) = with_tls(Setup::new(&mx));
+    let unix = setup.folder().join("plain.sock");
+    setup.listeners.push_str(&format!(
+        "[[listener]]\naddress = \"127.0.0.1:0\"\nenvironment = \"test\"\n\
+         [[listener]]\naddress = \"127.0.0.1:0\"\nenvironment = \"test\"\nproxy_protocol = true\n\
+         [[listener]]\naddress = \"unix:{}\"\nenvironment = \"test\"\n",
+        unix.display()
+    ));
+    let gateway = setup.top("allow = [\"127.0.0.0/8\"]\ntrusted_proxies = [\"127.0.0.4/32\"]").start();
+    let [with_tls, plain, behind_proxy] = gateway.addresses[..] else { panic!("three addresses") };
+    let from = |source: &str, address, start: &str| {
+        let mut client = Client::connect_from(source.parse().unwrap(), address);
+        client.raw([start, SECURE].concat().as_bytes());
+        String::from_utf8_lossy(&client.rest()).into_owned()
+    };
+    let mut tls = connect(with_tls, &certificate, &TLS13);
+    tls.write_all(SECURE.as_bytes()).unwrap();
+    let named = "PROXY TCP4 127.0.0.7 127.0.0.1 5000 8080\r\n";
+    for served in [everything(tls), from("127.0.0.4", plain, ""), from("127.0.0.4", behind_proxy, named)] {
+        assert!(served.starts_with("HTTP/1.1 200 "), "{served}");
+    }
+    let mut unix = UnixStream::connect(unix).unwrap();
+    unix.write_all(SECURE.as_bytes()).unwrap();
+    for refused in [from("127.0.0.5", plain, ""), everything(unix)] {
+        assert!(
+            refused.starts_with("HTTP/1.1 421 ") && refused.contains("\"misdirected_request\""),
+            "{refused}"
+        );
+    }
+    assert_eq!(mx.received(), 3);
+}
+
 #[test]
 fn a_new_certificate_is_taken_up_and_old_connections_go_on() {
     let mx = mx();

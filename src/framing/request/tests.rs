@@ -425,6 +425,7 @@ fn only_one_expectation_is_met() {
         "Expect: x\r\nExpect: 100-continue",
     ];
     all_refused(Violation::Expectation, lines.map(with_line));
+    all_refused(Violation::Expectation, ["POST / HTTP/1.0\r\nHost: a\r\nExpect: x\r\n\r\n"]);
 }
 
 #[test]

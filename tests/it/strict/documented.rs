@@ -1,6 +1,6 @@
 //! `docs/strictness.md` is true: every example in its tables gets the answer that stands beside it.
 
-use super::Bench;
+use super::{AFTER, Bench};
 use crate::{
     harness::Client,
     raw_upstream::{RawUpstream, Wire, recording},
@@ -72,10 +72,11 @@ fn check(section: &str, request: impl Fn(&[u8]) -> Vec<u8>) {
                 // These are well formed: what follows them is read.
                 404 | 421 => {
                     let mut client = bench.gateway.connect();
-                    client.raw(&bytes);
+                    client.raw(&[&bytes, AFTER].concat());
                     let answer = client.answer();
                     assert_eq!((answer.status, answer.code()), verdict, "{case}");
-                    assert_eq!(bench.lines(), [""; 0], "{case}");
+                    assert_eq!(client.answer().status, 200, "what follows {case}");
+                    assert_eq!(bench.lines(), ["GET /users?after HTTP/1.1"], "{case}");
                 }
                 status => bench.refuses(&bytes, (status, &row.code)),
             }
@@ -133,6 +134,7 @@ fn answers() {
             let answer = gateway.get("/users", "");
             let case = super::shown(example);
             assert_eq!((answer.status, answer.code()), (row.status, row.code.clone()), "{case}");
+            assert!(row.status != 204 || answer.header("content-length").is_none(), "{case}");
             number += 1;
             upstream.wait_for_ends(number);
         }
