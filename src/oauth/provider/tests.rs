@@ -128,6 +128,27 @@ async fn a_revoked_token_is_taken_no_longer() {
 }
 
 #[tokio::test]
+async fn the_last_document_of_discovery_serves_on_while_there_is_no_other() {
+    let mut server = Running::start("provider.mjs");
+    let provider = || Provider::new(Arc::new(server.client("gateway", server.discovered())), None);
+    let (provider, late) = (provider(), provider());
+    let known = provider.endpoints().await.unwrap();
+    let next_look = || provider.discovered().clone().unwrap().0;
+    let is_due = || *provider.discovered() = Some((Instant::now(), known.clone()));
+    let begun = Instant::now();
+    is_due();
+    assert_eq!(provider.endpoints().await.unwrap().token, known.token);
+    assert!(next_look() >= begun + DISCOVERED_AGE_MAX);
+    server.end();
+    let begun = Instant::now();
+    is_due();
+    assert_eq!(provider.endpoints().await.unwrap().token, known.token);
+    assert!(next_look() >= begun + DISCOVER_AGAIN && next_look() < begun + DISCOVERED_AGE_MAX);
+    let fault = late.endpoints().await.unwrap_err();
+    assert!(matches!(fault, Fault::Discovery(discovery::Fault::Unreached(_))), "{fault}");
+}
+
+#[tokio::test]
 async fn a_client_shows_its_secret_as_it_is_registered_and_nobody_else_is_asked() {
     let server = Running::start("provider.mjs");
     let scopes = ["mx:read".to_owned()];
