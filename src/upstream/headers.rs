@@ -214,17 +214,9 @@ impl<'h> Negotiated<'h> {
     ) -> Self {
         let Some(operation) = grant.operation() else { return Self { version: None, accept: None } };
         let passes = |name: &HeaderName| !named.contains(name);
-        let mut versions = received.get_all(ACCEPT_VERSION).iter().filter(|_| passes(&ACCEPT_VERSION));
-        let first = versions.next();
-        let is_alone = first.is_some_and(|first| !first.is_empty()) && versions.next().is_none();
-        let asked = match is_alone {
-            true => first,
-            false => received
-                .get_all(ACCEPT_VERSION)
-                .iter()
-                .filter(|_| passes(&ACCEPT_VERSION))
-                .find(|one| !one.is_empty()),
-        };
+        let versions = || received.get_all(ACCEPT_VERSION).iter().filter(|_| passes(&ACCEPT_VERSION));
+        let asked = versions().find(|version| !version.is_empty());
+        let is_alone = asked.is_some() && versions().count() == 1;
         let sent = asked.unwrap_or(&environment.accept_version);
         let accepted = received.get_all(ACCEPT).into_iter().filter(|_| passes(&ACCEPT));
         let version = sent.to_str().unwrap_or_default();

@@ -1,8 +1,8 @@
 //! How many tickets each caller has that are not over.
 //!
-//! In: who wants one, and until when it would be good. Out: whether there is room, or when there will be. All callers share what a store keeps of
-//! pending records, so that one that asks in a loop would leave none for the others. A ticket counts until its time is
-//! over, used or not: callers in order are far below the bound.
+//! In: who wants one, and until when it would be good. Out: whether there is room, or when there will be. All callers
+//! share what a store keeps of pending records, so that one that asks in a loop would leave none for the others. A
+//! ticket counts until its time is over, used or not: callers in order are far below the bound.
 //!
 //! What must never happen: one caller uses up what all have.
 
