@@ -26,6 +26,10 @@ mod credential;
 pub mod doctor;
 pub mod explain;
 pub mod framing;
+#[cfg(test)]
+#[allow(unreachable_pub, reason = "shared with the integration tests")]
+#[path = "../tests/it/free_address.rs"]
+mod free_address;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod gate;

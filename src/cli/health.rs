@@ -177,7 +177,7 @@ mod tests {
 
     #[tokio::test]
     async fn nobody_there_is_not_healthy() {
-        let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let address = crate::free_address::free_address();
         let error = ask(&Args { address, live: false }).await.unwrap_err();
         assert!(format!("{error:#}").contains(&address.to_string()), "{error:#}");
     }

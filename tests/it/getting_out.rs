@@ -19,7 +19,8 @@ use rustls::pki_types::{CertificateDer, pem::PemObject};
 
 use crate::{
     connect_proxy::{ConnectProxy, Deed},
-    harness::{API_KEY, CLIENT_ID, Gateway, Setup, free_address, last, lines, mx, mx_with, until},
+    free_address::free_address,
+    harness::{API_KEY, CLIENT_ID, Gateway, Setup, last, lines, mx, mx_with, until},
     raw_upstream::{RawUpstream, ok},
 };
 

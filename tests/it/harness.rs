@@ -7,7 +7,7 @@ use std::{
     fmt::Write as _,
     fs,
     io::{BufRead, BufReader, Read, Write},
-    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, SocketAddr, TcpStream},
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
@@ -516,14 +516,6 @@ impl Output {
             state = changed.wait_timeout(state, left).expect("no panic with the lock").0;
         }
     }
-}
-
-/// An address that is free now and stays so until this test uses it: on 127.0.0.1 other tests, or a connection of theirs,
-/// might get its port.
-pub fn free_address() -> SocketAddr {
-    let [_, high, middle, low] = std::process::id().to_be_bytes();
-    let own = Ipv4Addr::new(127, 64 | (high & 63), middle, low);
-    TcpListener::bind((own, 0)).unwrap().local_addr().unwrap()
 }
 
 /// Waits until `holds`, asking again and again.

@@ -29,6 +29,7 @@ mod faults;
 mod field_masks;
 mod forwarding;
 mod framing;
+mod free_address;
 mod getting_out;
 mod grants;
 mod handles;

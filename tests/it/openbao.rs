@@ -1,16 +1,17 @@
 //! Secrets in a real OpenBao server: read, renewed, replaced, denied; sealed and restarted during traffic.
 
 mod reviewer;
+#[allow(dead_code, reason = "shared with the unit tests")]
 pub mod server;
 
 use std::time::Instant;
 
-use mxgate::stand_in::{Running, certificate::ServerCertificate};
+use mxgate::stand_in::Running;
 use serde_json::json;
 
 use self::{
     reviewer::Reviewer,
-    server::{Certificate, Role, Server},
+    server::{Role, Server},
 };
 use crate::{
     harness::{API_KEY, Gateway, Setup, mx, until},
@@ -23,11 +24,6 @@ const REFRESH: u64 = 400;
 const GRACE: u64 = 6000;
 /// What is said of a secret that there is no more, and not of one that cannot be had.
 const GONE: &str = "the secret is gone from its source";
-
-pub fn server() -> Server {
-    let tls = ServerCertificate::for_default_names().expect("a certificate");
-    Server::start(&Certificate { authority_pem: tls.authority_pem(), pem: tls.pem(), key_pem: tls.key_pem() })
-}
 
 /// A gateway whose key is at `reference`, and who logs in like that; `DIR` stands for its folder.
 fn setup(mx: &Running, server: &Server, reference: &str, login: &str) -> Setup {
@@ -71,7 +67,7 @@ fn said(gateway: &Gateway) -> String {
 
 #[test]
 fn a_key_is_read_past_the_tokens_life_and_its_new_version_within_one_refresh() {
-    let (mx, server) = (mx(), server());
+    let (mx, server) = (mx(), Server::start());
     server.put("secret/data/mx/api", json!({ "api_key": API_KEY, "other": "field" }));
     let role = server.role(json!({ "token_ttl": "4s", "token_max_ttl": "9s" }));
     let gateway = with_role(&mx, &server, "openbao:secret/mx/api#api_key", &role).start();
@@ -107,7 +103,7 @@ fn a_key_is_read_past_the_tokens_life_and_its_new_version_within_one_refresh() {
 
 #[test]
 fn a_deleted_or_destroyed_version_stops_requests_at_once_and_a_denied_path_never_serves() {
-    let (mx, server) = (mx(), server());
+    let (mx, server) = (mx(), Server::start());
     server.put("secret/data/mx/api", json!({ "api_key": API_KEY }));
     server.put("secret/data/closed", json!({ "api_key": API_KEY }));
     let role = server.role(json!({}));
@@ -135,7 +131,7 @@ fn a_deleted_or_destroyed_version_stops_requests_at_once_and_a_denied_path_never
 
 #[test]
 fn sealed_and_restarted_during_traffic_no_request_fails_within_the_grace() {
-    let (mx, mut server) = (mx(), server());
+    let (mx, mut server) = (mx(), Server::start());
     server.put("secret/data/mx/api", json!({ "api_key": API_KEY }));
     let role = server.role(json!({}));
     let gateway = with_role(&mx, &server, "openbao:secret/mx/api#api_key", &role).start();
@@ -174,7 +170,7 @@ fn sealed_and_restarted_during_traffic_no_request_fails_within_the_grace() {
 
 #[test]
 fn tokens_of_every_kind_of_login_read_and_none_is_written_down() {
-    let (mx, server) = (mx(), server());
+    let (mx, server) = (mx(), Server::start());
     server.put("secret/data/mx/api", json!({ "api_key": API_KEY }));
     let reference = "openbao:secret/mx/api#api_key";
 
@@ -247,7 +243,7 @@ fn tokens_of_every_kind_of_login_read_and_none_is_written_down() {
 
 #[test]
 fn a_namespace_and_a_mount_of_several_segments() {
-    let (mx, server) = (mx(), server());
+    let (mx, server) = (mx(), Server::start());
     let role = server.role(json!({}));
     server.put("team/kv/data/mx/api", json!({ "api_key": API_KEY }));
     let gateway = with_role(&mx, &server, "openbao:team/kv/mx/api#api_key", &role);

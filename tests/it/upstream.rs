@@ -13,7 +13,8 @@ use std::{
 };
 
 use crate::{
-    harness::{Answer, Client, Gateway, PATIENCE, Setup, free_address, mx},
+    free_address::free_address,
+    harness::{Answer, Client, Gateway, PATIENCE, Setup, mx},
     raw_upstream::{RawUpstream, ok},
 };
 

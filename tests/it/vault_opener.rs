@@ -208,7 +208,7 @@ fn with_passphrase(mx: &Running, server: &openbao::server::Server) -> (Setup, St
 
 #[test]
 fn a_server_that_is_sealed_at_the_start_delays_it_and_one_that_goes_later_delays_nothing() {
-    let (mx, mut server) = (mx(), openbao::server());
+    let (mx, mut server) = (mx(), openbao::server::Server::start());
     let (setup, identity) = with_passphrase(&mx, &server);
     server.seal();
     let gateway = setup.start();
@@ -240,7 +240,7 @@ fn a_server_that_is_sealed_at_the_start_delays_it_and_one_that_goes_later_delays
 
 #[test]
 fn a_vault_that_is_sealed_for_another_identity_opens_when_the_server_has_it() {
-    let (mx, server) = (mx(), openbao::server());
+    let (mx, server) = (mx(), openbao::server::Server::start());
     let mut setup = with_server(&mx, &server);
     setup.tables = setup.tables.replace("[vault]\n", "[vault]\nrefresh_ms = 1000\n");
     let gateway = setup.start();

@@ -4,7 +4,7 @@
 use std::{
     fs,
     io::Write as _,
-    net::TcpListener,
+    net::SocketAddr,
     path::Path,
     process::{Child, Command, Stdio},
     thread,
@@ -14,6 +14,8 @@ use std::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::free_address::free_address;
+
 /// The longest that anything may take; a start is a few seconds on a quiet machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -21,16 +23,14 @@ pub const REGION: &str = "eu-central-1";
 
 pub struct Server {
     folder: TempDir,
-    port: u16,
+    address: SocketAddr,
     child: Option<Child>,
 }
 
 impl Server {
     pub fn start() -> Self {
-        let bound = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let port = bound.local_addr().expect("an address").port();
-        drop(bound);
-        let mut server = Self { folder: tempfile::tempdir().expect("a folder"), port, child: None };
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut server = Self { folder, address: free_address(), child: None };
         server.run();
         server
     }
@@ -42,7 +42,7 @@ impl Server {
         let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/.work/aws/bin/moto_server");
         assert!(program.exists(), "the stand-in for AWS is not installed here: run tests/setup");
         let child = Command::new(program)
-            .args(["-H", "127.0.0.1", "-p", &self.port.to_string()])
+            .args(["-H", &self.address.ip().to_string(), "-p", &self.address.port().to_string()])
             .env_clear()
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a file"))
@@ -72,7 +72,7 @@ impl Server {
     }
 
     pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        format!("http://{}", self.address)
     }
 
     fn log(&self) -> String {

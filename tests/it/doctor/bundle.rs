@@ -11,7 +11,8 @@ use serde_json::Value;
 use crate::{
     canary::search::{Canary, Search},
     connect_proxy::{ConnectProxy, Deed},
-    harness::{CLIENT_ID, Setup, free_address, mx, mx_with, mxgate},
+    free_address::free_address,
+    harness::{CLIENT_ID, Setup, mx, mx_with, mxgate},
 };
 
 const PASSWORD: &str = r#"q"9\Wd/x+R&t<Vz'o=J%b~M>p?s;Yk!3"#;

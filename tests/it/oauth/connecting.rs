@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 
 use super::{LEDGER, asked, bank::Bank, get, no, outcome};
 use crate::{
-    harness::{Gateway, Setup, free_address, until},
+    free_address::free_address,
+    harness::{Gateway, Setup, until},
     tokens::now,
 };
 

@@ -4,29 +4,25 @@
 use std::{
     fs,
     io::Write as _,
-    net::TcpListener,
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
+use mxgate::stand_in::certificate::{Authority, Validity};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+
+use crate::free_address::free_addresses;
 
 /// The longest that anything may take; a start is a few seconds on a quiet machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A certificate for 127.0.0.1, and who has signed it.
-pub struct Certificate<'a> {
-    pub authority_pem: &'a str,
-    pub pem: &'a str,
-    pub key_pem: &'a str,
-}
-
 pub struct Server {
     folder: TempDir,
-    port: u16,
+    address: SocketAddr,
     child: Option<Child>,
     unseal_key: String,
     root_token: String,
@@ -40,29 +36,30 @@ pub struct Role {
 
 impl Server {
     /// Started, unsealed and set up. The policy `mxgate` lets its holder read and write below `mx` in both engines.
-    pub fn start(certificate: &Certificate<'_>) -> Self {
+    pub fn start() -> Self {
+        let [address, cluster] = free_addresses();
+        let authority = Authority::new().expect("an authority");
+        let certificate =
+            authority.issue(&[&address.ip().to_string()], Validity::Valid).expect("a certificate");
         let folder = tempfile::tempdir().expect("a folder");
         let at = folder.path().display().to_string();
         fs::create_dir(folder.path().join("data")).expect("a folder");
-        for (name, text) in [
-            ("ca.pem", certificate.authority_pem),
-            ("tls.pem", certificate.pem),
-            ("tls.key", certificate.key_pem),
-        ] {
+        for (name, text) in
+            [("ca.pem", authority.pem()), ("tls.pem", certificate.pem()), ("tls.key", certificate.key_pem())]
+        {
             fs::write(folder.path().join(name), text).expect("a file");
         }
-        let [port, cluster] = free_ports();
         let settings = format!(
             "ui = false\ndisable_mlock = true\n\
-             api_addr = \"https://127.0.0.1:{port}\"\ncluster_addr = \"https://127.0.0.1:{cluster}\"\n\
+             api_addr = \"https://{address}\"\ncluster_addr = \"https://{cluster}\"\n\
              storage \"raft\" {{\n path = \"{at}/data\"\n node_id = \"n1\"\n}}\n\
-             listener \"tcp\" {{\n address = \"127.0.0.1:{port}\"\n tls_cert_file = \"{at}/tls.pem\"\n\
+             listener \"tcp\" {{\n address = \"{address}\"\n tls_cert_file = \"{at}/tls.pem\"\n\
              tls_key_file = \"{at}/tls.key\"\n tls_min_version = \"tls12\"\n}}\n\
              audit \"file\" \"main\" {{\n options {{\n file_path = \"{at}/audit.log\"\n }}\n}}\n"
         );
         fs::write(folder.path().join("bao.hcl"), settings).expect("a file");
         let mut server =
-            Self { folder, port, child: None, unseal_key: String::new(), root_token: String::new() };
+            Self { folder, address, child: None, unseal_key: String::new(), root_token: String::new() };
         server.run();
         server.until("it answers", |server| server.status() == 501);
         let (_, made) =
@@ -135,11 +132,11 @@ impl Server {
     }
 
     pub fn url(&self) -> String {
-        format!("https://127.0.0.1:{}", self.port())
+        format!("https://{}", self.address)
     }
 
-    pub fn port(&self) -> u16 {
-        self.port
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     pub fn ca_file(&self) -> PathBuf {
@@ -255,10 +252,4 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.kill();
     }
-}
-
-/// They are free now, and taken in a moment.
-fn free_ports() -> [u16; 2] {
-    let bound = [0; 2].map(|port| TcpListener::bind(("127.0.0.1", port)).expect("a port"));
-    bound.map(|listener| listener.local_addr().expect("an address").port())
 }

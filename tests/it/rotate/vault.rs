@@ -17,10 +17,7 @@ use serde_json::{Value, json};
 
 use crate::{
     harness::{API_KEY, CLIENT_ID, Gateway, PATIENCE, Setup, mx},
-    openbao::{
-        self,
-        server::{Role, Server},
-    },
+    openbao::server::{Role, Server},
 };
 
 /// A server, and who may log in there.
@@ -31,7 +28,7 @@ pub(super) struct Bao {
 
 impl Bao {
     pub(super) fn start() -> Self {
-        let server = Arc::new(openbao::server());
+        let server = Arc::new(Server::start());
         Self { role: server.role(json!({})), server }
     }
 }

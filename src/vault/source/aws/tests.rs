@@ -152,9 +152,7 @@ async fn silence_and_nobody_are_told_apart_and_each_request_is_tried_once() {
     assert_eq!(reason(&aws).await, Reason::Timeout);
     assert_eq!(server.requests().len(), 2);
 
-    let bound = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let nobody = format!("http://{}", bound.local_addr().unwrap());
-    drop(bound);
+    let nobody = format!("http://{}", crate::free_address::free_address());
     assert_eq!(reason(&source(&nobody, credentials())).await, Reason::Unreachable);
     // Secrets are asked for over TLS, or on this machine.
     let error = read(&source("http://192.0.2.1", credentials()), "mx").await.expect_err("no document");

@@ -3,11 +3,10 @@
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use self::server::{Certificate, Server};
+use self::server::Server;
 use super::*;
 use crate::{
     config::{BaoLogin, Refresh},
-    stand_in::certificate::ServerCertificate,
     vault::reference::Reference,
 };
 
@@ -36,17 +35,14 @@ fn stored(version: &str) -> Written {
 
 #[tokio::test]
 async fn entries_are_written_by_check_and_set_and_only_where_a_policy_lets_us() {
-    let tls = ServerCertificate::for_default_names().unwrap();
-    let certificate =
-        Certificate { authority_pem: tls.authority_pem(), pem: tls.pem(), key_pem: tls.key_pem() };
-    let server = Server::start(&certificate);
+    let server = Server::start();
     let role = server.role(json!({}));
     let folder = tempfile::tempdir().unwrap();
     let secret_id = folder.path().join("secret-id");
     std::fs::write(&secret_id, &role.secret_id).unwrap();
     let settings = config::OpenBao {
-        host: "127.0.0.1".into(),
-        port: server.port(),
+        host: server.address().ip().to_string(),
+        port: server.address().port(),
         tls: true,
         mounts: vec!["team/kv".into()],
         ca_file: Some(server.ca_file()),
