@@ -2,6 +2,7 @@
 
 mod consents;
 mod page;
+mod requests;
 mod rotations;
 mod secrets;
 
@@ -15,13 +16,8 @@ use prometheus_client::{
 };
 
 use self::page::Page;
-use super::{CLASSES, Count, Inner, Set, histogram, histogram::Total, process};
-use crate::{
-    admission::reason::Reason,
-    refusal::{Failure, Refusal},
-    status::{BreakerStatus, UpstreamStatus, Use},
-    users,
-};
+use super::{Inner, Set, histogram, process};
+use crate::status::{BreakerStatus, UpstreamStatus, Use};
 
 /// A text format of metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,80 +115,6 @@ impl Collector for Inner {
 }
 
 impl Inner {
-    fn requests(&self, page: &mut Page<'_>) -> fmt::Result {
-        let help = "Requests that are over, by operation and class of status (none: no answer)";
-        let mut family = page.family("mxgate_requests", help, None, MetricType::Counter)?;
-        let names = self.operations.iter().map(String::as_str).chain(["none"]);
-        for (row, operation) in names.enumerate() {
-            for (column, status) in CLASSES.into_iter().enumerate() {
-                let one = |set: &Set| set.requests.get(row).and_then(|row| row.get(column)).map(Count::get);
-                let count: u64 = self.workers.iter().filter_map(|set| one(set)).sum();
-                // About 120 operations by 6 classes, of which few ever occur.
-                if count > 0 {
-                    family.counter(&[("operation", operation), ("status", status)], count)?;
-                }
-            }
-        }
-
-        let help = "Requests that were refused, by code";
-        let mut family = page.family("mxgate_refusals", help, None, MetricType::Counter)?;
-        for refusal in Refusal::ALL {
-            let count = self.sum(|set| set.refusals.get(*refusal as usize).map_or(0, Count::get));
-            family.counter(&[("code", refusal.code())], count)?;
-        }
-
-        let help = "Requests that would be refused, were their callers not in observe mode";
-        page.counter("mxgate_would_refuse", help, self.sum(|set| set.would_refuse.get()))?;
-        let help = "Callers that were not admitted, by reason";
-        let mut family = page.family("mxgate_callers_not_admitted", help, None, MetricType::Counter)?;
-        for reason in Reason::ALL {
-            let count = self.sum(|set| set.not_admitted.get(*reason as usize).map_or(0, Count::get));
-            family.counter(&[("reason", reason.code())], count)?;
-        }
-
-        let help = "Requests that failed at the upstream or in the gateway, by code";
-        let mut family = page.family("mxgate_failures", help, None, MetricType::Counter)?;
-        for failure in Failure::ALL {
-            let count = self.sum(|set| set.failures.get(*failure as usize).map_or(0, Count::get));
-            family.counter(&[("code", failure.code())], count)?;
-        }
-
-        let help = "Requests that were not for a user whom their caller may reach, by reason";
-        let mut family = page.family("mxgate_user_refusals", help, None, MetricType::Counter)?;
-        for reason in users::Reason::ALL {
-            let count = self.sum(|set| set.not_bound.get(*reason as usize).map_or(0, Count::get));
-            family.counter(&[("reason", reason.code())], count)?;
-        }
-        let help = "Fetches of the keys that end users' tokens are verified with, by result";
-        let mut family = page.family("mxgate_key_fetches", help, None, MetricType::Counter)?;
-        for (result, count) in ["success", "failure"].iter().zip(&self.key_fetches) {
-            family.counter(&[("result", result)], count.load(Relaxed))?;
-        }
-
-        let (mut gateway, mut upstream) = (Total::default(), Total::default());
-        for set in &self.workers {
-            set.gateway.add_to(&mut gateway);
-            set.upstream.add_to(&mut upstream);
-        }
-        page.histogram(
-            "mxgate_request_gateway_time",
-            "Time that the gateway itself took for a request",
-            &gateway,
-        )?;
-        page.histogram(
-            "mxgate_request_upstream_time",
-            "Time that a request waited for its upstream",
-            &upstream,
-        )?;
-
-        let help = "Body bytes received from callers";
-        page.bytes("mxgate_received", help, self.total(|set| &set.bytes_in))?;
-        let help = "Body bytes sent to callers";
-        page.bytes("mxgate_sent", help, self.total(|set| &set.bytes_out))?;
-        let help = "Secrets masked in answers";
-        page.counter("mxgate_secrets_masked", help, self.total(|set| &set.masked))
-    }
-
     fn versions_used(&self, page: &mut Page<'_>) -> fmt::Result {
         let used = self.versions();
         let help = "Requests of a caller that named no Accept-Version";
@@ -391,7 +313,10 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::metrics::{Metrics, Request, WorkerMetrics};
+    use crate::{
+        metrics::{Metrics, Request, WorkerMetrics},
+        refusal::{Failure, Refusal},
+    };
 
     fn busy() -> (Metrics, Vec<WorkerMetrics>) {
         let (metrics, workers) = Metrics::new(2, ["listUsers", "readUser"], Default::default());

@@ -163,6 +163,7 @@ fn what_mx_asks_for_halves_the_budget_for_that_time() {
     let halved = upstream_of(&gateway)["budget"]["halved_for_s"].as_u64().expect("it is halved");
     assert!((290..=300).contains(&halved), "{halved}");
     get(&gateway, "x-stand-in-status: 429\nx-stand-in-retry-after: 100");
+    gateway.stderr.wait_for_count("budget is halved", 2);
     assert_eq!(gateway.stderr.text().matches("budget is halved").count(), 2, "once per change");
 }
 

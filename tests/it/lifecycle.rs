@@ -273,7 +273,9 @@ fn stops_in_order(signal: &str) {
     gateway.stderr.wait_for(|line| line.contains("\"stopped\""));
     let id = answer.header("x-mxgate-request-id").unwrap().to_owned();
     assert_eq!(gateway.record(|record| record["request_id"] == *id)["status"], 404);
-    assert_eq!(gateway.stdout.text().lines().count(), 5, "every request has its record");
+    let records = || gateway.stdout.text().lines().count();
+    until("every request has its record", || records() >= 5);
+    assert_eq!(records(), 5);
 }
 
 #[test]

@@ -363,7 +363,7 @@ fn who_moves_a_provider_gets_no_refresh_token() {
     gateway.reconfigure();
     gateway.command(&["reload"]).unwrap();
     assert_eq!(outcome(&get(&gateway, LEDGER, "/api/accounts", &id)), no(503, "token_unavailable"));
-    assert!(gateway.stderr.text().contains("another one than gave its tokens"));
+    gateway.stderr.wait_for_count("another one than gave its tokens", 1);
     assert!(other.lines().is_empty(), "it was asked for nothing: {:?}", other.lines());
     gateway.setup.tables = before;
     gateway.reconfigure();

@@ -121,6 +121,7 @@ fn a_key_that_dies_under_load_costs_no_get_and_sends_no_post_twice() {
     assert_eq!(gateway.metric("mxgate_credential_cutovers_total{environment=\"test\"}"), 1.0);
     assert_eq!(gateway.metric("mxgate_credential_secondary_in_use{environment=\"test\"}"), 1.0);
     assert_eq!(gateway.metric("mxgate_credential_second_attempts_total{environment=\"test\"}"), again as f64);
+    gateway.stderr.wait_for_count("is used from now on", 1);
     assert_eq!(gateway.stderr.text().matches("is used from now on").count(), 1, "one alarm");
     // From here on no request meets the dead key.
     let before = mx.count("listUsers");

@@ -172,6 +172,7 @@ fn a_flood_of_wrong_tokens_is_one_line() {
         assert_eq!(outcome(&gateway.get("/users/USR-1", &with("garbage"))), stranger());
     }
     assert_eq!(gateway.metric("mxgate_user_refusals_total{reason=\"token_malformed\"}") as u64, 20);
+    gateway.stderr.wait_for_count("token_malformed", 1);
     assert_eq!(gateway.stderr.text().matches("token_malformed").count(), 1);
 }
 
