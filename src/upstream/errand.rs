@@ -120,12 +120,16 @@ impl Errand {
     /// error of `dial`, which comes before, it surely has not.
     pub(crate) async fn run(
         &self,
-        stream: UpstreamStream,
+        mut stream: UpstreamStream,
         to: Addressee<'_>,
         key: &Prepared,
         limit: Duration,
     ) -> Result<Heard, Failure> {
-        timeout(limit, self.exchange(stream, to, key)).await.unwrap_or(Err(Failure::FirstByteTimeout))
+        let exchange = async {
+            pool::settled(&mut stream, pool::is_even).await?;
+            self.exchange(stream, to, key).await
+        };
+        timeout(limit, exchange).await.unwrap_or(Err(Failure::FirstByteTimeout))
     }
 
     async fn exchange<S: AsyncBufRead + AsyncWrite + Unpin>(
@@ -134,10 +138,6 @@ impl Errand {
         to: Addressee<'_>,
         key: &Prepared,
     ) -> Result<Heard, Failure> {
-        // What comes before anything was asked is no answer.
-        if !pool::is_quiet(&mut stream) {
-            return Err(Failure::UpstreamMalformed);
-        }
         let head = headers::of_errand(self, to, &key.for_worker());
         let closed = |_| Failure::UpstreamClosed;
         stream.write_all(&head).await.map_err(closed)?;

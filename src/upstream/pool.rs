@@ -12,7 +12,7 @@ use std::{
     pin::{Pin, pin},
     rc::Rc,
     sync::Arc,
-    task::{Context, Waker},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -66,12 +66,7 @@ struct Connection {
 
 impl Connection {
     fn is_quiet(&mut self) -> bool {
-        is_quiet(&mut self.stream) && self.is_even()
-    }
-
-    /// Whether nothing has come of another record: half of one is no data yet, and would be the start of the next answer.
-    fn is_even(&self) -> bool {
-        self.stream.get_ref().0.is_even()
+        is_quiet(&mut self.stream) && is_even(&self.stream)
     }
 
     fn close(mut self: Box<Self>) {
@@ -81,10 +76,31 @@ impl Connection {
 
 /// Whether the upstream has neither closed it nor sent anything that nobody asked for, as far as the
 /// event loop has heard. Of a task without budget tokio says that nothing has come, so it is asked without one.
-pub(super) fn is_quiet(stream: &mut (impl AsyncBufRead + Unpin)) -> bool {
+fn is_quiet(stream: &mut UpstreamStream) -> bool {
     let mut nobody = Context::from_waker(Waker::noop());
     let filled = poll_fn(|cx| Pin::new(&mut *stream).poll_fill_buf(cx).map(drop));
     pin!(unconstrained(filled)).poll(&mut nobody).is_pending()
+}
+
+/// Waits until nothing has come of a new connection but whole records, such as session tickets.
+///
+/// # Errors
+/// What comes before anything was asked is no answer.
+pub(super) async fn settled<S: AsyncBufRead + Unpin>(
+    stream: &mut S,
+    is_even: impl Fn(&S) -> bool,
+) -> Result<(), Failure> {
+    unconstrained(poll_fn(|cx| match Pin::new(&mut *stream).poll_fill_buf(cx).map(drop) {
+        Poll::Ready(()) => Poll::Ready(Err(Failure::UpstreamMalformed)),
+        Poll::Pending if is_even(stream) => Poll::Ready(Ok(())),
+        Poll::Pending => Poll::Pending,
+    }))
+    .await
+}
+
+/// Whether nothing has come of another record: half of one is no data yet, and would be the start of the next answer.
+pub(super) fn is_even(stream: &UpstreamStream) -> bool {
+    stream.get_ref().0.is_even()
 }
 
 /// TLS's close_notify, if it can be said at once.
@@ -214,13 +230,14 @@ impl Pool {
         let open = Open::new(self);
         let stream = self.target.dial(self.settings.connect, self.settings.tls).await?;
         let mut connection = Box::new(Connection { stream, opened: Instant::now(), _open: open });
-        // What comes before anything was asked is no answer.
-        if connection.is_quiet() { Ok(connection) } else { Err(Failure::UpstreamMalformed) }
+        let settled = timeout(self.settings.tls, settled(&mut connection.stream, is_even));
+        settled.await.unwrap_or(Err(Failure::ConnectTimeout))?;
+        Ok(connection)
     }
 
     fn give_back(&self, connection: Box<Connection>) {
         // What came behind the answer is nobody's: rustls would want to read more if there were nothing.
-        let nothing_more = connection.stream.get_ref().1.wants_read() && connection.is_even();
+        let nothing_more = connection.stream.get_ref().1.wants_read() && is_even(&connection.stream);
         if nothing_more && !self.retired.get() {
             self.idle.borrow_mut().push_back(Idle { connection, since: self.swept.get() });
         }
@@ -271,5 +288,31 @@ impl Lease {
     /// The exchange went well: the connection may serve again.
     pub(crate) fn finish(self) {
         self.pool.give_back(self.connection);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use tokio::io::{AsyncWriteExt as _, BufReader, duplex};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_comes_before_anything_was_asked_is_no_answer_and_half_a_record_is_waited_for() {
+        let (ours, mut theirs) = duplex(64);
+        let mut ours = BufReader::new(ours);
+        assert_eq!(settled(&mut ours, |_| true).await, Ok(()));
+
+        let even = Cell::new(false);
+        let mut waiting = Box::pin(settled(&mut ours, |_| even.get()));
+        let mut nobody = Context::from_waker(Waker::noop());
+        assert!(waiting.as_mut().poll(&mut nobody).is_pending());
+        even.set(true);
+        assert_eq!(waiting.await, Ok(()));
+
+        theirs.write_all(b"HTTP/1.1 200 OK\r\n").await.unwrap();
+        assert_eq!(settled(&mut ours, |_| true).await, Err(Failure::UpstreamMalformed));
     }
 }

@@ -165,6 +165,48 @@ fn a_resumed_session_sends_nothing_early() {
     assert!(resumed.load(Ordering::SeqCst) >= 1, "sessions are resumed, so that early data was possible");
 }
 
+/// A network may cut a record anywhere: the first bytes of a session ticket come with the handshake, the others later.
+#[test]
+fn a_ticket_that_comes_in_two_pieces_is_waited_for() {
+    use std::io::{Read, Write};
+    let certificate = Authority::new().unwrap().issue(&["127.0.0.1"], Validity::Valid).unwrap();
+    let config = Arc::new(server_config(&certificate, &[&rustls::version::TLS13]));
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let upstream = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut tls = rustls::ServerConnection::new(config).unwrap();
+        let hear = |tls: &mut rustls::ServerConnection, stream: &mut TcpStream| {
+            assert!(tls.read_tls(stream).unwrap() > 0, "it has left");
+            tls.process_new_packets().unwrap();
+        };
+        let said = |tls: &mut rustls::ServerConnection| {
+            let mut bytes = Vec::new();
+            while tls.wants_write() {
+                tls.write_tls(&mut bytes).unwrap();
+            }
+            bytes
+        };
+        const RECORD: &[u8] = b"\x17\x03\x03";
+        hear(&mut tls, &mut stream);
+        stream.write_all(&[&said(&mut tls), RECORD].concat()).unwrap();
+        while tls.is_handshaking() {
+            hear(&mut tls, &mut stream);
+        }
+        stream.write_all(said(&mut tls).strip_prefix(RECORD).unwrap()).unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            hear(&mut tls, &mut stream);
+            let _ = tls.reader().read_to_end(&mut head);
+        }
+        tls.writer().write_all(ok("{}").as_bytes()).unwrap();
+        stream.write_all(&said(&mut tls)).unwrap();
+    });
+    let gateway = Setup::at(address, certificate.authority_pem()).table(ONE_WORKER).start();
+    assert_eq!(ask(&gateway), served());
+    upstream.join().unwrap();
+}
+
 #[test]
 fn a_client_certificate_is_shown_when_there_is_one() {
     let authority = Authority::new().unwrap();

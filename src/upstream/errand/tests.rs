@@ -82,17 +82,6 @@ async fn an_errand_says_this_once_and_nothing_else() {
     }
 }
 
-#[tokio::test]
-async fn what_comes_before_anything_was_asked_is_no_answer() {
-    let (ours, mut theirs) = duplex(1024);
-    theirs.write_all(answer(200).as_bytes()).await.unwrap();
-    let to = Addressee { authority: &HeaderValue::from_static("mx.test"), accept_version: "v20111101" };
-    let [read, ..] = all();
-    let heard = read.exchange(BufStream::new(ours), to, &bearer()).await;
-    assert_eq!(heard.err(), Some(Failure::UpstreamMalformed));
-    assert_eq!(theirs.read_u8().await.unwrap_err().kind(), std::io::ErrorKind::UnexpectedEof, "it was asked");
-}
-
 #[test]
 fn there_is_none_for_another_api_nor_for_what_is_no_clients_guid() {
     assert!(Errand::read(Api::Paths).is_none());
