@@ -50,7 +50,7 @@ fn bodies(criterion: &mut Criterion) {
     let chunk = format!("1000\r\n{}\r\n", "a".repeat(4_096));
     let body = format!("{}0\r\n\r\n", chunk.repeat(16));
     criterion.bench_function("chunked body of 64 KiB", |bencher| {
-        bencher.iter(|| ChunkedScanner::new(LIMITS.body_bytes_max).scan(black_box(body.as_bytes())));
+        bencher.iter(|| ChunkedScanner::of_request(LIMITS.body_bytes_max).scan(black_box(body.as_bytes())));
     });
 }
 

@@ -286,6 +286,8 @@ pub struct Environment {
     pub accept_version: String,
     /// What is attached to each request.
     pub credential: Credential,
+    /// Fields of callers that pass although their names look like a credential's. Default none.
+    pub pass_headers: Vec<http::HeaderName>,
     /// How its key is changed.
     pub rotation: Rotation,
     /// What is attached on the operations that take a Bearer token of one user or account.

@@ -109,6 +109,8 @@ pub(crate) struct Environment {
     pub(crate) query_names: Vec<String>,
     /// Fields that carry tokens of callers and of end users.
     private_fields: Vec<HeaderName>,
+    /// Fields that pass although their names look like a credential's.
+    passed_fields: Vec<HeaderName>,
 }
 
 impl Environment {
@@ -123,6 +125,11 @@ impl Environment {
     /// The second of two keys, while it may be used.
     fn second_in_force(&self) -> Option<&Second> {
         self.second.as_deref().filter(|second| !second.key.is_over())
+    }
+
+    /// Whether the configuration says that a caller's field is no credential.
+    pub(crate) fn lets_through(&self, name: &HeaderName) -> bool {
+        self.passed_fields.contains(name)
     }
 
     /// Whether a caller's field of that name (lower case) stays here because of how this gateway is configured.
@@ -488,5 +495,6 @@ fn environment(
         timeouts: settings.timeouts.clone(),
         query_names: query_names(api, &settings.credential),
         private_fields: private_fields.to_vec(),
+        passed_fields: settings.pass_headers.clone(),
     })
 }

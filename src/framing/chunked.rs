@@ -3,10 +3,14 @@
 //! In: the bytes after a head, in whatever pieces they come. Out: how many of them belong to the body,
 //! and whether it has ended. Only the bare form passes: hexadecimal size, CRLF, data, CRLF. Chunk
 //! extensions are refused: nobody sends them, readers differ in where they end, and nothing forwards
-//! them. Trailers pass when they are few, well formed and name nothing that belongs in a head.
+//! them. Trailers pass when they are few, well formed and name nothing that belongs in a head; a caller's also name no
+//! credential and nothing that leads elsewhere.
 
-use super::names::{is_credential, is_detour};
-use super::{Violation, head::TOKEN};
+use super::{
+    Violation,
+    head::TOKEN,
+    names::{is_credential, is_detour},
+};
 
 /// Bytes of a trailer section without its last empty line; hyper's own bound is 16 KiB.
 const TRAILER_BYTES_MAX: usize = 4_096;
@@ -28,6 +32,8 @@ pub struct Scanned {
 #[derive(Debug, Clone)]
 pub struct ChunkedScanner {
     state: State,
+    /// Whether the body is a caller's.
+    is_request: bool,
     /// Data bytes that may still come.
     data_left: u64,
     trailer_bytes: usize,
@@ -87,12 +93,23 @@ impl ChunkedScanner {
         }
     }
 
-    /// For a body of at most `body_bytes_max` bytes of data, chunk framing and trailers not counted.
+    /// For a request's body of at most `body_bytes_max` bytes of data, chunk framing and trailers not counted.
     #[must_use]
-    pub const fn new(body_bytes_max: u64) -> Self {
+    pub const fn of_request(body_bytes_max: u64) -> Self {
+        Self::new(true, body_bytes_max)
+    }
+
+    /// For an answer's body, of any length.
+    #[must_use]
+    pub const fn of_answer() -> Self {
+        Self::new(false, u64::MAX)
+    }
+
+    const fn new(is_request: bool, data_left: u64) -> Self {
         Self {
             state: NEXT_CHUNK,
-            data_left: body_bytes_max,
+            is_request,
+            data_left,
             trailer_bytes: 0,
             trailer_count: 0,
             name: [0; NAME_BYTES_MAX],
@@ -165,7 +182,8 @@ impl ChunkedScanner {
             }
             (State::Name, b':') => {
                 let name = self.name.get(..self.name_len).unwrap_or_default();
-                if is_forbidden(name) { Err(Violation::Trailer) } else { Ok(State::Value) }
+                let stops = is_forbidden(name) || (self.is_request && is_private(name));
+                if stops { Err(Violation::Trailer) } else { Ok(State::Value) }
             }
             (State::Name, _) if TOKEN.has(byte) => self.push_name(byte),
             (State::Value, b'\r') => Ok(State::ValueLf),
@@ -184,12 +202,15 @@ impl ChunkedScanner {
     }
 }
 
-/// Fields that frame, route, authenticate, control or describe content: a reader that merges trailers
+/// Fields that frame, route, control or describe content: a reader that merges trailers
 /// into the head would let them override what was checked there (RFC 9110, section 6.5.1).
 fn is_forbidden(name: &[u8]) -> bool {
-    FORBIDDEN.binary_search(&name).is_ok()
-        || FAMILIES.iter().any(|family| name.starts_with(family))
-        || str::from_utf8(name).is_ok_and(|name| is_credential(name) || is_detour(name))
+    FORBIDDEN.binary_search(&name).is_ok() || FAMILIES.iter().any(|family| name.starts_with(family))
+}
+
+/// Fields that authenticate a caller, or lead elsewhere.
+fn is_private(name: &[u8]) -> bool {
+    str::from_utf8(name).is_ok_and(|name| is_credential(name) || is_detour(name))
 }
 
 /// Sorted, in lower case.

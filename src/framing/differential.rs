@@ -151,7 +151,7 @@ proptest! {
 
     #[test]
     fn accepted_bodies_are_hypers(body in super::chunked::tests::nearly_a_body()) {
-        if let Ok(Scanned { accepted, done: true }) = ChunkedScanner::new(LIMITS.body_bytes_max).scan(&body) {
+        if let Ok(Scanned { accepted, done: true }) = ChunkedScanner::of_request(LIMITS.body_bytes_max).scan(&body) {
             let bytes = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
             let head = request::scan(bytes, 0, &LIMITS).unwrap().unwrap();
             hyper_reads_the_same(bytes, &head, &body[..accepted], &dechunked(&body));
@@ -270,5 +270,5 @@ fn hyper_alone_would_have_taken_these() {
     }
     let spaced = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1 ;x\r\na\r\n0\r\n\r\n";
     assert_eq!(served(spaced)[0].body.as_deref(), Some(&b"a"[..]));
-    assert_eq!(ChunkedScanner::new(9).scan(b"1 ;x\r\na\r\n0\r\n\r\n"), Err(Violation::Chunk));
+    assert_eq!(ChunkedScanner::of_request(9).scan(b"1 ;x\r\na\r\n0\r\n\r\n"), Err(Violation::Chunk));
 }

@@ -5,23 +5,44 @@
 
 /// Whether a field carries a credential, at MX or elsewhere.
 pub(crate) fn is_credential(name: &str) -> bool {
-    let has_word = |name: &str| name.split('-').any(is_secret_word);
-    // MX's Data Exchange: the caller's to send.
-    (has_word(name) && name != "mx-3dx-token")
-        || ["md-", "x-auth-", "x-ssl-", "x-amzn-oidc-", "x-goog-iap-"]
-            .iter()
-            .any(|start| name.starts_with(start))
-        || ["api-key", "access-key", "auth-key", "private-key", "subscription-key", "functions-key"]
-            .iter()
-            .any(|end| name.ends_with(end))
-        || ["client-id", "client-cert"].iter().any(|end| name.ends_with(end))
-        || matches!(name, "auth" | "x-auth")
+    let is_one = name.split('-').any(is_secret_word)
+        || ["md-", "x-ssl-", "x-amzn-oidc-", "x-goog-iap-"].iter().any(|start| name.starts_with(start))
+        || name.ends_with("client-id");
+    // MX's Data Exchange has the first; the others are nobody's secret.
+    is_one && !matches!(name, "mx-3dx-token" | "x-fapi-auth-date") && !name.ends_with("idempotency-key")
 }
 
+/// By its end: names are run together as `authtoken` and `clientsecret`, too. Sorted by the last letter, so that most words
+/// are compared with few.
 fn is_secret_word(word: &str) -> bool {
-    matches!(word, "authorization" | "authentication" | "token" | "secret" | "password" | "passwd")
-        || matches!(word, "cookie" | "cookie2" | "session" | "credential" | "credentials" | "apikey")
-        || matches!(word, "jwt" | "dpop" | "csrf" | "xsrf" | "csrftoken" | "xsrftoken")
+    let ends: &[&str] = match word.as_bytes().last() {
+        Some(b'd') => &["password", "passwd", "pwd", "sessionid", "clientid"],
+        Some(b'e') => &["cookie", "certificate", "passphrase", "passcode"],
+        Some(b'f') => &["csrf", "xsrf"],
+        Some(b'h') => &["auth"],
+        Some(b'l') => &["credential"],
+        Some(b'n') => &["token", "authorization", "authentication", "session"],
+        Some(b'p') => &["dpop", "otp"],
+        Some(b'r') => &["bearer"],
+        Some(b's') => &["credentials"],
+        Some(b't') => &["secret", "jwt", "cert"],
+        Some(b'y') => &["key"],
+        Some(b'2') => &["cookie2"],
+        _ => &[],
+    };
+    ends.iter().any(|end| word.ends_with(end))
+}
+
+/// Whether the configuration may let such a field of a caller's pass: it looks like a credential's, and is none of those that
+/// HTTP and MX define, and nothing that stays here for another reason.
+pub(crate) fn may_be_let_through(name: &str) -> bool {
+    let is_defined = matches!(name, "authorization" | "authentication" | "cookie" | "cookie2");
+    let stays_anyway = ["mx-", "md-", "proxy-", "sec-", "access-control-", "x-mxgate-"];
+    is_credential(name)
+        && !is_defined
+        && !is_detour(name)
+        && !name.contains('_')
+        && !stays_anyway.iter().any(|start| name.starts_with(start))
 }
 
 /// Whether some servers take another method, path, host or caller from it.
@@ -86,6 +107,25 @@ mod tests {
             "client-cert",
             "x-ssl-client-cert",
             "md-whatever",
+            "x-authtoken",
+            "accesstoken",
+            "csrftoken",
+            "x-sessionid",
+            "x-clientsecret",
+            "bearer",
+            "x-basic-auth",
+            "x-zumo-auth",
+            "x-parse-master-key",
+            "dd-application-key",
+            "fastly-key",
+            "x-signing-key",
+            "ok-access-passphrase",
+            "x-user-pwd",
+            "x-otp",
+            "x-arr-clientcert",
+            "client-cert-chain",
+            "x-client-certificate",
+            "x-api-key-v2",
         ] {
             assert!(is_credential(name), "{name}");
         }
@@ -103,8 +143,38 @@ mod tests {
             "x-request-id",
             "traceparent",
             "x-tokens-used",
+            "baggage",
+            "content-type",
+            "user-agent",
+            "x-b3-spanid",
+            "x-amzn-trace-id",
+            "x-fapi-customer-ip-address",
+            "signature-input",
+            "if-none-match",
         ] {
             assert!(!is_credential(name) && !is_detour(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_credential_after_all_may_be_let_through_and_a_known_one_may_not() {
+        for name in ["x-continuation-token", "x-session-id", "x-token-count", "x-cache-key", "x-api-key"] {
+            assert!(may_be_let_through(name), "{name}");
+        }
+        for name in [
+            "accept",
+            "authorization",
+            "proxy-authorization",
+            "cookie",
+            "mx-api-key",
+            "md-session-token",
+            "x-forwarded-client-cert",
+            "x-continuation_token",
+            "sec-websocket-key",
+            "access-control-allow-credentials",
+            "x-mxgate-token",
+        ] {
+            assert!(!may_be_let_through(name), "{name}");
         }
     }
 

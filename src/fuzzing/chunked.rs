@@ -12,7 +12,7 @@ const DATA_MAX: u64 = 4_096;
 
 pub(super) fn check(input: &[u8]) {
     let ([seed], body) = split_choices(input);
-    let whole = ChunkedScanner::new(DATA_MAX).scan(body);
+    let whole = ChunkedScanner::of_request(DATA_MAX).scan(body);
     assert_eq!(in_pieces(body, Plan::new(seed), false), whole, "{}", body.escape_ascii());
     assert_eq!(in_pieces(body, Plan::new(seed), true), whole, "with bytes that pass unseen");
     if let Ok(scanned) = whole {
@@ -26,7 +26,7 @@ pub(super) fn check(input: &[u8]) {
 
 /// As the gate calls it; `unseen`: data that is sure to pass is not shown to the scanner.
 fn in_pieces(body: &[u8], mut plan: Plan, unseen: bool) -> Result<Scanned, Violation> {
-    let mut scanner = ChunkedScanner::new(DATA_MAX);
+    let mut scanner = ChunkedScanner::of_request(DATA_MAX);
     let (mut accepted, mut done) = (0, false);
     while !done && accepted < body.len() {
         let rest = &body[accepted..];

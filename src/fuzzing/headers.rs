@@ -201,7 +201,7 @@ fn listed(headers: &HeaderMap, name: &str) -> Vec<String> {
     lines.flat_map(|line| line.split(',')).map(|one| one.trim().to_ascii_lowercase()).collect()
 }
 
-const CREDENTIALS: [&str; 21] = [
+const CREDENTIALS: [&str; 24] = [
     "authorization",
     "proxy-authorization",
     "cookie",
@@ -222,6 +222,9 @@ const CREDENTIALS: [&str; 21] = [
     "x-mx-api-key",
     "x-session-token",
     "x-vault-token",
+    "x-authtoken",
+    "x-master-key",
+    "client-cert-chain",
     "x-own-key",
 ];
 

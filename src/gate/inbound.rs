@@ -242,7 +242,9 @@ impl Inbound {
         self.state = match head.framing {
             BodyFraming::None | BodyFraming::Length(0) => State::Answering,
             BodyFraming::Length(length) => State::Length(length),
-            BodyFraming::Chunked => State::Chunked(Box::new(ChunkedScanner::new(self.limits.body_bytes_max))),
+            BodyFraming::Chunked => {
+                State::Chunked(Box::new(ChunkedScanner::of_request(self.limits.body_bytes_max)))
+            }
         };
         let has_body = !matches!(self.state, State::Answering);
         self.session.begin(has_body);

@@ -296,7 +296,7 @@ struct Chunks {
 
 impl Chunks {
     fn new() -> Self {
-        Self { scanner: ChunkedScanner::new(u64::MAX), trailers: Vec::new(), is_over: false }
+        Self { scanner: ChunkedScanner::of_answer(), trailers: Vec::new(), is_over: false }
     }
 
     /// Adds the data in `bytes` to `data`; how many of them belong to the body.

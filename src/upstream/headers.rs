@@ -5,7 +5,8 @@
 //! the host, and what tells about the inside of the company (`Forwarded`, `X-Forwarded-*`, `Via`,
 //! `Referer`, `Origin`). `Range` goes, since two parts of an answer could hide the secret that each holds
 //! half of. Look-alikes with an underscore for a hyphen go too, since some servers take the one for the
-//! other, and so does what `Trailer` announces under such names.
+//! other, and so does what `Trailer` announces under such names. What only looks like a credential, the configuration can
+//! let through.
 //!
 //! Back to the caller goes what the upstream sent, less: hop-by-hop fields, cookies, CORS (a browser must
 //! not be told that it may), and advice to go elsewhere.
@@ -87,7 +88,8 @@ pub(crate) fn to_upstream(
     let mut head = HeadText::with_room(method, target, received.iter(), own.clone());
     for (name, value) in received {
         let stays = is_replaced(name) || negotiated.replaces(name) || named.contains(name);
-        if !stays && !stays_here(name.as_str()) && !travels(name.as_str()) {
+        let stays = stays || (stays_here(name.as_str()) && !environment.lets_through(name));
+        if !stays && !travels(name.as_str()) {
             head.field(name.as_str(), value.as_bytes());
         }
     }
@@ -268,6 +270,9 @@ pub(crate) fn to_caller(headers: &mut HeaderMap, environment: &Environment) {
 
 /// Fields of a request that do not leave the gateway, besides those that are replaced in any case.
 fn stays_here(name: &str) -> bool {
+    if name.contains('_') {
+        return is_look_alike(&name.replace('_', "-"));
+    }
     hop_by_hop(name)
         || is_credential(name)
         || is_detour(name)
@@ -276,7 +281,6 @@ fn stays_here(name: &str) -> bool {
         || name.starts_with("sec-")
         || name.starts_with("x-mxgate-")
         || name.starts_with("access-control-")
-        || (name.contains('_') && is_look_alike(&name.replace('_', "-")))
 }
 
 /// Some servers take `Content_Length` for `Content-Length`: what is removed, is set here or describes the

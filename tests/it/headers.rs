@@ -41,6 +41,22 @@ fn what_mx_is_meant_to_see_passes_unchanged() {
 }
 
 #[test]
+fn what_looks_like_a_credential_passes_when_the_environment_says_so() {
+    let mx = mx();
+    let own =
+        "X-Continuation-Token: next\nX-Session-Id: evil\nX_Continuation_Token: evil\nAuthorization: evil";
+    let plain = Setup::new(&mx).start();
+    assert_eq!(plain.get("/users", own).status, 200);
+    assert!(!String::from_utf8_lossy(&last(&mx).head).contains("evil"));
+    assert!(sent(&mx, "x-continuation-token").is_empty());
+
+    let gateway = Setup::new(&mx).in_environment("pass_headers = [\"X-Continuation-Token\"]").start();
+    assert_eq!(gateway.get("/users", own).status, 200);
+    assert_eq!(sent(&mx, "x-continuation-token"), ["next"]);
+    assert!(!String::from_utf8_lossy(&last(&mx).head).contains("evil"));
+}
+
+#[test]
 fn connection_fields_and_what_they_name_stay_here() {
     let (mx, gateway) = started();
     let own = "Connection: keep-alive, X-Once, x-twice\nConnection: X-Third\nX-Once: evil\nX-Twice: evil\nX-Twice: evil\n\

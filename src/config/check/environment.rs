@@ -2,9 +2,12 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use http::HeaderName;
+
 use super::{connections, credential, egress, limits, listener::certificate, network, paths, rotation};
 use crate::{
     config::{Api, BearerOperations, Environment, IpFamily, Timeouts, fault::Problem, walk::Table},
+    framing::names,
     mx,
     tree::tree,
 };
@@ -39,6 +42,7 @@ fn one(file: &Table<'_>, name: &str, table: &Table<'_>) -> Option<Environment> {
             "is tried and never preferred: a read that confirms it is known of MX's Platform API only",
         );
     }
+    let pass_headers = table.list("pass_headers", passed_header);
     let rotation = rotation::rotation(table, &api, credential.as_ref());
     let bearer_operations = credential::bearer_operations(table);
     let token_handles = table.flag("token_handles");
@@ -68,6 +72,7 @@ fn one(file: &Table<'_>, name: &str, table: &Table<'_>) -> Option<Environment> {
         api,
         accept_version: accept_version?,
         credential: credential?,
+        pass_headers,
         rotation: rotation?,
         bearer_operations: bearer_operations.unwrap_or(BearerOperations::Refused),
         token_handles,
@@ -143,6 +148,19 @@ fn version(text: &str) -> Result<String, Problem> {
             Ok(text.to_owned())
         }
         _ => Err(Problem::new("is not a version").allowed("expected v and a date, such as \"v20250224\"")),
+    }
+}
+
+/// In lower case.
+fn passed_header(text: &str) -> Result<HeaderName, Problem> {
+    let malformed = |_| Problem::new("is not a header name").allowed("letters, digits and -");
+    let name = text.parse::<HeaderName>().map_err(malformed)?;
+    if !names::is_credential(name.as_str()) {
+        return Err(Problem::new("is not taken for a credential").allowed("leave it out"));
+    }
+    match names::may_be_let_through(name.as_str()) {
+        true => Ok(name),
+        false => Err("is a caller's credential, or leads elsewhere: it never passes".into()),
     }
 }
 

@@ -120,6 +120,20 @@ fn an_unused_environment_is_warned_of_and_an_unknown_one_is_a_fault() {
 }
 
 #[test]
+fn only_what_looks_like_a_credential_and_is_none_can_be_let_through() {
+    let passing = |name: &str| format!("{SMALLEST}pass_headers = [\"{name}\"]\n");
+    assert_accepted(&passing("X-Continuation-Token"), &[]);
+    for (name, fault) in [
+        ("Authorization", "is a caller's credential, or leads elsewhere: it never passes"),
+        ("MX-API-Key", "is a caller's credential, or leads elsewhere: it never passes"),
+        ("X-Request-Id", "is not taken for a credential; leave it out"),
+        ("X Y", "is not a header name; letters, digits and -"),
+    ] {
+        assert_fault(&passing(name), &format!(": environment.production.pass_headers[0]: {fault}"));
+    }
+}
+
+#[test]
 fn no_two_sockets_have_one_address() {
     let second = |address: &str| {
         format!("{SMALLEST}[[listener]]\nenvironment = \"production\"\naddress = \"{address}\"\n")

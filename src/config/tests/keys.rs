@@ -273,6 +273,7 @@ fn another(case: &Case) -> Data {
         (_, "mounts") => list("other/kv"),
         (_, "users") => list("USR-9"),
         (_, "mask_fields") => list("other.*"),
+        (_, "pass_headers") => list("X-Other-Token"),
         (_, "algorithms") => list("EdDSA"),
         (_, "jwks") => text("https://other.example"),
         (_, "origins") => list("https://other.example"),

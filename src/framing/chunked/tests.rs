@@ -6,7 +6,7 @@ use crate::framing::request::tests::mostly;
 const DATA_MAX: u64 = 1_000;
 
 fn scan_whole(body: &[u8]) -> Result<Scanned, Violation> {
-    ChunkedScanner::new(DATA_MAX).scan(body)
+    ChunkedScanner::of_request(DATA_MAX).scan(body)
 }
 
 fn done(accepted: usize) -> Result<Scanned, Violation> {
@@ -93,8 +93,8 @@ fn data_is_counted_over_all_chunks() {
     assert_eq!(scan_whole(at_bound.as_bytes()), done(at_bound.len()));
     let over = format!("3e7\r\n{}\r\n2\r\n", "a".repeat(999));
     all_refused(Violation::BodyTooLarge, ["3e9\r\n", &over]);
-    assert_eq!(ChunkedScanner::new(0).scan(b"0\r\n\r\n"), done(5));
-    assert_eq!(ChunkedScanner::new(0).scan(b"1\r\n"), Err(Violation::BodyTooLarge));
+    assert_eq!(ChunkedScanner::of_request(0).scan(b"0\r\n\r\n"), done(5));
+    assert_eq!(ChunkedScanner::of_request(0).scan(b"1\r\n"), Err(Violation::BodyTooLarge));
 }
 
 #[test]
@@ -182,6 +182,21 @@ fn trailers_name_nothing_that_belongs_in_a_head() {
     }
 }
 
+/// A rule about callers' credentials must not break what an upstream says behind a whole answer.
+#[test]
+fn trailers_of_an_answer_may_have_names_that_a_callers_may_not() {
+    let answer =
+        |name: &str| ChunkedScanner::of_answer().scan(with_trailer(&format!("{name}: x")).as_bytes());
+    for name in ["X-Session-Id", "X-Next-Page-Token", "X-Envoy-Upstream-Service-Time"] {
+        let body = with_trailer(&format!("{name}: x"));
+        assert_eq!(answer(name), done(body.len()), "{name}");
+        all_refused(Violation::Trailer, [body]);
+    }
+    for name in ["Content-Length", "Set-Cookie", "Transfer_Encoding"] {
+        assert_eq!(answer(name), Err(Violation::Trailer), "{name}");
+    }
+}
+
 #[test]
 fn the_forbidden_names_are_sorted() {
     assert!(FORBIDDEN.is_sorted(), "binary search");
@@ -201,11 +216,11 @@ fn trailers_are_bounded() {
 
 #[test]
 fn a_refused_or_ended_body_stays_so() {
-    let mut scanner = ChunkedScanner::new(DATA_MAX);
+    let mut scanner = ChunkedScanner::of_request(DATA_MAX);
     assert_eq!(scanner.scan(b"x"), Err(Violation::Chunk));
     assert_eq!(scanner.scan(b"0\r\n\r\n"), Err(Violation::Chunk));
     assert_eq!(scanner.scan(b""), Err(Violation::Chunk));
-    let mut scanner = ChunkedScanner::new(DATA_MAX);
+    let mut scanner = ChunkedScanner::of_request(DATA_MAX);
     assert_eq!(scanner.scan(b"0\r\n\r\n"), done(5));
     assert_eq!(scanner.scan(b"0\r\n\r\n"), done(0));
 }
@@ -253,7 +268,7 @@ proptest! {
     #[test]
     fn splits_do_not_change_the_verdict(body in nearly_a_body(), pieces in prop::collection::vec(1_usize..12, 1..9)) {
         let whole = scan_whole(&body);
-        let mut scanner = ChunkedScanner::new(DATA_MAX);
+        let mut scanner = ChunkedScanner::of_request(DATA_MAX);
         let mut accepted = 0;
         let mut pieces = pieces.into_iter().cycle();
         let split = loop {

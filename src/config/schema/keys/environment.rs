@@ -23,6 +23,11 @@ pub(super) static ENVIRONMENT: &[Key] = &[
     ),
     text("accept_version", Text("v20250224"), "Accept-Version for callers that send none"),
     Key::new("credential", Kind::Variants(CREDENTIAL), Required, "What is attached to each request"),
+    texts(
+        "pass_headers",
+        Optional,
+        "Headers of callers that pass although they are named as a credential is, such as \"X-Continuation-Token\"; absent: none",
+    ),
     Key::new(
         "bearer_operations",
         Kind::WordOrSection(
