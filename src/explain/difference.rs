@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use http::Method;
+use http::{HeaderName, Method};
 use serde_json::{Value, json};
 
 use super::{
@@ -246,8 +246,11 @@ fn environments(config: &Config) -> BTreeSet<String> {
         let (host, credential) = (words::host(environment), &environment.credential);
         let second = credential.secondary().map_or(String::new(), |second| format!(" or {second}"));
         let handles = if environment.token_handles { ", its own under handles" } else { "" };
+        let passed: Vec<&str> = environment.pass_headers.iter().map(HeaderName::as_str).collect();
+        let passed =
+            if passed.is_empty() { String::new() } else { format!(", {} let through", passed.join(" and ")) };
         format!(
-            "{} is {host} with {}{second} as {}, Bearer tokens {bearer}{handles}{}",
+            "{} is {host} with {}{second} as {}, Bearer tokens {bearer}{handles}{passed}{}",
             environment.name,
             credential.source(),
             words::kind(credential),
@@ -364,7 +367,8 @@ mod tests {
             ]
         );
         let handles = every.replace("token_handles = false", "token_handles = true");
-        assert!(lines(every, &handles)[1].contains("Bearer tokens refused, its own under handles, from"));
+        let has = "Bearer tokens refused, its own under handles, x-continuation-token let through, from";
+        assert!(lines(every, &handles)[1].contains(has));
         // Which way it goes there.
         let new = every
             .replace("proxy.internal:3128", "proxy.internal:3129")
@@ -373,7 +377,7 @@ mod tests {
         let pins = "pinned to sha256/ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0= or \
                     sha256/AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
         let production = "production is api.mx.com with vault:production/api_key or vault:production/secondary_api_key \
-             as basic, Bearer tokens refused";
+             as basic, Bearer tokens refused, x-continuation-token let through";
         let sandbox = "sandbox is int-api.mx.com with vault:sandbox/api_key as query, \
                        Bearer tokens vault:sandbox/processor_token, through proxy.internal";
         assert_eq!(
