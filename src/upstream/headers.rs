@@ -15,8 +15,8 @@ use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Uri,
     header::{
-        ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_LOCATION, CONTENT_TYPE,
-        HOST, LOCATION, TE, TRAILER, TRANSFER_ENCODING, VIA,
+        ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH,
+        CONTENT_LOCATION, CONTENT_TYPE, HOST, LOCATION, TE, TRAILER, TRANSFER_ENCODING, USER_AGENT, VIA,
     },
     uri::Scheme,
 };
@@ -87,9 +87,9 @@ pub(crate) fn to_upstream(
 
     let mut head = HeadText::with_room(method, target, received.iter(), own.clone());
     for (name, value) in received {
-        let stays = is_replaced(name) || negotiated.replaces(name) || named.contains(name);
-        let stays = stays || (stays_here(name.as_str()) && !environment.lets_through(name));
-        if !stays && !travels(name.as_str()) {
+        let replaced = is_replaced(name) || negotiated.replaces(name) || named.contains(name);
+        let passes = || is_usual(name) || !stays_here(name.as_str()) || environment.lets_through(name);
+        if !replaced && passes() && !travels(name.as_str()) {
             head.field(name.as_str(), value.as_bytes());
         }
     }
@@ -162,6 +162,11 @@ fn field_len(name: &str, value: &[u8]) -> usize {
 /// What the gateway always says itself.
 fn is_replaced(name: &HeaderName) -> bool {
     matches!(*name, HOST | VIA | ACCEPT_ENCODING | TRAILER)
+}
+
+/// What most requests have and may always leave is known without a look at its letters.
+fn is_usual(name: &HeaderName) -> bool {
+    matches!(*name, ACCEPT | ACCEPT_LANGUAGE | CONTENT_LENGTH | CONTENT_TYPE | USER_AGENT)
 }
 
 /// Which fields occur that most messages do not have: one look at every name instead of one look-up each.
@@ -436,6 +441,10 @@ mod tests {
         ] {
             assert!(!stays_here(name), "{name}");
         }
+        for name in [ACCEPT, ACCEPT_LANGUAGE, CONTENT_LENGTH, CONTENT_TYPE, USER_AGENT] {
+            assert!(is_usual(&name) && !stays_here(name.as_str()), "{name}");
+        }
+        assert!(!is_usual(&HOST));
     }
 
     #[test]
