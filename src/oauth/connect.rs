@@ -115,7 +115,10 @@ pub(crate) enum Error {
     State,
     #[error("the refresh token is not 8 to 8192 visible ASCII characters")]
     Token,
-    #[error("the caller has {PER_CALLER} tickets and consents that are not over")]
+    #[error(
+        "the caller has {PER_CALLER} tickets and consents that are not over; the first of them is over in {} s",
+        .wait.as_secs()
+    )]
     Tickets {
         /// For how long yet.
         wait: Duration,
