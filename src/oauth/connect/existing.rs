@@ -75,7 +75,7 @@ impl Connector {
         let settings = self.settings();
         let purpose = settings.checked(wanted)?;
         let issuer = settings.issuer(&purpose)?;
-        if !is_legal(&refresh) {
+        if !is_token(&refresh) {
             return Err(Error::Token);
         }
         let (id, created) = (ConnectionId::random()?, self.0.clock.now());
@@ -156,6 +156,6 @@ impl Connector {
 }
 
 #[expect(clippy::disallowed_methods, reason = "whether a request can carry it")]
-fn is_legal(secret: &Secret) -> bool {
+fn is_token(secret: &Secret) -> bool {
     token::is_legal(secret.expose())
 }
