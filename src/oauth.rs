@@ -5,7 +5,8 @@
 //! - `store`: where connections are kept, and who may renew one: a lease with a fence, and a version.
 //! - `provider`: who gives tokens; `discovery` says where its endpoints are, `token_endpoint` what is asked of them and
 //!   what an answer means, and `token` what is taken for one.
-//! - `refresh`: one refresher for each connection, of all replicas; `holding` is how anybody holds a connection's lease.
+//! - `refresh`: one refresher for each connection, of all replicas; `holding` is how anybody holds a connection's lease,
+//!   and `giving_up` how tokens are given up at their provider.
 //! - `connect`: a user's browser consents, and a connection is made.
 //! - `handle`: what a caller gets in the place of a token that MX gave it, which is kept like a connection.
 //! - `cell`: a connection as requests see it; `broker`: cells for whoever may have them, refreshed ahead of time.
@@ -22,6 +23,7 @@ pub(crate) mod cell;
 pub(crate) mod connect;
 pub(crate) mod connection;
 pub(crate) mod discovery;
+mod giving_up;
 pub(crate) mod handle;
 mod holding;
 pub(crate) mod needed;

@@ -12,12 +12,13 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
 use tokio::{task::JoinSet, time::sleep};
 
-use crate::{blocking::in_time, tree::tree};
+use crate::blocking::in_time;
 
 /// How often files are looked at.
 const LOOK: Duration = Duration::from_millis(500);
@@ -32,8 +33,8 @@ const QUIETS_MAX: usize = 10;
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What files looked like at one moment, by the folder they are in; `None` for one that was not there.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Stamps(BTreeMap<PathBuf, Files>);
+#[derive(Debug, Clone, Default)]
+pub(super) struct Stamps(BTreeMap<PathBuf, Arc<Files>>);
 
 type Files = BTreeMap<PathBuf, Option<Stamp>>;
 
@@ -55,13 +56,14 @@ impl Stamps {
         for file in files.into_iter().filter(|file| self.of(file).is_none()) {
             fresh.insert(file, None);
         }
-        self.extend(fresh.again().await);
+        fresh.again().await;
+        self.extend(fresh);
     }
 
     /// The same files, and what the others' looked like in `later`.
     pub(super) fn extend(&mut self, later: Self) {
         for (folder, files) in later.0 {
-            self.0.entry(folder).or_default().extend(files);
+            Arc::make_mut(self.0.entry(folder).or_default()).extend(Arc::unwrap_or_clone(files));
         }
     }
 
@@ -81,26 +83,26 @@ impl Stamps {
     }
 
     fn insert(&mut self, file: PathBuf, stamp: Option<Stamp>) {
-        self.0.entry(folder(&file).to_owned()).or_default().insert(file, stamp);
+        Arc::make_mut(self.0.entry(folder(&file).to_owned()).or_default()).insert(file, stamp);
     }
 
-    /// The same files, now. Each folder on a thread of its own, since a volume that hangs must hold up nothing else.
-    /// Thousands of files are looked at twice a second: no path is compared with another.
-    pub(super) async fn again(&self) -> Self {
+    /// Looks at the same files again, and tells whether one of them looks different. Each folder on a thread of its own,
+    /// since a volume that hangs must hold up nothing else. Thousands of files are looked at twice a second: while they look
+    /// the same, no path is copied or compared with another.
+    pub(super) async fn again(&mut self) -> bool {
         let mut looks = JoinSet::new();
-        for (folder, files) in &self.0 {
-            let name = format!("stamps of {}", folder.display());
-            let (folder, mut files) = (folder.clone(), files.clone());
-            looks.spawn(in_time(name, PATIENCE, move || {
-                files.iter_mut().for_each(|(file, stamp)| *stamp = Stamp::of(file));
-                (folder, files)
-            }));
+        for (place, (folder, files)) in self.0.iter().enumerate() {
+            let (name, files) = (format!("stamps of {}", folder.display()), files.clone());
+            looks.spawn(in_time(name, PATIENCE, move || Some((place, different(&files)?))));
         }
-        let mut now = Self(tree(looks.join_all().await.into_iter().flatten()));
-        for (folder, files) in &self.0 {
-            now.0.entry(folder.clone()).or_insert_with(|| files.clone());
+        let mut is_changed = false;
+        for (place, now) in looks.join_all().await.into_iter().flatten().flatten() {
+            if let Some(files) = self.0.values_mut().nth(place) {
+                *files = Arc::new(now);
+                is_changed = true;
+            }
         }
-        now
+        is_changed
     }
 }
 
@@ -122,20 +124,27 @@ impl Stamp {
     }
 }
 
-/// Ends when one of the files differs from `read` and all have been quiet for a moment.
-pub(super) async fn changed(read: Stamps) {
-    let mut now = read.again().await;
-    while now == read {
+/// The same files now, if one of them looks different.
+fn different(files: &Files) -> Option<Files> {
+    let now: Vec<_> = files.keys().map(|file| Stamp::of(file)).collect();
+    if files.values().eq(&now) {
+        return None;
+    }
+    let mut files = files.clone();
+    files.values_mut().zip(now).for_each(|(stamp, now)| *stamp = now);
+    Some(files)
+}
+
+/// Ends when one of the files differs from `stamps` and all have been quiet for a moment.
+pub(super) async fn changed(mut stamps: Stamps) {
+    while !stamps.again().await {
         sleep(LOOK).await;
-        now = read.again().await;
     }
     for _ in 0..QUIETS_MAX {
         sleep(QUIET).await;
-        let later = read.again().await;
-        if later == now {
+        if !stamps.again().await {
             return;
         }
-        now = later;
     }
 }
 
@@ -166,10 +175,11 @@ mod tests {
     async fn sees(file: &str, prepare: impl FnOnce(&Path), change: impl FnOnce(&Path)) -> bool {
         let folder = tempfile::tempdir().unwrap();
         prepare(folder.path());
-        let before = stamps(&folder, file).await;
+        let mut before = stamps(&folder, file).await;
         change(folder.path());
-        let after = before.again().await;
-        after != before
+        let seen = before.again().await;
+        assert!(!before.again().await, "seen twice");
+        seen
     }
 
     #[tokio::test]

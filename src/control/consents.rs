@@ -195,14 +195,36 @@ impl From<Unavailable> for NotDone {
 
 impl From<connect::Error> for NotDone {
     fn from(error: connect::Error) -> Self {
+        use connect::Error;
         let status = match error {
-            connect::Error::NoConnection => StatusCode::NOT_FOUND,
-            connect::Error::Store(_) | connect::Error::Held | connect::Error::NoRandom(_) => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
-            connect::Error::NotRevoked(_) | connect::Error::ProviderGone => StatusCode::BAD_GATEWAY,
-            _ => StatusCode::BAD_REQUEST,
+            Error::NoConnection => StatusCode::NOT_FOUND,
+            Error::Tickets { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Error::Store(_) | Error::Held | Error::NoRandom(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Error::NotRevoked(_) | Error::ProviderGone => StatusCode::BAD_GATEWAY,
+            Error::NoProvider
+            | Error::NoCallback(_)
+            | Error::NoBrowser
+            | Error::Scope
+            | Error::ReturnUrl
+            | Error::User
+            | Error::State
+            | Error::Token
+            | Error::Differs(_) => StatusCode::BAD_REQUEST,
         };
         Self(status, crate::vault::chain(&error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn an_operator_is_told_how_long_a_caller_with_too_many_tickets_waits() {
+        let NotDone(status, told) = connect::Error::Tickets { wait: Duration::from_secs(42) }.into();
+        assert_eq!(status, StatusCode::TOO_MANY_REQUESTS);
+        assert!(told.ends_with("the first of them is over in 42 s"), "{told}");
     }
 }

@@ -3,6 +3,7 @@
 use super::{Part, Report, finding::Finding, secrets};
 use crate::{
     config::Config,
+    https,
     oauth::{
         discovery,
         needed::{self, Fault},
@@ -82,9 +83,26 @@ pub(super) async fn ways(config: &Config, part: &mut Part<'_>) {
 fn unreached(fault: &token_endpoint::Fault) -> Finding {
     match fault {
         token_endpoint::Fault::Setup(_) => Finding::TlsFiles,
-        token_endpoint::Fault::Discovery(discovery::Fault::Unreached(_))
-        | token_endpoint::Fault::Unreached(_) => Finding::ProviderUnreached,
+        token_endpoint::Fault::Discovery(discovery::Fault::NotHad(error))
+        | token_endpoint::Fault::Unreached(error)
+            if is_unreached(error) =>
+        {
+            Finding::ProviderUnreached
+        }
         _ => Finding::ProviderDocument,
+    }
+}
+
+/// Whatever else goes wrong is of somebody who was reached.
+fn is_unreached(error: &https::Error) -> bool {
+    use https::Error;
+    match error {
+        Error::ConnectTimeout(_) | Error::Connect(_) | Error::Untrusted(_) => true,
+        Error::AnswerTimeout(_)
+        | Error::Http(_)
+        | Error::Request(_)
+        | Error::Encoding
+        | Error::TooLarge(_) => false,
     }
 }
 
@@ -97,5 +115,34 @@ impl Secret {
             Err(unfit @ Fault::Unfit(_)) => (Finding::SecretUnfit, chain(unfit)),
         };
         (finding, format!("{key}: {said}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_provider_that_answers_is_not_called_unreached() {
+        use https::Error;
+        let found = |error| {
+            let fault = token_endpoint::Fault::Discovery(discovery::Fault::NotHad(error));
+            unreached(&fault)
+        };
+        let second = Duration::from_secs(1);
+        for nobody in [
+            Error::ConnectTimeout(second),
+            Error::Connect(std::io::ErrorKind::ConnectionRefused.into()),
+            Error::Untrusted(rustls::Error::NoCertificatesPresented),
+        ] {
+            assert_eq!(found(nobody), Finding::ProviderUnreached);
+        }
+        for somebody in [Error::TooLarge(70_000), Error::Encoding, Error::AnswerTimeout(second)] {
+            assert_eq!(found(somebody), Finding::ProviderDocument);
+        }
+        let untrusted = Error::Untrusted(rustls::Error::NoCertificatesPresented);
+        assert_eq!(unreached(&token_endpoint::Fault::from(untrusted)), Finding::ProviderUnreached);
     }
 }

@@ -151,8 +151,8 @@ findings! {
     // A provider of tokens.
     /// Nobody is reached there, or whoever answers is not trusted.
     ProviderUnreached = "provider_unreached", Fail, "check this provider's `discovery` or endpoints, and `ca_file`, and whether this machine may go there: providers are asked directly, without `proxy`";
-    /// What it publishes is not what can be believed.
-    ProviderDocument = "provider_document", Fail, "compare this provider's `discovery`, `issuer` and `hosts` with what it documents";
+    /// Somebody is reached there, who publishes nothing that can be believed.
+    ProviderDocument = "provider_document", Fail, "look at what this provider's `discovery` answers, and compare that, `issuer` and `hosts` with what it documents";
 }
 
 #[cfg(test)]

@@ -49,6 +49,10 @@ use crate::{
     vault,
 };
 
+/// What one refresh may ask of a provider, one after another: a document of discovery; tokens, twice; and when their
+/// connection was forgotten meanwhile, that both of them are taken back.
+const EXCHANGES_MAX: u32 = 5;
+
 /// For an answer to be stored.
 const STORED: Duration = Duration::from_secs(5);
 
@@ -265,12 +269,12 @@ impl Broker {
         }
     }
 
-    /// How long that may take: a provider may be looked up and asked twice, and what it says is to be stored.
+    /// How long that may take: what a provider says is to be stored, or given up.
     pub(crate) fn patience(&self) -> Duration {
         let known = self.providers.0.load();
         let longest = known.values().map(|one| {
             let settings = one.provider.settings();
-            settings.connect_timeout.saturating_add(settings.read_timeout).saturating_mul(3)
+            settings.connect_timeout.saturating_add(settings.read_timeout).saturating_mul(EXCHANGES_MAX)
         });
         longest.max().unwrap_or_default().saturating_add(STORED)
     }

@@ -115,7 +115,10 @@ pub(crate) enum Error {
     State,
     #[error("the refresh token is not 8 to 8192 visible ASCII characters")]
     Token,
-    #[error("the caller has {PER_CALLER} tickets that are not over")]
+    #[error(
+        "the caller has {PER_CALLER} tickets and consents that are not over; the first of them is over in {} s",
+        .wait.as_secs()
+    )]
     Tickets {
         /// For how long yet.
         wait: Duration,
@@ -202,26 +205,25 @@ impl Connector {
             check_same(&there.connection.purpose, &purpose)?;
         }
         let (now, expires) = (self.0.clock.now(), self.0.ends(settings.ticket_life));
-        let room = self.0.outstanding.add(&purpose.caller, now, expires);
+        let code = secret(provider::random()?)?;
+        let name = PendingName::of(Kind::Ticket, &code);
+        let room = self.0.outstanding.ordered(&purpose.caller, name, now, expires);
         room.map_err(|wait| Error::Tickets { wait })?;
+        redaction::held().remember([&code]);
         let order = Order::of(purpose, issuer, back, renews);
-        let made = self.made(&order, expires, now).await;
-        if made.is_err() {
-            self.0.outstanding.undo(&order.purpose.caller);
+        if let Err(error) = self.kept(&order, name, expires, now).await {
+            self.0.outstanding.ended(&order.purpose.caller, name);
+            return Err(error);
         }
-        let url = format!("{base}ticket/{}", record::text(&*made?));
+        let url = format!("{base}ticket/{}", record::text(&code));
         self.0.saw(&Event::TicketMade(&order.purpose));
         Ok(Ticket { url, expires })
     }
 
-    /// Stores an order, and gives what its ticket's bearer shows.
-    async fn made(&self, order: &Order, expires: u64, now: u64) -> Result<Arc<Secret>, Error> {
-        let code = secret(provider::random()?)?;
-        redaction::held().remember([&code]);
-        let name = PendingName::of(Kind::Ticket, &code);
+    /// Stores an order under its ticket's name.
+    async fn kept(&self, order: &Order, name: PendingName, expires: u64, now: u64) -> Result<(), Error> {
         let pending = Pending { name, ends: expires, content: order.seal()? };
-        self.0.store.put_pending(&pending, now).await?;
-        Ok(code)
+        Ok(self.0.store.put_pending(&pending, now).await?)
     }
 
     /// Waits until no exchange runs: what a provider answered would otherwise be lost with the process.

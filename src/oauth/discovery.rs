@@ -18,7 +18,7 @@ use crate::{
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Fault {
     #[error("its document of discovery is not had")]
-    Unreached(#[source] https::Error),
+    NotHad(#[source] https::Error),
     #[error("its document of discovery is not had: the answer is {0}, and redirects are not followed")]
     Status(StatusCode),
     #[error("its document of discovery is no JSON object with issuer and token_endpoint")]

@@ -223,7 +223,7 @@ impl Provider {
             .header(http::header::ACCEPT, "application/json")
             .body(Full::default())
             .map_err(|_| Fault::Unwritable("discovery has no form"))?;
-        let answer = self.server(url)?.exchange(request).await.map_err(discovery::Fault::Unreached)?;
+        let answer = self.server(url)?.exchange(request).await.map_err(discovery::Fault::NotHad)?;
         Ok(discovery::endpoints(&answer, issuer, hosts)?)
     }
 

@@ -145,7 +145,7 @@ pub(crate) trait Asked: Send + Sync {
 
     fn ask<'a>(&'a self, token: &'a Secret) -> Doing<'a, Result<Granted, Fault>>;
 
-    /// Gives up what is not kept.
+    /// Gives a token up.
     fn give_up<'a>(&'a self, token: Revoked<'a>) -> Doing<'a, Result<(), Fault>>;
 
     /// For how long after its use the provider takes a refresh token again.
@@ -193,10 +193,6 @@ impl Guard {
 
     async fn ask(&self, token: &Secret) -> Result<Granted, Fault> {
         self.asked.ask(token).await
-    }
-
-    async fn give_up(&self, token: Revoked<'_>) -> Result<(), Fault> {
-        self.asked.give_up(token).await
     }
 
     pub(super) fn note(&self, fault: Option<&Fault>, now: u64) {

@@ -23,7 +23,7 @@ use serde::Deserialize;
 use crate::{
     config::{ClientAuthentication, Provider},
     https::{self, Answer},
-    oauth::{connection::Tokens, discovery, token},
+    oauth::{discovery, token},
     redaction,
     tls::TlsFault,
     vault::{self, secret::Secret},
@@ -45,17 +45,9 @@ pub(crate) enum Grant<'a> {
 /// What is given up (RFC 7009).
 #[derive(Clone, Copy)]
 pub(crate) enum Revoked<'a> {
-    /// With it go the access tokens of the same grant.
+    /// With it go the access tokens of the same grant, at most providers.
     Refresh(&'a Secret),
     Access(&'a Secret),
-}
-
-impl<'a> Revoked<'a> {
-    /// With what a provider ends all of `tokens`: the refresh token; without one, the access token.
-    pub(super) fn all_of(tokens: &'a Tokens) -> Option<Self> {
-        let access = || tokens.access.as_ref().map(|access| Self::Access(&access.token));
-        tokens.refresh.as_deref().map(Self::Refresh).or_else(access)
-    }
 }
 
 /// What a token endpoint gave.

@@ -9,8 +9,8 @@ impl Loader {
     pub(super) async fn is_done(&self, cause: Cause) -> bool {
         match cause {
             Cause::File => {
-                let read = self.stamps();
-                read.again().await == read
+                let mut read = self.stamps();
+                !read.again().await
             }
             Cause::Secret => {
                 let state = self.state();
@@ -47,10 +47,7 @@ impl Loader {
         let mut look = self.keeper.look().await;
         for _ in 0..READS_MAX {
             look.read().await;
-            let later = before.again().await;
-            let is_same = later == before;
-            before = later;
-            if is_same {
+            if !before.again().await {
                 break;
             }
         }

@@ -85,7 +85,7 @@ impl Connector {
             // Another browser was quicker.
             return Err(self.turned_away(Visit::Ticket, Answer::Unknown));
         }
-        let cookie = match self.remembered(order, &state, verifier).await {
+        let cookie = match self.remembered(ticket, order, &state, verifier).await {
             Ok(cookie) => cookie,
             Err(failure) => return Ok(Err(failure)),
         };
@@ -93,9 +93,10 @@ impl Connector {
         Ok(Ok(Answer::Away { provider: order.purpose.provider.clone(), url, cookie }))
     }
 
-    /// Keeps what belongs to `state`, and gives the cookie of the browser that may come back with it.
+    /// Keeps what belongs to `state`, now that its ticket is taken, and gives the cookie of the browser that may come back with it.
     async fn remembered(
         &self,
+        ticket: PendingName,
         order: &Order,
         state: &Secret,
         verifier: Arc<Secret>,
@@ -107,8 +108,12 @@ impl Connector {
         let content = attempt.seal().map_err(Failure::NotStored)?;
         let (name, ends) = (PendingName::of(Kind::State, state), self.0.ends(life));
         let pending = Pending { name, ends, content };
-        let kept = self.0.store.put_pending(&pending, self.0.clock.now()).await;
-        kept.map_err(Failure::NotStored)?;
+        let (caller, now) = (&order.purpose.caller, self.0.clock.now());
+        self.0.outstanding.begun(caller, ticket, name, now, ends);
+        if let Err(error) = self.0.store.put_pending(&pending, now).await {
+            self.0.outstanding.ended(caller, name);
+            return Err(Failure::NotStored(error));
+        }
         Ok(cookie::set(state, &value, life))
     }
 }

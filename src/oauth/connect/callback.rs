@@ -158,7 +158,10 @@ impl Connector {
             return unknown(Visit::State);
         }
         match self.0.store.take_pending(name, now).await.map_err(failed)? {
-            Some(_) => Ok(attempt),
+            Some(_) => {
+                self.0.outstanding.ended(&attempt.order.purpose.caller, name);
+                Ok(attempt)
+            }
             None => unknown(Visit::State),
         }
     }

@@ -18,10 +18,11 @@ use super::{
 use crate::{
     oauth::{
         connection::{Access, Connection, ConnectionId, Consent, Tokens},
+        giving_up::give_up_unkept,
         holding::{LEASE, leave},
         provider::Provider,
         store::{self, Committed, Stored, Taken},
-        token_endpoint::{Fault, Grant, Granted, Revoked},
+        token_endpoint::{Fault, Grant, Granted},
     },
     vault::secret::Secret,
 };
@@ -50,7 +51,8 @@ impl Exchange<'_> {
             Ok(granted) => granted,
             Err(fault) => {
                 if let Fault::Odd { rotated: Some(token), .. } = &fault {
-                    self.give_up(Revoked::Refresh(token)).await;
+                    let odd = Tokens { access: None, refresh: Some(token.clone()), ends: None };
+                    self.give_up(id, &odd).await;
                 }
                 return Err(Failure::Exchange(fault));
             }
@@ -62,8 +64,10 @@ impl Exchange<'_> {
         };
         if let Err(failure) = kept {
             let goes_on = renews.is_some() && !matches!(failure, Failure::Gone);
-            if !goes_on {
-                self.give_up_all(&connection).await;
+            if let Consent::Live(tokens) = &connection.consent
+                && !goes_on
+            {
+                self.give_up(id, tokens).await;
             }
             return Err(failure);
         }
@@ -135,19 +139,8 @@ impl Exchange<'_> {
         }
     }
 
-    async fn give_up_all(&self, connection: &Connection) {
-        if let Consent::Live(tokens) = &connection.consent
-            && let Some(token) = Revoked::all_of(tokens)
-        {
-            self.give_up(token).await;
-        }
-    }
-
-    async fn give_up(&self, token: Revoked<'_>) {
-        if let Err(fault) = self.provider.revoke(token).await {
-            let (provider, reason) = (&self.attempt.order.purpose.provider, crate::vault::chain(&fault));
-            tracing::warn!(provider, reason, "tokens that are not kept could not be given up");
-        }
+    async fn give_up(&self, id: ConnectionId, tokens: &Tokens) {
+        give_up_unkept(self.provider, &self.attempt.order.purpose.provider, id, tokens).await;
     }
 }
 

@@ -12,12 +12,12 @@ use super::{Connector, Error, Event};
 use crate::{
     oauth::{
         connection::{Connection, ConnectionId, Consent, Purpose, Tokens},
+        giving_up::give_up,
         handle,
         holding::{LEASE, LOOK, LOOKS_MAX, leased, leave},
-        provider::Provider,
         store::{Kept, Lease, Taken},
         token,
-        token_endpoint::{Fault, Revoked},
+        token_endpoint::Fault,
     },
     redaction,
     vault::secret::Secret,
@@ -75,7 +75,7 @@ impl Connector {
         let settings = self.settings();
         let purpose = settings.checked(wanted)?;
         let issuer = settings.issuer(&purpose)?;
-        if !is_legal(&refresh) {
+        if !is_token(&refresh) {
             return Err(Error::Token);
         }
         let (id, created) = (ConnectionId::random()?, self.0.clock.now());
@@ -141,9 +141,11 @@ impl Connector {
             None if name == handle::PROVIDER => Revocation::NotOffered,
             None if force => Revocation::NoProvider,
             None => return Err(Error::ProviderGone),
+            Some(_) if tokens.refresh.is_none() && tokens.access.is_none() => Revocation::Nothing,
             Some(provider) => {
-                match leased(&*self.0.store, &*self.0.clock, lease, revoked(provider, tokens)).await {
-                    Ok(revocation) => revocation,
+                match leased(&*self.0.store, &*self.0.clock, lease, give_up(&**provider, tokens)).await {
+                    Ok(()) => Revocation::Done,
+                    Err(Fault::NoEndpoint(_)) => Revocation::NotOffered,
                     Err(fault) if force => Revocation::Failed(fault),
                     Err(fault) => return Err(Error::NotRevoked(fault)),
                 }
@@ -153,25 +155,7 @@ impl Connector {
     }
 }
 
-/// The refresh token first: with it a provider ends what it has given for it.
-async fn revoked(provider: &Provider, tokens: &Tokens) -> Result<Revocation, Fault> {
-    let refresh = tokens.refresh.as_deref().map(Revoked::Refresh);
-    let access = tokens.access.as_ref().map(|access| Revoked::Access(&access.token));
-    let mut revocation = Revocation::Nothing;
-    for token in [refresh, access].into_iter().flatten() {
-        match provider.revoke(token).await {
-            Ok(()) => revocation = Revocation::Done,
-            Err(Fault::NoEndpoint(_)) => return Ok(Revocation::NotOffered),
-            // Some revoke refresh tokens only; then the access token ends by itself, soon.
-            Err(Fault::Refused(_, crate::oauth::token_endpoint::Code::UnsupportedTokenType))
-                if matches!(revocation, Revocation::Done) => {}
-            Err(fault) => return Err(fault),
-        }
-    }
-    Ok(revocation)
-}
-
 #[expect(clippy::disallowed_methods, reason = "whether a request can carry it")]
-fn is_legal(secret: &Secret) -> bool {
+fn is_token(secret: &Secret) -> bool {
     token::is_legal(secret.expose())
 }

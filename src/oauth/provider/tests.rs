@@ -145,7 +145,7 @@ async fn the_last_document_of_discovery_serves_on_while_there_is_no_other() {
     assert_eq!(provider.endpoints().await.unwrap().token, known.token);
     assert!(next_look() >= begun + DISCOVER_AGAIN && next_look() < begun + DISCOVERED_AGE_MAX);
     let fault = late.endpoints().await.unwrap_err();
-    assert!(matches!(fault, Fault::Discovery(discovery::Fault::Unreached(_))), "{fault}");
+    assert!(matches!(fault, Fault::Discovery(discovery::Fault::NotHad(_))), "{fault}");
 }
 
 #[tokio::test]
@@ -171,7 +171,7 @@ async fn a_client_shows_its_secret_as_it_is_registered_and_nobody_else_is_asked(
     // Nobody whom the system trusts has signed its certificate.
     let stranger = config::Provider { ca_file: None, ..client("gateway-basic", ClientAuthentication::Basic) };
     let fault = ask(stranger).await.unwrap_err();
-    assert!(matches!(fault, Fault::Discovery(discovery::Fault::Unreached(_))), "{fault}");
+    assert!(matches!(fault, Fault::Discovery(discovery::Fault::NotHad(_))), "{fault}");
     let ProviderPlace::Discovered { url, hosts, .. } = server.discovered() else { unreachable!() };
     let place = ProviderPlace::Discovered { url, hosts, issuer: "https://id.example".into() };
     let fault = ask(server.client("gateway-basic", place)).await.unwrap_err();

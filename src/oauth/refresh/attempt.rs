@@ -9,9 +9,10 @@ use super::{
 use crate::{
     oauth::{
         connection::{Connection, ConnectionId, Consent, Why},
+        giving_up::give_up_unkept,
         holding::{LEASE, LOOK, LOOKS_MAX, leased, leave},
         store::{Committed, Kept, Lease, Store, Stored, Taken, Version},
-        token_endpoint::{Fate, Fault, Revoked},
+        token_endpoint::{Fate, Fault},
     },
     vault::{self, secret::Secret},
 };
@@ -228,12 +229,8 @@ impl Attempt<'_> {
 
 /// Whoever forgot the connection gave its former tokens up, and knew nothing of these.
 async fn give_up(guard: &Guard, connection: &Connection) {
-    if let Consent::Live(tokens) = &connection.consent
-        && let Some(token) = Revoked::all_of(tokens)
-        && let Err(fault) = guard.give_up(token).await
-    {
-        let (provider, reason) = (&connection.purpose.provider, vault::chain(&fault));
-        tracing::warn!(connection = %connection.id, provider, reason, "tokens that are not kept could not be given up");
+    if let Consent::Live(tokens) = &connection.consent {
+        give_up_unkept(&*guard.asked, &connection.purpose.provider, connection.id, tokens).await;
     }
 }
 

@@ -20,7 +20,7 @@ use crate::{
 pub(crate) const BYTES_MAX: usize = 8 * 1024;
 
 /// What is pending.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Kind {
     /// A caller's order to connect a user, whose browser has not begun yet.
     Ticket,
@@ -39,7 +39,7 @@ impl Kind {
 }
 
 /// Names a pending record by what its bearer shows, without telling it.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct PendingName {
     kind: Kind,
     digest: [u8; 32],

@@ -68,6 +68,21 @@ async fn a_provider_that_does_not_take_it_back_is_reported_and_can_be_overridden
     assert_eq!(world.store.load(id).await.unwrap(), None);
 }
 
+/// As providers do that take back access tokens only, or have taken the refresh token back already.
+#[tokio::test]
+async fn an_access_token_is_given_up_also_when_the_refresh_token_is_not() {
+    let world = World::new().await;
+    let id = world.connects().await;
+    world.bank.says(400, r#"{"error":"unsupported_token_type"}"#);
+    assert!(matches!(world.connector.disconnect(id, false).await, Err(Error::NotRevoked(_))));
+    let (path, form) = world.bank.asked().pop().unwrap();
+    assert!(path == "/revoke" && form.contains("token=canary-access-1"), "{path} {form}");
+    world.bank.says(200, "");
+    world.bank.says(400, r#"{"error":"unsupported_token_type"}"#);
+    let done = world.connector.disconnect(id, false).await.unwrap();
+    assert!(matches!(done.revocation, Revocation::Done), "it ends by itself: {done:?}");
+}
+
 #[tokio::test]
 async fn where_nothing_can_be_given_up_it_is_forgotten() {
     let world = World::new().await;

@@ -73,6 +73,31 @@ async fn a_caller_that_asks_in_a_loop_leaves_room_for_the_others() {
 }
 
 #[tokio::test]
+async fn a_ticket_that_is_used_leaves_room_when_its_user_is_back_or_stays_away() {
+    let world = World::new().await;
+    let (browsing, last) = (world.away().await, world.ticket().await);
+    // The others need no disk.
+    for n in 2..PER_CALLER {
+        let name = PendingName::of(Kind::Ticket, &world::secret(&format!("canary-ticket-{n}")));
+        assert_eq!(world.connector.0.outstanding.ordered("ledger", name, NOW, NOW + 600), Ok(()));
+    }
+    let wait = async || match world.connector.ticket(&wanted(), &back(), None).await {
+        Err(Error::Tickets { wait }) => wait.as_secs(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(wait().await, 300, "the consent, which ends before the tickets");
+    world.comes_back(&browsing, "error=access_denied").await;
+    world.ticket().await;
+    assert_eq!(wait().await, 600);
+    world.away_with(&last).await;
+    world.waits(299);
+    assert_eq!(wait().await, 1, "instead of its ticket");
+    world.waits(1);
+    world.ticket().await;
+    assert_eq!(wait().await, 300, "the tickets");
+}
+
+#[tokio::test]
 async fn opening_takes_nothing_and_the_button_takes_it_once() {
     let world = World::new().await;
     let ticket = world.ticket().await;

@@ -153,6 +153,17 @@ impl Bank {
         self.asked.lock().unwrap().clone()
     }
 
+    /// What it was asked last is to take these tokens back, both of them.
+    pub(super) fn takes_back(&self, n: u64) {
+        let asked = self.asked();
+        for ((path, form), kind) in asked[asked.len() - 2..].iter().zip(["refresh", "access"]) {
+            assert!(
+                path == "/revoke" && form.contains(&format!("token=canary-{kind}-{n}&")),
+                "{path} {form}"
+            );
+        }
+    }
+
     /// Everything that is asked next is answered so.
     pub(super) fn says(&self, status: u16, text: &str) {
         self.answers.lock().unwrap().push_back((status, text.to_owned()));

@@ -1,6 +1,7 @@
 //! One connection, its store, its provider and the time: all that replicas share, in one place that keeps the rules.
 //!
-//! The provider rotates: each refresh token is good once, and a second use ends the grant. Tokens are numbered.
+//! The provider rotates: each refresh token is good once, and a second use ends the grant. Or it keeps its refresh token,
+//! which is good until it is given up. Tokens are numbered.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -58,8 +59,10 @@ pub(super) struct State {
     pub(super) excused: BTreeSet<u64>,
     pub(super) reused: u32,
     pub(super) life: u64,
-    /// Refresh tokens that the provider was asked to forget.
-    pub(super) given_up: Vec<u64>,
+    /// Whether the provider never changes its refresh token.
+    pub(super) keeps: bool,
+    /// Tokens that the provider was asked to forget.
+    pub(super) given_up: Vec<(&'static str, u64)>,
 }
 
 pub(super) fn id() -> ConnectionId {
@@ -106,6 +109,7 @@ impl World {
             committed: [0].into(),
             excused: BTreeSet::new(),
             reused: 0,
+            keeps: false,
             given_up: vec![],
             life,
         };
@@ -185,6 +189,10 @@ impl State {
             self.good = None;
             return Err(Fault::Refused(StatusCode::BAD_REQUEST, Code::InvalidGrant));
         }
+        if self.keeps {
+            let (access, life) = (token("access", sent + 1), Some(Duration::from_secs(self.life)));
+            return Ok(Granted { access, life, scopes: None, refresh: None });
+        }
         self.used_by.insert(sent, fence);
         self.good = Some(sent + 1);
         let (access, refresh) = (token("access", sent + 1), token("refresh", sent + 1));
@@ -234,8 +242,11 @@ impl Asked for World {
     }
 
     fn give_up<'a>(&'a self, token: Revoked<'a>) -> Doing<'a, Result<(), Fault>> {
-        let Revoked::Refresh(token) = token else { panic!("the whole grant is to end") };
-        self.with(|state| state.given_up.push(number("refresh", token)));
+        let (kind, token) = match token {
+            Revoked::Refresh(token) => ("refresh", token),
+            Revoked::Access(token) => ("access", token),
+        };
+        self.with(|state| state.given_up.push((kind, number(kind, token))));
         Box::pin(async { Ok(()) })
     }
 
