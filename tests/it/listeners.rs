@@ -304,10 +304,10 @@ fn an_idle_tls_connection_is_parked_and_serves_again() {
 fn a_tls_record_that_drips_is_waited_for_no_longer_than_a_request() {
     let mx = mx();
     let (setup, certificate) = with_tls(Setup::new(&mx));
-    let gateway = setup.table("[limits]\nidle_timeout_ms = 3000\nheader_read_timeout_ms = 1000").start();
+    let gateway = setup.table("[limits]\nidle_timeout_ms = 4000\nheader_read_timeout_ms = 1000").start();
     // A first request is waited for as long as for a head, and a further one as long as it may be idle.
     let ms = Duration::from_millis;
-    for (asks_first, window) in [(false, ms(700)..ms(2500)), (true, ms(2500)..ms(6000))] {
+    for (asks_first, window) in [(false, ms(700)..ms(3500)), (true, ms(3500)..ms(8000))] {
         let mut stream = connect(gateway.addresses[0], &certificate, &TLS13);
         if asks_first {
             stream.write_all(UNKNOWN.as_bytes()).unwrap();
@@ -324,7 +324,7 @@ fn a_tls_record_that_drips_is_waited_for_no_longer_than_a_request() {
         socket.write_all(&[0x17, 3, 3, 0x40, 0]).unwrap();
         let mut told = [0; 256];
         while began.elapsed() < window.end && socket.write_all(b"x").is_ok() {
-            std::thread::park_timeout(Duration::from_micros(300));
+            std::thread::park_timeout(Duration::from_micros(500));
             match socket.read(&mut told) {
                 // Tickets, and the farewell, are records as well.
                 Ok(1..) => {}
