@@ -177,32 +177,32 @@ fn a_bearer_environment_sends_its_token_everywhere() {
 
 #[test]
 fn a_header_of_any_name_carries_the_value_after_its_prefix() {
-    let name = HeaderName::from_static("x-own-key");
+    let name = HeaderName::from_static("x-own-word");
     let value = HeaderValue::from_str(&format!("Token {API_KEY}")).unwrap();
     let mx = mx_with(taking(Scheme::Header { name, value }));
     let gateway =
-        start(&mx, "kind = \"header\", name = \"X-Own-Key\", prefix = \"Token \", value = \"file:DIR/key\"");
+        start(&mx, "kind = \"header\", name = \"X-Own-Word\", prefix = \"Token \", value = \"file:DIR/key\"");
     let value = format!("Token {API_KEY}");
-    assert_ours(&mx, &gateway, QUERY, FORWARDED, &[("x-own-key", &value)]);
+    assert_ours(&mx, &gateway, QUERY, FORWARDED, &[("x-own-word", &value)]);
     // Nor behind a body. What is a credential anywhere is refused there, and this name is dropped.
     let head = "POST /users HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\
-                Trailer: X-Sum, X-Own-Key, x_own_key\r\n\r\nb\r\n{\"user\":{}}\r\n0\r\n";
+                Trailer: X-Sum, X-Own-Word, x_own_word\r\n\r\nb\r\n{\"user\":{}}\r\n0\r\n";
     let mut client = gateway.connect();
     client.raw(format!("{head}X-Sum: 7\r\nMD-API-KEY: evil\r\n\r\n").as_bytes());
     assert_eq!(client.answer().status, 400);
     let mut client = gateway.connect();
-    client.raw(format!("{head}X-Sum: 7\r\nX-Own-Key: evil\r\nx_own_key: evil\r\n\r\n").as_bytes());
+    client.raw(format!("{head}X-Sum: 7\r\nX-Own-Word: evil\r\nx_own_word: evil\r\n\r\n").as_bytes());
     assert_eq!(client.answer().status, 200);
     let request = last(&mx);
     assert_eq!((request.trailers.len(), &request.trailers["x-sum"]), (1, &HeaderValue::from_static("7")));
     assert_eq!((&request.headers["trailer"], request.body.len()), (&HeaderValue::from_static("x-sum"), 11));
     // The caller's own under that name, under its look-alike, or removed by `Connection`: ours is there once.
     for own in
-        ["X-Own-Key: evil\nX-OWN-KEY: evil", "X_Own_Key: evil\nx_own-key: evil", "Connection: x-own-key"]
+        ["X-Own-Word: evil\nX-OWN-WORD: evil", "X_Own_Word: evil\nx_own-word: evil", "Connection: x-own-word"]
     {
         assert_eq!(gateway.get("/users", own).status, 200, "{own}");
         assert_clean(&last(&mx));
-        assert_eq!(shown(&last(&mx)), [("x-own-key", value.as_str())]);
+        assert_eq!(shown(&last(&mx)), [("x-own-word", value.as_str())]);
     }
 }
 
