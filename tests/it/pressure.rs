@@ -141,7 +141,8 @@ fn five_thousand_idle_connections() {
         return;
     }
     let mx = mx();
-    let limits = "connections_max = 6000\nconnections_per_address_max = 6000\nheader_read_timeout_ms = 60000";
+    let limits = "connections_max = 6000\nconnections_per_address_max = 6000\n\
+                  idle_timeout_ms = 300000\nheader_read_timeout_ms = 300000";
     let mut pressed = Pressed::start(with_limits(&mx, limits));
     let mut idle: Vec<_> = (0..COUNT).map(|_| pressed.gateway.connect()).collect();
     for client in idle.iter_mut().step_by(2) {
@@ -169,7 +170,7 @@ fn readers_that_stall_on_16_mb() {
     const COUNT: usize = 16;
     let mx = mx();
     let mut pressed =
-        Pressed::start(with_limits(&mx, "idle_timeout_ms = 60000\nheader_read_timeout_ms = 60000"));
+        Pressed::start(with_limits(&mx, "idle_timeout_ms = 300000\nheader_read_timeout_ms = 300000"));
     let request = "GET /users HTTP/1.1\r\nHost: localhost\r\nx-stand-in-big: 16000000\r\n\r\n";
     let mut stalled: Vec<_> = (0..COUNT).map(|_| pressed.gateway.connect()).collect();
     for client in &mut stalled {
@@ -301,7 +302,7 @@ fn uploads_and_downloads_that_are_aborted() {
 #[test]
 fn with_128_descriptors_a_flood_does_not_stop_good_requests() {
     let mx = mx();
-    let mut setup = with_limits(&mx, "idle_timeout_ms = 60000\nheader_read_timeout_ms = 60000");
+    let mut setup = with_limits(&mx, "idle_timeout_ms = 300000\nheader_read_timeout_ms = 300000");
     setup.prelude = "ulimit -n 128".into();
     let mut pressed = Pressed::start(setup);
     let address = pressed.gateway.addresses[0];
