@@ -80,7 +80,8 @@ fn basic() -> String {
 
 /// The values of the fields that can hold a credential, in the order of the names given.
 fn shown(request: &Request) -> Vec<(&str, &str)> {
-    let names = ["authorization", "mx-api-key", "mx-client-id", "md-session-token", "x-own-key"];
+    let names =
+        ["authorization", "mx-api-key", "mx-client-id", "md-session-token", "x-own-key", "x-own-word"];
     let values = names.into_iter().flat_map(|name| {
         request.headers.get_all(name).iter().map(move |value| (name, value.to_str().expect("text")))
     });
