@@ -27,7 +27,7 @@ use super::{
 use crate::{
     oauth::{
         broker::{Broker, Unavailable},
-        connect::{self, Return},
+        connect::{self, Meaning, Return},
         connection::{ConnectionId, Purpose},
     },
     status::{ShownConnection, ShownConnections},
@@ -195,21 +195,12 @@ impl From<Unavailable> for NotDone {
 
 impl From<connect::Error> for NotDone {
     fn from(error: connect::Error) -> Self {
-        use connect::Error;
-        let status = match error {
-            Error::NoConnection => StatusCode::NOT_FOUND,
-            Error::Tickets { .. } => StatusCode::TOO_MANY_REQUESTS,
-            Error::Store(_) | Error::Held | Error::NoRandom(_) => StatusCode::SERVICE_UNAVAILABLE,
-            Error::NotRevoked(_) | Error::ProviderGone => StatusCode::BAD_GATEWAY,
-            Error::NoProvider
-            | Error::NoCallback(_)
-            | Error::NoBrowser
-            | Error::Scope
-            | Error::ReturnUrl
-            | Error::User
-            | Error::State
-            | Error::Token
-            | Error::Differs(_) => StatusCode::BAD_REQUEST,
+        let status = match error.meaning() {
+            Meaning::Wrong => StatusCode::BAD_REQUEST,
+            Meaning::Unknown => StatusCode::NOT_FOUND,
+            Meaning::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Meaning::NotRevoked => StatusCode::BAD_GATEWAY,
+            Meaning::Later => StatusCode::SERVICE_UNAVAILABLE,
         };
         Self(status, crate::vault::chain(&error))
     }

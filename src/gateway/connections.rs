@@ -32,9 +32,8 @@ use crate::{
     listener::{connection::Connection, peer::Peer, watch::Expiry},
     oauth::{
         broker::{Broker, Unavailable},
-        connect::{self, Return},
+        connect::{self, Meaning, Return},
         connection::{ConnectionId, Purpose, Summary},
-        store,
     },
     policy::target::Target,
     refusal::{Failure, Refusal},
@@ -258,24 +257,12 @@ impl Asker<'_> {
 
     /// What the caller's developer is told; what an operator must mend is in the log.
     fn told(&self, error: connect::Error, about: Option<ConnectionId>) -> No {
-        use connect::Error;
-        let refusal = match error {
-            Error::NoProvider
-            | Error::NoCallback(_)
-            | Error::NoBrowser
-            | Error::Scope
-            | Error::ReturnUrl
-            | Error::User
-            | Error::State
-            | Error::Token
-            | Error::Differs(_)
-            | Error::Store(store::Error::TooLarge) => {
-                return No::Told(Refusal::InvalidConnection, sentence(&error.to_string()));
-            }
-            Error::NoConnection => return Refusal::UnknownConnection.into(),
-            Error::Tickets { wait } => return No::Over(Over { refusal: Refusal::TicketLimit, wait }),
-            Error::NotRevoked(_) | Error::ProviderGone => Failure::NotRevoked,
-            Error::Held | Error::Store(_) | Error::NoRandom(_) => Failure::TokenUnavailable,
+        let refusal = match error.meaning() {
+            Meaning::Wrong => return No::Told(Refusal::InvalidConnection, sentence(&error.to_string())),
+            Meaning::Unknown => return Refusal::UnknownConnection.into(),
+            Meaning::TooMany { wait } => return No::Over(Over { refusal: Refusal::TicketLimit, wait }),
+            Meaning::NotRevoked => Failure::NotRevoked,
+            Meaning::Later => Failure::TokenUnavailable,
         };
         let connection = about.map(tracing::field::display);
         let (caller, reason) = (&*self.may_use.caller, vault::chain(&error));

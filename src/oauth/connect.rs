@@ -139,6 +139,40 @@ pub(crate) enum Error {
     NoRandom(#[from] NoRandom),
 }
 
+/// What an [`Error`] means to whoever asked.
+pub(crate) enum Meaning {
+    /// It asked for what cannot be.
+    Wrong,
+    Unknown,
+    TooMany {
+        /// For how long yet.
+        wait: Duration,
+    },
+    NotRevoked,
+    Later,
+}
+
+impl Error {
+    pub(crate) fn meaning(&self) -> Meaning {
+        match self {
+            Self::NoProvider
+            | Self::NoCallback(_)
+            | Self::NoBrowser
+            | Self::Scope
+            | Self::ReturnUrl
+            | Self::User
+            | Self::State
+            | Self::Token
+            | Self::Differs(_)
+            | Self::Store(store::Error::TooLarge) => Meaning::Wrong,
+            Self::NoConnection => Meaning::Unknown,
+            Self::Tickets { wait } => Meaning::TooMany { wait: *wait },
+            Self::NotRevoked(_) | Self::ProviderGone => Meaning::NotRevoked,
+            Self::Held | Self::Store(_) | Self::NoRandom(_) => Meaning::Later,
+        }
+    }
+}
+
 /// Connects users. Cheap to clone: all clones are the same.
 #[derive(Clone)]
 pub(crate) struct Connector(Arc<Shared>);
